@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The thread pool. A lane is a queue with a lock and up to its limit of
+ * threads; the last thread that ends after bf_pool_lane_free() frees it.
+ * Plain pthread locks, because ThreadSanitizer cannot see into GLib's.
+ */
+#include "core/thread-pool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "core/iovec.h"
+#include "thread-pool-private.h"
+
+/* A thread without work ends after this long. */
+#define IDLE_SECONDS 10
+
+/* When not even one thread can be had: how often to try, and the pause. */
+#define START_TRIES 100
+#define START_PAUSE_US 10000
+
+struct BfPoolLane {
+    char *name;
+    unsigned max_threads;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t wake;
+    BfPoolWork *head;
+    BfPoolWork *tail;
+    unsigned queued;
+    unsigned threads;
+    unsigned idle; /* of them, waiting for work */
+    bool closing;
+};
+
+typedef struct OwnedWork {
+    BfPoolWork work;
+    void (*fn)(void *arg);
+    void *arg;
+} OwnedWork;
+
+int
+bf_thread_start(const char *name, void *(*fn)(void *arg), void *arg,
+                pthread_t *ret_thread)
+{
+    sigset_t block;
+    sigset_t old;
+    char cut[16];
+    int err;
+
+    sigfillset(&block);
+    sigdelset(&block, SIGSEGV);
+    sigdelset(&block, SIGBUS);
+    sigdelset(&block, SIGFPE);
+    sigdelset(&block, SIGILL);
+    sigdelset(&block, SIGTRAP);
+    sigdelset(&block, SIGABRT);
+    sigdelset(&block, SIGSYS);
+    pthread_sigmask(SIG_SETMASK, &block, &old);
+    err = pthread_create(ret_thread, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (err == 0) {
+        g_strlcpy(cut, name, sizeof(cut));
+        pthread_setname_np(*ret_thread, cut);
+    }
+    return err;
+}
+
+BfPoolLane *
+bf_pool_lane_new(const char *name, unsigned max_threads)
+{
+    BfPoolLane *lane = g_new0(BfPoolLane, 1);
+    pthread_condattr_t attr;
+
+    g_assert(max_threads >= 1 && max_threads <= 1024);
+    lane->name = g_strdup(name);
+    lane->max_threads = max_threads;
+    pthread_mutex_init(&lane->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&lane->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    return lane;
+}
+
+static void
+lane_destroy(BfPoolLane *lane)
+{
+    pthread_cond_destroy(&lane->wake);
+    pthread_mutex_destroy(&lane->lock);
+    g_free(lane->name);
+    g_free(lane);
+}
+
+void
+bf_pool_lane_free(BfPoolLane *lane)
+{
+    bool last;
+
+    if (lane == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&lane->lock);
+    g_assert(!lane->closing);
+    lane->closing = true;
+    last = lane->threads == 0;
+    pthread_cond_broadcast(&lane->wake);
+    pthread_mutex_unlock(&lane->lock);
+    if (last) {
+        lane_destroy(lane);
+    }
+}
+
+static BfPoolWork *
+pop(BfPoolLane *lane)
+{
+    BfPoolWork *work = lane->head;
+
+    if (work != NULL) {
+        lane->head = work->next;
+        lane->queued--;
+    }
+    return work;
+}
+
+/* Waits for work; the lock is held. Returns NULL when the thread is to end. */
+static BfPoolWork *
+wait_for_work(BfPoolLane *lane)
+{
+    struct timespec until;
+    int err = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += IDLE_SECONDS;
+    lane->idle++;
+    while (lane->head == NULL && !lane->closing && err != ETIMEDOUT) {
+        err = pthread_cond_timedwait(&lane->wake, &lane->lock, &until);
+    }
+    lane->idle--;
+    return pop(lane);
+}
+
+static void *
+lane_thread(void *arg)
+{
+    BfPoolLane *lane = arg;
+    BfPoolWork *work;
+    bool last;
+
+    pthread_mutex_lock(&lane->lock);
+    while ((work = wait_for_work(lane)) != NULL) {
+        pthread_mutex_unlock(&lane->lock);
+        work->fn(work->arg);
+        pthread_mutex_lock(&lane->lock);
+    }
+    lane->threads--;
+    last = lane->closing && lane->threads == 0;
+    pthread_mutex_unlock(&lane->lock);
+    if (last) {
+        lane_destroy(lane);
+    }
+    bf_buffer_trim();
+    return NULL;
+}
+
+/* Starts one more thread; the lock is held. */
+static void
+start_thread(BfPoolLane *lane)
+{
+    pthread_t thread;
+    int err = EAGAIN;
+
+    for (int i = 0; i < START_TRIES && err != 0; i++) {
+        err = bf_thread_start(lane->name, lane_thread, lane, &thread);
+        if (err != 0 && lane->threads > 0) {
+            return; /* those that are there do the work, later */
+        }
+        if (err != 0) {
+            g_usleep(START_PAUSE_US);
+        }
+    }
+    if (err != 0) {
+        g_error("cannot start a thread for '%s': %s (is the limit of "
+                "processes too low?)",
+                lane->name, g_strerror(err));
+    }
+    pthread_detach(thread);
+    lane->threads++;
+}
+
+void
+bf_pool_lane_push_work(BfPoolLane *lane, BfPoolWork *work)
+{
+    bool wake;
+
+    work->next = NULL;
+    pthread_mutex_lock(&lane->lock);
+    g_assert(!lane->closing);
+    if (lane->head == NULL) {
+        lane->head = work;
+    } else {
+        lane->tail->next = work;
+    }
+    lane->tail = work;
+    lane->queued++;
+    if (lane->queued > lane->idle && lane->threads < lane->max_threads) {
+        start_thread(lane);
+    }
+    wake = lane->idle > 0;
+    pthread_mutex_unlock(&lane->lock);
+    if (wake) {
+        pthread_cond_signal(&lane->wake);
+    }
+}
+
+static void
+run_owned(void *arg)
+{
+    OwnedWork *owned = arg;
+
+    owned->fn(owned->arg);
+    g_free(owned);
+}
+
+void
+bf_pool_lane_push(BfPoolLane *lane, void (*fn)(void *arg), void *arg)
+{
+    OwnedWork *owned = g_new0(OwnedWork, 1);
+
+    owned->fn = fn;
+    owned->arg = arg;
+    owned->work.fn = run_owned;
+    owned->work.arg = owned;
+    bf_pool_lane_push_work(lane, &owned->work);
+}

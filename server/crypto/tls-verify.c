@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Whether the peer may be talked to, decided once after the handshake.
+ *
+ * The library only proves that the peer has the key to the certificate that it
+ * sent. Everything else, even that there is one, is checked here.
+ */
+#include "tls-private.h"
+#include "tls13-private.h"
+
+#include <arpa/inet.h>
+#include <time.h>
+
+#include "core/error.h"
+
+/* Most certificates that a peer may send; the library follows no more. */
+#define CHAIN_MAX 16
+/* Most names of a certificate that a message lists. */
+#define NAMES_MAX 8
+
+static const char *
+peer_role(const BfTlsSession *session)
+{
+    return session->creds->endpoint == BF_TLS_ENDPOINT_SERVER ? "client"
+                                                              : "server";
+}
+
+static void
+cert_free(gpointer cert)
+{
+    gnutls_x509_crt_deinit(cert);
+}
+
+/* Parses what the peer sent, leaf first; the array is empty if it sent none. */
+static GPtrArray *
+import_peer_certs(const BfTlsSession *session, GError **error)
+{
+    g_autoptr(GPtrArray) certs = g_ptr_array_new_with_free_func(cert_free);
+    unsigned int len = 0;
+    const gnutls_datum_t *raw =
+        gnutls_certificate_get_peers(session->tls, &len);
+
+    if (len > CHAIN_MAX) {
+        bf_set_error(error, "the %s sent %u certificates, more than %d",
+                     peer_role(session), len, CHAIN_MAX);
+        return NULL;
+    }
+    for (unsigned int i = 0; raw != NULL && i < len; i++) {
+        gnutls_x509_crt_t cert;
+        int ret = gnutls_x509_crt_init(&cert);
+
+        if (ret == 0) {
+            g_ptr_array_add(certs, cert);
+            ret = gnutls_x509_crt_import(cert, &raw[i], GNUTLS_X509_FMT_DER);
+        }
+        if (ret < 0) {
+            g_autofree char *text = bf_tls_error_text(ret);
+
+            bf_set_error(error, "the %s sent a damaged certificate: %s",
+                         peer_role(session), text);
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&certs);
+}
+
+static bool
+check_times(const BfTlsSession *session, gnutls_x509_crt_t cert, GError **error)
+{
+    time_t now = time(NULL);
+    time_t from = gnutls_x509_crt_get_activation_time(cert);
+    time_t until = gnutls_x509_crt_get_expiration_time(cert);
+    g_autofree char *label = bf_tls_cert_label(cert);
+    g_autofree char *now_text = bf_tls_time_text(now);
+
+    if (until < now) {
+        g_autofree char *text = bf_tls_time_text(until);
+
+        bf_set_error(error,
+                     "The certificate has expired: '%s', sent by the %s, was "
+                     "valid until %s and it is %s here; issue a new one, or "
+                     "correct this host's clock",
+                     label, peer_role(session), text, now_text);
+        return false;
+    }
+    if (from > now) {
+        g_autofree char *text = bf_tls_time_text(from);
+
+        bf_set_error(error,
+                     "The certificate is not yet activated: '%s', sent by the "
+                     "%s, is valid from %s and it is %s here; correct the "
+                     "clock of this host or of the one that issued it",
+                     label, peer_role(session), text, now_text);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Times first: the library reports an expired certificate as an untrusted
+ * chain, and without saying which one it is.
+ */
+static bool
+check_chain(const BfTlsSession *session, const GPtrArray *certs, GError **error)
+{
+    gnutls_x509_crt_t leaf = certs->pdata[0];
+    g_autofree char *label = NULL;
+    g_autofree char *issuer = NULL;
+    unsigned int status = 0;
+    int ret;
+
+    for (unsigned int i = 0; i < certs->len; i++) {
+        if (!check_times(session, certs->pdata[i], error)) {
+            return false;
+        }
+    }
+    ret = gnutls_certificate_verify_peers2(session->tls, &status);
+    if (ret == 0 && status == 0) {
+        return true;
+    }
+    label = bf_tls_cert_label(leaf);
+    issuer = bf_tls_cert_issuer_label(leaf);
+    if (ret < 0) {
+        g_autofree char *text = bf_tls_error_text(ret);
+
+        bf_set_error(error, "unable to verify the certificate '%s': %s", label,
+                     text);
+        return false;
+    }
+    bf_set_error(error,
+                 "%s: '%s', sent by the %s, issued by '%s', checked against %s",
+                 bf_tls_chain_reason(status), label, peer_role(session), issuer,
+                 session->creds->ca_path);
+    return false;
+}
+
+static char *
+address_text(const char *bytes, size_t size)
+{
+    char text[INET6_ADDRSTRLEN] = "?";
+
+    if (size == 4) {
+        inet_ntop(AF_INET, bytes, text, sizeof(text));
+    } else if (size == 16) {
+        inet_ntop(AF_INET6, bytes, text, sizeof(text));
+    }
+    return g_strdup(text);
+}
+
+/* The names that a certificate is valid for, as "'a', 'b'". */
+static char *
+list_names(gnutls_x509_crt_t cert)
+{
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    for (unsigned int i = 0; i < NAMES_MAX; i++) {
+        char name[256];
+        size_t size = sizeof(name) - 1;
+        g_autofree char *text = NULL;
+        int type =
+            gnutls_x509_crt_get_subject_alt_name(cert, i, name, &size, NULL);
+
+        if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) {
+            break;
+        }
+        if (type == GNUTLS_SAN_DNSNAME) {
+            name[size] = 0;
+            text = bf_tls_printable(name);
+        } else if (type == GNUTLS_SAN_IPADDRESS) {
+            text = address_text(name, size);
+        } else {
+            continue;
+        }
+        g_string_append_printf(list, "%s'%s'", list->len > 0 ? ", " : "", text);
+    }
+    if (list->len == 0) {
+        g_autofree char *label = bf_tls_cert_label(cert);
+
+        g_string_append_printf(list, "'%s', which has no subjectAltName",
+                               label);
+    }
+    return g_string_free(g_steal_pointer(&list), FALSE);
+}
+
+static bool
+check_hostname(const BfTlsSession *session, gnutls_x509_crt_t leaf,
+               GError **error)
+{
+    g_autofree char *names = NULL;
+
+    if (session->hostname == NULL) {
+        bf_set_error(error, "No hostname for certificate validation: set "
+                            "'tls-hostname' to the name in the server's "
+                            "certificate");
+        return false;
+    }
+    if (gnutls_x509_crt_check_hostname(leaf, session->hostname)) {
+        return true;
+    }
+    names = list_names(leaf);
+    bf_set_error(error,
+                 "Certificate does not match the hostname %s: it is for %s; "
+                 "connect by that name, set 'tls-hostname' to it, or issue the "
+                 "server a certificate for '%s'",
+                 session->hostname, names, session->hostname);
+    return false;
+}
+
+static bool
+check_peer(BfTlsSession *session, gnutls_alert_description_t *alert,
+           GError **error)
+{
+    bool must_verify = session->creds->verify_peer;
+    g_autoptr(GPtrArray) certs =
+        import_peer_certs(session, must_verify ? error : NULL);
+
+    *alert = GNUTLS_A_BAD_CERTIFICATE;
+    if (certs != NULL && certs->len > 0) {
+        session->peer_dn = bf_tls_cert_dn(certs->pdata[0]);
+        session->peer_label = bf_tls_cert_label(certs->pdata[0]);
+    }
+    if (!must_verify) {
+        return true;
+    }
+    if (certs == NULL) {
+        return false;
+    }
+    if (certs->len == 0) {
+        *alert = GNUTLS_A_CERTIFICATE_REQUIRED;
+        bf_set_error(error,
+                     "No certificate was found: the %s must send one that is "
+                     "signed by a CA in %s (or it has one, and found that CA "
+                     "is not its issuer)",
+                     peer_role(session), session->creds->ca_path);
+        return false;
+    }
+    return check_chain(session, certs, error) &&
+           (session->creds->endpoint == BF_TLS_ENDPOINT_SERVER ||
+            check_hostname(session, certs->pdata[0], error));
+}
+
+bool
+bf_tls_session_verify(BfTlsSession *session, GError **error)
+{
+    gnutls_alert_description_t alert;
+
+    if (session->state == BF_TLS_STATE_FAILED) {
+        bf_set_error(error, "The TLS session has failed before");
+        return false;
+    }
+    g_assert(session->state == BF_TLS_STATE_UNVERIFIED);
+    if (check_peer(session, &alert, error)) {
+        session->state = BF_TLS_STATE_READY;
+        bf_tls13_take_over(session);
+        return true;
+    }
+    g_prefix_error(error, "TLS verification failed: ");
+    bf_tls_session_send_alert(session, alert);
+    session->state = BF_TLS_STATE_FAILED;
+    return false;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Socket channel: TCP and UNIX stream sockets through the ring of the current
+ * loop; it keeps no state but the descriptor, so it may change its loop.
+ *
+ * Descriptors that a peer sends while nobody asks for them are closed by the
+ * kernel, because a plain receive offers no room for them.
+ */
+#include "io/channel-socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "core/co-io.h"
+#include "core/error.h"
+#include "core/util.h"
+
+typedef struct BfChannelSocket {
+    BfChannel base;
+    int fd; /* owned */
+} BfChannelSocket;
+
+static ssize_t
+socket_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
+                GError **error)
+{
+    BfChannelSocket *self = (BfChannelSocket *)channel;
+    struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = niov};
+    ssize_t n;
+
+    if (niov == 1) {
+        n = bf_co_recv(self->fd, iov->iov_base, iov->iov_len, 0);
+    } else {
+        n = bf_co_recvmsg(self->fd, &msg, 0);
+    }
+    if (n < 0) {
+        bf_set_errno(error, -n, "cannot read from the socket");
+        return -1;
+    }
+    return n;
+}
+
+/* Takes the descriptors out of a received message. */
+static unsigned
+collect_fds(struct msghdr *msg, int fds[BF_CHANNEL_FDS_MAX])
+{
+    unsigned count = 0;
+
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg != NULL;
+         cmsg = CMSG_NXTHDR(msg, cmsg)) {
+        size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        g_assert(n <= BF_CHANNEL_FDS_MAX - count); /* the buffer's size */
+        memcpy(fds + count, CMSG_DATA(cmsg), n * sizeof(int));
+        count += n;
+    }
+    return count;
+}
+
+static ssize_t
+socket_co_readv_fds(BfChannel *channel, const struct iovec *iov, int niov,
+                    int fds[BF_CHANNEL_FDS_MAX], unsigned *ret_nfds,
+                    GError **error)
+{
+    BfChannelSocket *self = (BfChannelSocket *)channel;
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * BF_CHANNEL_FDS_MAX)];
+    } control;
+    struct msghdr msg = {
+        .msg_iov = (struct iovec *)iov,
+        .msg_iovlen = niov,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control.space),
+    };
+    ssize_t n;
+
+    memset(&control, 0, sizeof(control));
+    n = bf_co_recvmsg(self->fd, &msg, MSG_CMSG_CLOEXEC);
+    if (n < 0) {
+        bf_set_errno(error, -n, "cannot read from the socket");
+        return -1;
+    }
+    *ret_nfds = collect_fds(&msg, fds);
+    return n;
+}
+
+static ssize_t
+co_send(BfChannel *channel, const struct iovec *iov, int niov, int flags,
+        GError **error)
+{
+    BfChannelSocket *self = (BfChannelSocket *)channel;
+    const struct msghdr msg = {
+        .msg_iov = (struct iovec *)iov,
+        .msg_iovlen = niov,
+    };
+    ssize_t n = bf_co_sendmsg(self->fd, &msg, flags);
+
+    if (n < 0) {
+        bf_set_errno(error, -n, "cannot write to the socket");
+        return -1;
+    }
+    return n;
+}
+
+static ssize_t
+socket_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
+                 GError **error)
+{
+    return co_send(channel, iov, niov, 0, error);
+}
+
+static ssize_t
+socket_co_writev_more(BfChannel *channel, const struct iovec *iov, int niov,
+                      GError **error)
+{
+    return co_send(channel, iov, niov, MSG_MORE, error);
+}
+
+/* EAGAIN is also what an empty pipe gives; waiting for room would spin. */
+static bool
+pipe_is_empty(int pipe_fd)
+{
+    int available = 0;
+
+    return ioctl(pipe_fd, FIONREAD, &available) == 0 && available == 0;
+}
+
+/*
+ * A peer that is gone raises SIGPIPE here, which splice cannot suppress: the
+ * program ignores that signal.
+ *
+ * SPLICE_F_MORE is not used: a splice of several pages already tells the
+ * protocol so for all but the last, and on the last it would hold the end of
+ * a reply back as if TCP_NODELAY were off.
+ */
+static ssize_t
+socket_co_send_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
+                    GError **error)
+{
+    BfChannelSocket *self = (BfChannelSocket *)channel;
+
+    for (;;) {
+        ssize_t n = splice(pipe_fd, NULL, self->fd, NULL, bytes,
+                           SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+        int ret;
+
+        if (n > 0) {
+            return n;
+        }
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0 && errno != EAGAIN) {
+            bf_set_errno(error, errno, "cannot write to the socket");
+            return -1;
+        }
+        if (n == 0 || pipe_is_empty(pipe_fd)) {
+            bf_set_error(error, "the pipe holds less than is to be sent");
+            return -1;
+        }
+        ret = bf_co_poll(self->fd, POLLOUT, BF_FOREVER, NULL);
+        if (ret < 0) {
+            bf_set_errno(error, -ret, "cannot write to the socket");
+            return -1;
+        }
+    }
+}
+
+static void
+socket_shutdown(BfChannel *channel)
+{
+    /* It can only fail because the peer is gone already. */
+    (void)shutdown(((BfChannelSocket *)channel)->fd, SHUT_RDWR);
+}
+
+static void
+socket_free(BfChannel *channel)
+{
+    close(((BfChannelSocket *)channel)->fd);
+    g_free(channel);
+}
+
+static const BfChannelOps socket_ops = {
+    .kind = "socket",
+    .co_readv = socket_co_readv,
+    .co_writev = socket_co_writev,
+    .shutdown = socket_shutdown,
+    .free = socket_free,
+    .co_readv_fds = socket_co_readv_fds,
+    .co_send_pipe = socket_co_send_pipe,
+    .co_writev_more = socket_co_writev_more,
+};
+
+BfChannel *
+bf_channel_socket_new(int fd)
+{
+    BfChannelSocket *self = g_new0(BfChannelSocket, 1);
+    int domain = AF_UNSPEC;
+    socklen_t len = sizeof(domain);
+
+    self->base.ops = &socket_ops;
+    self->base.features = BF_CHANNEL_SEND_PIPE;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+        domain == AF_UNIX) {
+        self->base.features |= BF_CHANNEL_FD_PASS | BF_CHANNEL_LOCAL;
+    }
+    self->fd = fd;
+    return &self->base;
+}

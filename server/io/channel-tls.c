@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * TLS channel: moves bytes between a TLS session, which does no I/O, and the
+ * channel below.
+ *
+ * Received bytes go straight into the session's input buffer. What is to be
+ * written is sealed into a batch of many records, which leaves in one or two
+ * sends. The reader can cause output too (key updates, alerts): whoever holds
+ * @write_mutex sends all output there is before it lets go, so a reader that
+ * finds it taken has nothing to do.
+ */
+#include "io/channel-tls.h"
+
+#include <string.h>
+
+#include "core/co-lock.h"
+#include "core/error.h"
+#include "core/loop.h"
+#include "core/util.h"
+#include "crypto/tls-session.h"
+
+/* How much is sealed before it is sent. */
+#define BATCH_BYTES ((size_t)1 * BF_MIB)
+/* Less room for input than this is not worth a receive. */
+#define INPUT_MIN_BYTES ((size_t)4 * BF_KIB)
+/* Pieces of output in one send; two are the usual. */
+#define OUTPUT_PIECES 8
+
+typedef struct BfChannelTls {
+    BfChannel base;
+    BfChannel *lower;      /* owned */
+    BfTlsSession *session; /* owned */
+    BfCoMutex write_mutex; /* guards writes to @lower and @has_failed */
+    bool has_failed;       /* a record was sent in part: no more can follow */
+    bool input_ended;      /* the stream below has ended */
+} BfChannelTls;
+
+/* Sends all output of the session. The caller holds the mutex. */
+static bool
+co_send_output(BfChannelTls *self, GError **error)
+{
+    struct iovec iov[OUTPUT_PIECES];
+
+    if (self->has_failed) {
+        bf_set_error(error, "an earlier write to the TLS connection failed");
+        return false;
+    }
+    for (;;) {
+        int niov = bf_tls_session_get_output(self->session, iov, OUTPUT_PIECES);
+        ssize_t n = 0;
+
+        if (niov == 0) {
+            return true;
+        }
+        n = bf_channel_co_writev(self->lower, iov, niov, error);
+        if (n < 0) {
+            self->has_failed = true;
+            return false;
+        }
+        bf_tls_session_output_consume(self->session, n);
+    }
+}
+
+/* For output that the reader has caused. */
+static bool
+co_flush_for_reader(BfChannelTls *self, GError **error)
+{
+    bool ok = true;
+
+    if (bf_tls_session_wants_output(self->session) &&
+        !self->write_mutex.locked) {
+        bf_co_mutex_co_lock(&self->write_mutex);
+        ok = co_send_output(self, error);
+        bf_co_mutex_unlock(&self->write_mutex);
+    }
+    return ok;
+}
+
+/* Gets more bytes from below into the session, or tells it the end. */
+static bool
+co_receive(BfChannelTls *self, GError **error)
+{
+    void *space = NULL;
+    size_t len = 0;
+    ssize_t n = 0;
+
+    if (self->input_ended ||
+        !bf_tls_session_input_space(self->session, INPUT_MIN_BYTES, &space,
+                                    &len)) {
+        /* The session never asks for input when it is full or told the end. */
+        bf_set_error(error, "the TLS session does not take more input");
+        return false;
+    }
+    n = bf_channel_co_read(self->lower, space, len, error);
+    if (n < 0) {
+        return false;
+    }
+    if (n == 0) {
+        self->input_ended = true;
+        bf_tls_session_input_eof(self->session);
+    } else {
+        bf_tls_session_input_commit(self->session, n);
+    }
+    return true;
+}
+
+static ssize_t
+tls_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
+             GError **error)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+
+    for (;;) {
+        ssize_t n = bf_tls_session_open(self->session, iov, niov, error);
+
+        if (n >= 0 || n == BF_TLS_NEED_INPUT) {
+            /* A failed write shows when somebody writes; data are data. */
+            co_flush_for_reader(self, NULL);
+        }
+        if (n >= 0) {
+            return n;
+        }
+        if (n != BF_TLS_NEED_INPUT) {
+            co_flush_for_reader(self, NULL); /* an alert: best effort */
+            return -1;
+        }
+        if (!co_receive(self, error)) {
+            return -1;
+        }
+    }
+}
+
+static ssize_t
+tls_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
+              GError **error)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+    ssize_t n = 0;
+
+    bf_co_mutex_co_lock(&self->write_mutex);
+    while (n == 0) {
+        n = bf_tls_session_seal(self->session, iov, niov, BATCH_BYTES, error);
+        /* What was sealed counts as written only once it is on its way. */
+        if (n >= 0 && !co_send_output(self, error)) {
+            n = -1;
+        }
+    }
+    bf_co_mutex_unlock(&self->write_mutex);
+    return n < 0 ? -1 : n;
+}
+
+static void
+tls_shutdown(BfChannel *channel)
+{
+    bf_channel_shutdown(((BfChannelTls *)channel)->lower);
+}
+
+static void
+tls_free(BfChannel *channel)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+
+    bf_tls_session_free(self->session);
+    bf_channel_free(self->lower);
+    g_free(self);
+}
+
+static void
+tls_co_bye(BfChannel *channel)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+
+    bf_co_mutex_co_lock(&self->write_mutex);
+    bf_tls_session_bye(self->session);
+    co_send_output(self, NULL);
+    bf_co_mutex_unlock(&self->write_mutex);
+    bf_channel_co_bye(self->lower);
+}
+
+static const BfChannelOps tls_ops = {
+    .kind = "tls",
+    .co_readv = tls_co_readv,
+    .co_writev = tls_co_writev,
+    .shutdown = tls_shutdown,
+    .free = tls_free,
+    .co_bye = tls_co_bye,
+};
+
+/* One step on a thread of the pool; nobody else uses the session meanwhile. */
+typedef struct TlsStep {
+    BfTlsSession *session;
+    BfTlsStatus status;
+    GError *error;
+} TlsStep;
+
+static void
+handshake_step(void *arg)
+{
+    TlsStep *step = arg;
+
+    step->status = bf_tls_session_handshake(step->session, &step->error);
+}
+
+static void
+verify_step(void *arg)
+{
+    TlsStep *step = arg;
+
+    step->status = bf_tls_session_verify(step->session, &step->error)
+                       ? BF_TLS_DONE
+                       : BF_TLS_FAILED;
+}
+
+static BfTlsStatus
+co_step(BfChannelTls *self, BfFn *fn, GError **error)
+{
+    TlsStep step = {.session = self->session};
+
+    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_HANDSHAKE), fn,
+                  &step);
+    if (step.error != NULL) {
+        g_propagate_error(error, step.error);
+    }
+    return step.status;
+}
+
+/* Sends what a step left behind. No lock: there is no other user yet. */
+static bool
+co_send_after_step(BfChannelTls *self, BfTlsStatus status, GError **error)
+{
+    if (status == BF_TLS_FAILED) {
+        co_send_output(self, NULL); /* an alert; the cause is known already */
+        return false;
+    }
+    return co_send_output(self, error);
+}
+
+static bool
+co_handshake(BfChannelTls *self, GError **error)
+{
+    for (;;) {
+        BfTlsStatus status = co_step(self, handshake_step, error);
+
+        if (!co_send_after_step(self, status, error)) {
+            return false;
+        }
+        if (status == BF_TLS_DONE) {
+            return true;
+        }
+        if (!co_receive(self, error)) {
+            g_prefix_error(error, "TLS handshake failed: ");
+            return false;
+        }
+    }
+}
+
+static bool
+co_verify(BfChannelTls *self, GError **error)
+{
+    BfTlsStatus status = co_step(self, verify_step, error);
+
+    if (status == BF_TLS_FAILED) {
+        g_prefix_error(error, "TLS verification failed: ");
+    }
+    return co_send_after_step(self, status, error) && status == BF_TLS_DONE;
+}
+
+BfChannel *
+bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
+                      GError **error)
+{
+    g_autoptr(BfChannel) channel = NULL;
+    BfChannelTls *self = g_new0(BfChannelTls, 1);
+
+    self->base.ops = &tls_ops;
+    self->base.features =
+        BF_CHANNEL_SECURE | (base->features & BF_CHANNEL_LOCAL);
+    self->lower = base;
+    channel = &self->base;
+    self->session = bf_tls_session_new(creds, hostname, error);
+    if (self->session == NULL) {
+        return NULL;
+    }
+    if (!co_handshake(self, error) || !co_verify(self, error)) {
+        return NULL;
+    }
+    return g_steal_pointer(&channel);
+}
+
+char *
+bf_channel_tls_describe(BfChannel *channel)
+{
+    const BfChannelTls *self = (BfChannelTls *)channel;
+    const char *label = bf_tls_session_get_peer_label(self->session);
+
+    g_assert(channel->ops == &tls_ops);
+    return g_strdup_printf(
+        "%s %s%s%s", bf_tls_session_get_version(self->session),
+        bf_tls_session_get_cipher(self->session), label != NULL ? " " : "",
+        label != NULL ? label : "");
+}

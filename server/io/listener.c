@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Listeners: one coroutine per socket accepts and hands over.
+ *
+ * A coroutine that waits for room (paused, or out of descriptors) does not
+ * accept, so that clients stay in the kernel's queue. All waits end when
+ * @cancel fires; bf_listener_co_free() then waits for the coroutines.
+ */
+#include "io/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "core/co-io.h"
+#include "core/co-lock.h"
+#include "core/loop.h"
+#include "core/util.h"
+
+/* How long to leave clients waiting when accept fails for lack of something. */
+#define RETRY_NS BF_NS_PER_SEC
+
+struct BfListener {
+    GArray *fds;       /* owned: int */
+    char *unlink_path; /* (nullable) owned: absolute */
+    dev_t dev;         /* with @ino: the socket file that is ours */
+    ino_t ino;
+    BfListenerFn *accepted;
+    void *opaque;
+    bool is_paused;
+    bool is_closing;
+    BfCoQueue resumed; /* coroutines that wait for the end of a pause */
+    BfCancel cancel;
+    BfWaitGroup group; /* the coroutines */
+};
+
+/* What one coroutine is started with. */
+typedef struct ListenerSocket {
+    BfListener *listener;
+    int fd; /* borrowed from the listener */
+} ListenerSocket;
+
+static void
+prepare_connection(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    int domain = AF_UNSPEC;
+    socklen_t len = sizeof(domain);
+    const int on = 1;
+
+    /* None of these fails on a socket; the connection works without. */
+    (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    if (domain == AF_INET || domain == AF_INET6) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    }
+}
+
+/* The listening socket itself does not work any more. */
+static bool
+is_final(int err)
+{
+    return err == EBADF || err == EINVAL || err == ENOTSOCK ||
+           err == EOPNOTSUPP;
+}
+
+/* Errors of a client that left again are passed over; others take a second. */
+static bool
+is_about_the_client(int err)
+{
+    switch (err) {
+    case ECONNABORTED:
+    case EPERM:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENONET:
+    case ETIMEDOUT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void
+listener_co_run(void *arg)
+{
+    g_autofree ListenerSocket *sock = arg;
+    BfListener *listener = sock->listener;
+
+    while (!listener->is_closing) {
+        int fd;
+
+        if (listener->is_paused) {
+            bf_co_queue_co_wait(&listener->resumed);
+            continue;
+        }
+        fd = bf_co_accept(sock->fd, &listener->cancel);
+        if (fd >= 0 && listener->is_closing) {
+            close(fd);
+        } else if (fd >= 0) {
+            prepare_connection(fd);
+            listener->accepted(listener->opaque, fd);
+        } else if (is_final(-fd)) {
+            g_debug("a listening socket ended: %s", g_strerror(-fd));
+            break;
+        } else if (fd != -ECANCELED && !is_about_the_client(-fd)) {
+            g_debug("cannot accept: %s", g_strerror(-fd));
+            bf_co_sleep_cancel(RETRY_NS, &listener->cancel);
+        }
+    }
+    bf_wait_group_done(&listener->group);
+}
+
+static void
+remember_path(BfListener *listener, const char *path)
+{
+    struct stat st;
+
+    if (path == NULL || stat(path, &st) < 0) {
+        return;
+    }
+    /* The working directory may be another one when it is unlinked. */
+    listener->unlink_path = g_canonicalize_filename(path, NULL);
+    listener->dev = st.st_dev;
+    listener->ino = st.st_ino;
+}
+
+static void
+unlink_own_path(const BfListener *listener)
+{
+    struct stat st;
+
+    if (listener->unlink_path != NULL &&
+        lstat(listener->unlink_path, &st) == 0 && st.st_dev == listener->dev &&
+        st.st_ino == listener->ino) {
+        (void)unlink(listener->unlink_path);
+    }
+}
+
+BfListener *
+bf_listener_new(GArray *fds, const char *unlink_path, BfListenerFn *accepted,
+                void *opaque)
+{
+    BfListener *listener = g_new0(BfListener, 1);
+
+    bf_assert_main();
+    listener->fds = fds;
+    listener->accepted = accepted;
+    listener->opaque = opaque;
+    remember_path(listener, unlink_path);
+    bf_wait_group_add(&listener->group, fds->len);
+    for (unsigned i = 0; i < fds->len; i++) {
+        ListenerSocket *sock = g_new0(ListenerSocket, 1);
+
+        sock->listener = listener;
+        sock->fd = g_array_index(fds, int, i);
+        bf_co_spawn_later(listener_co_run, sock);
+    }
+    return listener;
+}
+
+void
+bf_listener_set_paused(BfListener *listener, bool paused)
+{
+    bf_assert_main();
+    listener->is_paused = paused;
+    if (!paused) {
+        bf_co_queue_wake_all(&listener->resumed);
+    }
+}
+
+void
+bf_listener_co_free(BfListener *listener)
+{
+    if (listener == NULL) {
+        return;
+    }
+    bf_assert_main();
+    listener->is_closing = true;
+    bf_cancel_fire(&listener->cancel);
+    bf_co_queue_wake_all(&listener->resumed);
+    bf_wait_group_co_wait(&listener->group);
+
+    unlink_own_path(listener);
+    for (unsigned i = 0; i < listener->fds->len; i++) {
+        close(g_array_index(listener->fds, int, i));
+    }
+    g_array_unref(listener->fds);
+    g_free(listener->unlink_path);
+    g_free(listener);
+}

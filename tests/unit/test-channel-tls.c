@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* TLS channels over socket pairs. */
+#include "io/channel-tls.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "core/co-io.h"
+#include "core/co-lock.h"
+#include "core/error.h"
+#include "core/util.h"
+#include "harness.h"
+#include "io/channel-socket.h"
+#include "tls-pair.h"
+
+/* One side's handshake. */
+typedef struct Side {
+    BfChannel *base;
+    BfTlsCreds *creds;
+    const char *hostname;
+    BfChannel *tls;
+    GError *error;
+    BfWaitGroup *group;
+} Side;
+
+static void
+side_co_run(void *arg)
+{
+    Side *side = arg;
+
+    side->tls = bf_channel_tls_co_new(side->base, side->creds, side->hostname,
+                                      &side->error);
+    bf_wait_group_done(side->group);
+}
+
+static void
+new_bases(BfChannel **ret_a, BfChannel **ret_b)
+{
+    int fds[2];
+
+    g_assert_cmpint(
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+        ==, 0);
+    *ret_a = bf_channel_socket_new(fds[0]);
+    *ret_b = bf_channel_socket_new(fds[1]);
+}
+
+/* Runs both handshakes; the results are in the sides. */
+static void
+co_join(Side *client, Side *server, const char *hostname)
+{
+    BfWaitGroup group = {0};
+
+    *client = (Side){.creds = bf_test_tls.client_creds,
+                     .hostname = hostname,
+                     .group = &group};
+    *server = (Side){.creds = bf_test_tls.server_creds, .group = &group};
+    new_bases(&client->base, &server->base);
+    bf_wait_group_add(&group, 2);
+    bf_co_spawn(side_co_run, client);
+    bf_co_spawn(side_co_run, server);
+    bf_wait_group_co_wait(&group);
+}
+
+static void
+clear(Side *side)
+{
+    bf_channel_free(side->tls);
+    g_clear_error(&side->error);
+}
+
+/* A writer that runs while its peer reads. */
+typedef struct Writer {
+    BfChannel *channel;
+    const char *data;
+    size_t len;
+    bool ok;
+    BfWaitGroup *group;
+} Writer;
+
+static void
+writer_co_run(void *arg)
+{
+    Writer *writer = arg;
+
+    writer->ok = bf_channel_co_write_all(writer->channel, writer->data,
+                                         writer->len, NULL);
+    bf_channel_co_bye(writer->channel);
+    bf_wait_group_done(writer->group);
+}
+
+static void
+co_check_read(BfChannel *channel, const char *data, size_t len)
+{
+    g_autofree char *buf = g_malloc0(len);
+    char c;
+
+    g_assert_cmpint(bf_channel_co_read_exact(channel, buf, len, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_true(memcmp(buf, data, len) == 0);
+    g_assert_cmpint(bf_channel_co_read(channel, &c, 1, NULL), ==, 0);
+}
+
+static void
+co_moves_bulk_both_ways(void *arg)
+{
+    const size_t len = 5 * BF_MIB + 17;
+    g_autofree char *data = g_malloc(len);
+    Side client;
+    Side server;
+    BfWaitGroup group = {0};
+    Writer up;
+    Writer down;
+    g_autofree char *text = NULL;
+
+    for (size_t i = 0; i < len; i++) {
+        data[i] = (char)(i * 37 >> 2);
+    }
+    co_join(&client, &server, "server1.example");
+    g_assert_no_error(client.error);
+    g_assert_no_error(server.error);
+    g_assert_cmpint(client.tls->features & BF_CHANNEL_SECURE, !=, 0);
+    g_assert_cmpint(client.tls->features & BF_CHANNEL_LOCAL, !=, 0);
+    text = bf_channel_tls_describe(server.tls);
+    g_assert_nonnull(strstr(text, "TLS1."));
+    g_assert_nonnull(strstr(text, "CN=client1"));
+
+    up = (Writer){client.tls, data, len, false, &group};
+    down = (Writer){server.tls, data, len, false, &group};
+    bf_wait_group_add(&group, 2);
+    bf_co_spawn(writer_co_run, &up);
+    bf_co_spawn(writer_co_run, &down);
+    co_check_read(server.tls, data, len);
+    co_check_read(client.tls, data, len);
+    bf_wait_group_co_wait(&group);
+    g_assert_true(up.ok && down.ok);
+    clear(&client);
+    clear(&server);
+}
+
+static void
+co_moves_small_pieces(void *arg)
+{
+    Side client;
+    Side server;
+
+    co_join(&client, &server, "server1.example");
+    for (unsigned i = 1; i < 200; i++) {
+        char out[200];
+        char in[200];
+        struct iovec iov[] = {{out, i / 2}, {out + i / 2, i - i / 2}};
+
+        memset(out, (int)i, i);
+        g_assert_true(bf_channel_co_writev_all(client.tls, iov, 2, NULL));
+        g_assert_cmpint(bf_channel_co_read_exact(server.tls, in, i, NULL), ==,
+                        BF_READ_DONE);
+        g_assert_cmpmem(in, i, out, i);
+    }
+    clear(&client);
+    clear(&server);
+}
+
+static void
+co_wrong_name_fails_verification(void *arg)
+{
+    Side client;
+    Side server;
+
+    co_join(&client, &server, "other.example");
+    g_assert_null(client.tls);
+    g_assert_error(client.error, BF_ERROR, BF_ERROR_GENERIC);
+    g_assert_true(
+        g_str_has_prefix(client.error->message, "TLS verification failed: "));
+    clear(&client);
+    clear(&server);
+}
+
+static void
+co_garbage_fails_handshake(void *arg)
+{
+    Side server = {.creds = bf_test_tls.server_creds};
+    BfWaitGroup group = {0};
+    g_autoptr(BfChannel) raw = NULL;
+
+    server.group = &group;
+    new_bases(&raw, &server.base);
+    bf_wait_group_add(&group, 1);
+    bf_co_spawn(side_co_run, &server);
+    g_assert_true(
+        bf_channel_co_write_all(raw, "GET / HTTP/1.1\r\n\r\n", 18, NULL));
+    bf_wait_group_co_wait(&group);
+    g_assert_null(server.tls);
+    g_assert_true(
+        g_str_has_prefix(server.error->message, "TLS handshake failed: "));
+    clear(&server);
+}
+
+static void
+shut_later_co_run(void *arg)
+{
+    bf_co_sleep_ns(5 * BF_NS_PER_MS);
+    bf_channel_shutdown(arg);
+}
+
+static void
+co_shutdown_ends_silent_handshake(void *arg)
+{
+    Side server = {.creds = bf_test_tls.server_creds};
+    BfWaitGroup group = {0};
+    g_autoptr(BfChannel) raw = NULL;
+
+    server.group = &group;
+    new_bases(&raw, &server.base);
+    bf_wait_group_add(&group, 1);
+    bf_co_spawn(side_co_run, &server);
+    bf_co_spawn(shut_later_co_run, server.base);
+    bf_wait_group_co_wait(&group);
+    g_assert_null(server.tls);
+    g_assert_nonnull(server.error);
+    clear(&server);
+}
+
+static void
+co_cut_stream_is_no_end(void *arg)
+{
+    Side client;
+    Side server;
+    g_autoptr(GError) error = NULL;
+    char c;
+
+    co_join(&client, &server, "server1.example");
+    bf_channel_shutdown(client.tls); /* without a close message */
+    g_assert_cmpint(bf_channel_co_read(server.tls, &c, 1, &error), ==, -1);
+    g_assert_error(error, BF_ERROR, BF_ERROR_GENERIC);
+    clear(&client);
+    clear(&server);
+}
+
+int
+main(int argc, char **argv)
+{
+    int ret = 0;
+
+    g_test_init(&argc, &argv, NULL);
+    bf_test_tls_init();
+    bf_test_add("/io/channel-tls/moves-bulk-both-ways",
+                co_moves_bulk_both_ways);
+    bf_test_add("/io/channel-tls/moves-small-pieces", co_moves_small_pieces);
+    bf_test_add("/io/channel-tls/wrong-name-fails-verification",
+                co_wrong_name_fails_verification);
+    bf_test_add("/io/channel-tls/garbage-fails-handshake",
+                co_garbage_fails_handshake);
+    bf_test_add("/io/channel-tls/shutdown-ends-silent-handshake",
+                co_shutdown_ends_silent_handshake);
+    bf_test_add("/io/channel-tls/cut-stream-is-no-end",
+                co_cut_stream_is_no_end);
+    ret = g_test_run();
+    bf_test_tls_clear();
+    return ret;
+}

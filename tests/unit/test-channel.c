@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The channel helpers over the memory channel, and the socket channel. */
+#include "io/channel.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "core/co-lock.h"
+#include "core/error.h"
+#include "core/util.h"
+#include "harness.h"
+#include "io/channel-memory.h"
+#include "io/channel-socket.h"
+
+/* Reads 9 bytes from a channel that holds @text and then ends. */
+static BfReadStatus
+co_read_nine(const char *text, size_t max_chunk, char buf[9], GError **error)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    g_autoptr(BfChannel) ch = bf_channel_memory_new(bytes, bytes, max_chunk);
+
+    g_byte_array_append(bytes, (const guint8 *)text, strlen(text));
+    return bf_channel_co_read_exact(ch, buf, 9, error);
+}
+
+static void
+test_joins_short_reads(void)
+{
+    for (size_t max_chunk = 1; max_chunk <= 10; max_chunk++) {
+        g_autoptr(GError) error = NULL;
+        char buf[9];
+
+        g_assert_cmpint(co_read_nine("ferryboat", max_chunk, buf, &error), ==,
+                        BF_READ_DONE);
+        g_assert_no_error(error);
+        g_assert_cmpmem(buf, 9, "ferryboat", 9);
+    }
+}
+
+static void
+test_end_before_message_is_eof(void)
+{
+    g_autoptr(GError) error = NULL;
+    char buf[9];
+
+    g_assert_cmpint(co_read_nine("", 64, buf, &error), ==, BF_READ_EOF);
+    g_assert_no_error(error);
+}
+
+static void
+test_end_inside_message_fails(void)
+{
+    g_autoptr(GError) error = NULL;
+    char buf[9];
+
+    g_assert_cmpint(co_read_nine("ferry", 64, buf, &error), ==, BF_READ_FAILED);
+    g_assert_error(error, BF_ERROR, BF_ERROR_GENERIC);
+}
+
+static void
+test_writes_all_pieces(void)
+{
+    for (size_t max_chunk = 1; max_chunk <= 10; max_chunk++) {
+        g_autoptr(GByteArray) bytes = g_byte_array_new();
+        g_autoptr(BfChannel) ch =
+            bf_channel_memory_new(bytes, bytes, max_chunk);
+        struct iovec iov[] = {{(char *)"", 0},
+                              {(char *)"fer", 3},
+                              {(char *)"", 0},
+                              {(char *)"ryboat", 6},
+                              {(char *)"", 0}};
+        g_autoptr(GError) error = NULL;
+
+        g_assert_true(
+            bf_channel_co_writev_all(ch, iov, G_N_ELEMENTS(iov), &error));
+        g_assert_no_error(error);
+        g_assert_cmpmem(bytes->data, bytes->len, "ferryboat", 9);
+    }
+}
+
+static void
+test_shutdown_makes_calls_fail(void)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    g_autoptr(BfChannel) ch = bf_channel_memory_new(bytes, bytes, 1);
+    g_autoptr(GError) error = NULL;
+    char c = 'x';
+
+    bf_channel_shutdown(ch);
+    g_assert_cmpint(bf_channel_co_read(ch, &c, 1, &error), ==, -1);
+    g_assert_error(error, BF_ERROR, BF_ERROR_GENERIC);
+    g_assert_false(bf_channel_co_write_all(ch, &c, 1, NULL));
+}
+
+static void
+new_pair(BfChannel **ret_a, BfChannel **ret_b)
+{
+    int fds[2];
+
+    g_assert_cmpint(
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+        ==, 0);
+    *ret_a = bf_channel_socket_new(fds[0]);
+    *ret_b = bf_channel_socket_new(fds[1]);
+}
+
+/* One side of a big transfer. */
+typedef struct Writer {
+    BfChannel *channel;
+    const char *data;
+    size_t len;
+    bool ok;
+    BfWaitGroup group;
+} Writer;
+
+static void
+writer_co_run(void *arg)
+{
+    Writer *writer = arg;
+
+    writer->ok = bf_channel_co_write_all(writer->channel, writer->data,
+                                         writer->len, NULL);
+    bf_wait_group_done(&writer->group);
+}
+
+static void
+socket_co_moves_more_than_it_holds(void *arg)
+{
+    const size_t len = 4 * BF_MIB;
+    g_autofree char *data = g_malloc(len);
+    g_autofree char *buf = g_malloc0(len);
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    Writer writer = {.data = data, .len = len};
+
+    for (size_t i = 0; i < len; i++) {
+        data[i] = (char)(i * 31 >> 3);
+    }
+    new_pair(&a, &b);
+    writer.channel = a;
+    bf_wait_group_add(&writer.group, 1);
+    bf_co_spawn(writer_co_run, &writer);
+    g_assert_cmpint(bf_channel_co_read_exact(b, buf, len, NULL), ==,
+                    BF_READ_DONE);
+    bf_wait_group_co_wait(&writer.group);
+    g_assert_true(writer.ok);
+    g_assert_cmpmem(buf, len, data, len);
+}
+
+static void
+shut_later_co_run(void *arg)
+{
+    bf_co_yield();
+    bf_channel_shutdown(arg);
+}
+
+static void
+socket_co_shutdown_ends_pending_read(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    char c;
+
+    new_pair(&a, &b);
+    bf_co_spawn(shut_later_co_run, a);
+    g_assert_cmpint(bf_channel_co_read(a, &c, 1, NULL), <=, 0);
+    g_assert_cmpint(bf_channel_co_read(b, &c, 1, NULL), ==, 0);
+    g_assert_false(bf_channel_co_write_all(a, "x", 1, NULL));
+}
+
+/* Sends @count descriptors of the same file with one byte. */
+static void
+send_fds(int sock, int fd, unsigned count)
+{
+    g_autofree char *control = g_malloc0(CMSG_SPACE(sizeof(int) * count));
+    struct iovec iov = {(char *)"x", 1};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control,
+                         .msg_controllen = CMSG_SPACE(sizeof(int) * count)};
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(CMSG_DATA(cmsg) + i * sizeof(int), &fd, sizeof(int));
+    }
+    g_assert_cmpint(sendmsg(sock, &msg, 0), ==, 1);
+}
+
+static void
+socket_co_receives_descriptors(void *arg)
+{
+    static const unsigned sent[] = {1, BF_CHANNEL_FDS_MAX,
+                                    BF_CHANNEL_FDS_MAX + 4};
+    int pair[2];
+    g_autoptr(BfChannel) ch = NULL;
+    bf_autofd file = bf_test_temp_file(4096);
+    struct stat want;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair),
+                    ==, 0);
+    ch = bf_channel_socket_new(pair[0]);
+    g_assert_cmpint(ch->features & BF_CHANNEL_FD_PASS, !=, 0);
+    fstat(file, &want);
+    for (unsigned i = 0; i < G_N_ELEMENTS(sent); i++) {
+        int fds[BF_CHANNEL_FDS_MAX];
+        unsigned nfds = 0;
+        char c;
+        struct iovec iov = {&c, 1};
+
+        send_fds(pair[1], file, sent[i]);
+        g_assert_cmpint(bf_channel_co_readv_fds(ch, &iov, 1, fds, &nfds, NULL),
+                        ==, 1);
+        g_assert_cmpint(nfds, ==, MIN(sent[i], BF_CHANNEL_FDS_MAX));
+        for (unsigned k = 0; k < nfds; k++) {
+            struct stat st;
+
+            g_assert_cmpint(fstat(fds[k], &st), ==, 0);
+            g_assert_cmpint(st.st_ino, ==, want.st_ino);
+            g_assert_cmpint(fcntl(fds[k], F_GETFD) & FD_CLOEXEC, !=, 0);
+            close(fds[k]);
+        }
+    }
+    close(pair[1]);
+}
+
+static void
+socket_co_sends_pipe(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    struct iovec head = {(char *)"head", 4};
+    int pipe_fds[2];
+    char buf[13] = "";
+
+    new_pair(&a, &b);
+    g_assert_cmpint(pipe(pipe_fds), ==, 0);
+    g_assert_cmpint(write(pipe_fds[1], "ferryboat", 9), ==, 9);
+    g_assert_true(bf_channel_co_writev_all_more(a, &head, 1, NULL));
+    g_assert_true(bf_channel_co_send_pipe_all(a, pipe_fds[0], 9, NULL));
+    g_assert_cmpint(bf_channel_co_read_exact(b, buf, 13, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_cmpmem(buf, 13, "headferryboat", 13);
+    /* An empty pipe is an error, not an endless wait. */
+    g_assert_false(bf_channel_co_send_pipe_all(a, pipe_fds[0], 1, NULL));
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    g_test_add_func("/io/channel/read-exact/joins-short-reads",
+                    test_joins_short_reads);
+    g_test_add_func("/io/channel/read-exact/end-before-message-is-eof",
+                    test_end_before_message_is_eof);
+    g_test_add_func("/io/channel/read-exact/end-inside-message-fails",
+                    test_end_inside_message_fails);
+    g_test_add_func("/io/channel/writev-all/writes-all-pieces",
+                    test_writes_all_pieces);
+    g_test_add_func("/io/channel/shutdown/makes-calls-fail",
+                    test_shutdown_makes_calls_fail);
+    bf_test_add("/io/channel-socket/moves-more-than-it-holds",
+                socket_co_moves_more_than_it_holds);
+    bf_test_add("/io/channel-socket/shutdown-ends-pending-read",
+                socket_co_shutdown_ends_pending_read);
+    bf_test_add("/io/channel-socket/receives-descriptors",
+                socket_co_receives_descriptors);
+    bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);
+    return g_test_run();
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Dirty bitmaps: a fixed array of words. Writers set bits by atomic OR from
+ * any thread before they submit a write; whoever reads or clears has drained
+ * the nodes first, so that no write can lie between its bit and its data.
+ */
+#include "block/bitmap.h"
+
+#include <inttypes.h>
+
+#include "core/error.h"
+#include "core/util.h"
+
+struct BfBitmap {
+    char *name;
+    uint64_t size;
+    unsigned shift; /* granularity is 1 << shift */
+    uint64_t n_bits;
+    uint64_t *words;
+    bool enabled;
+};
+
+static uint64_t
+bits_for(uint64_t size, unsigned shift)
+{
+    return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
+}
+
+static size_t
+words_for(uint64_t bits)
+{
+    return bits / 64 + (bits % 64 != 0);
+}
+
+static uint64_t *
+try_words(uint64_t size, unsigned shift, GError **error)
+{
+    uint64_t bits = bits_for(size, shift);
+    uint64_t *words = NULL;
+
+    if (bits / 8 < BF_BITMAP_BYTES_MAX) {
+        words = g_try_new0(uint64_t, words_for(bits) + 1);
+    }
+    if (words == NULL) {
+        bf_set_error(error,
+                     "a bitmap of %" PRIu64 " bytes of data needs too much "
+                     "memory at granularity %" PRIu64 "; use a larger one",
+                     size, UINT64_C(1) << shift);
+    }
+    return words;
+}
+
+BfBitmap *
+bf_bitmap_new(const char *name, uint64_t size, uint32_t granularity,
+              GError **error)
+{
+    g_autoptr(BfBitmap) bitmap = g_new0(BfBitmap, 1);
+
+    if (granularity < BF_BITMAP_GRANULARITY_MIN ||
+        (granularity & (granularity - 1)) != 0) {
+        bf_set_error(error, "Granularity must be power of 2 and at least 512");
+        return NULL;
+    }
+    bitmap->shift = __builtin_ctz(granularity);
+    bitmap->size = size;
+    bitmap->n_bits = bits_for(size, bitmap->shift);
+    bitmap->words = try_words(size, bitmap->shift, error);
+    if (bitmap->words == NULL) {
+        return NULL;
+    }
+    bitmap->name = g_strdup(name);
+    bitmap->enabled = true;
+    return g_steal_pointer(&bitmap);
+}
+
+void
+bf_bitmap_free(BfBitmap *bitmap)
+{
+    if (bitmap != NULL) {
+        g_free(bitmap->name);
+        g_free(bitmap->words);
+        g_free(bitmap);
+    }
+}
+
+const char *
+bf_bitmap_name(const BfBitmap *bitmap)
+{
+    return bitmap->name;
+}
+
+uint32_t
+bf_bitmap_granularity(const BfBitmap *bitmap)
+{
+    return UINT32_C(1) << bitmap->shift;
+}
+
+uint64_t
+bf_bitmap_size(const BfBitmap *bitmap)
+{
+    return bitmap->size;
+}
+
+bool
+bf_bitmap_is_enabled(const BfBitmap *bitmap)
+{
+    return bitmap->enabled;
+}
+
+void
+bf_bitmap_set_enabled(BfBitmap *bitmap, bool enabled)
+{
+    bitmap->enabled = enabled;
+}
+
+/* The bits of word @index that lie in [@first, @last]. */
+static uint64_t
+word_mask(uint64_t index, uint64_t first, uint64_t last)
+{
+    uint64_t mask = UINT64_MAX;
+
+    if (index == first / 64) {
+        mask &= UINT64_MAX << (first % 64);
+    }
+    if (index == last / 64) {
+        mask &= UINT64_MAX >> (63 - last % 64);
+    }
+    return mask;
+}
+
+static void
+set_bits(BfBitmap *bitmap, uint64_t first, uint64_t last)
+{
+    for (uint64_t i = first / 64; i <= last / 64; i++) {
+        uint64_t mask = word_mask(i, first, last);
+        uint64_t old = __atomic_load_n(&bitmap->words[i], __ATOMIC_RELAXED);
+
+        /* Mostly set already: spare the other processors the cache line. */
+        if ((old & mask) != mask) {
+            __atomic_fetch_or(&bitmap->words[i], mask, __ATOMIC_RELAXED);
+        }
+    }
+}
+
+void
+bf_bitmap_set(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
+{
+    if (!bitmap->enabled || bytes == 0 || offset >= bitmap->size) {
+        return;
+    }
+    bytes = MIN(bytes, bitmap->size - offset);
+    set_bits(bitmap, offset >> bitmap->shift,
+             (offset + bytes - 1) >> bitmap->shift);
+}
+
+void
+bf_bitmap_clear(BfBitmap *bitmap)
+{
+    memset(bitmap->words, 0, words_for(bitmap->n_bits) * sizeof(uint64_t));
+}
+
+void
+bf_bitmap_clear_range(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = offset >> bitmap->shift;
+    uint64_t last;
+
+    if (bytes == 0 || offset >= bitmap->size) {
+        return;
+    }
+    bytes = MIN(bytes, bitmap->size - offset);
+    last = (offset + bytes - 1) >> bitmap->shift;
+    for (uint64_t i = first / 64; i <= last / 64; i++) {
+        bitmap->words[i] &= ~word_mask(i, first, last);
+    }
+}
+
+bool
+bf_bitmap_get(const BfBitmap *bitmap, uint64_t offset)
+{
+    uint64_t bit = offset >> bitmap->shift;
+
+    g_assert(offset < bitmap->size);
+    return (bitmap->words[bit / 64] >> (bit % 64)) & 1;
+}
+
+uint64_t
+bf_bitmap_count(const BfBitmap *bitmap)
+{
+    uint64_t bits = 0;
+
+    for (size_t i = 0; i < words_for(bitmap->n_bits); i++) {
+        /* Writers may be setting bits meanwhile; any moment's value will do. */
+        bits += __builtin_popcountll(
+            __atomic_load_n(&bitmap->words[i], __ATOMIC_RELAXED));
+    }
+    return bits << bitmap->shift;
+}
+
+/* The first bit from @bit on that is @dirty, or n_bits. */
+static uint64_t
+find_bit(const BfBitmap *bitmap, uint64_t bit, bool dirty)
+{
+    while (bit < bitmap->n_bits) {
+        uint64_t word = bitmap->words[bit / 64];
+
+        word = (dirty ? word : ~word) >> (bit % 64);
+        if (word != 0) {
+            return MIN(bit + __builtin_ctzll(word), bitmap->n_bits);
+        }
+        bit = (bit / 64 + 1) * 64;
+    }
+    return bitmap->n_bits;
+}
+
+bool
+bf_bitmap_next_dirty(const BfBitmap *bitmap, uint64_t offset, uint64_t end,
+                     uint64_t *ret_offset, uint64_t *ret_bytes)
+{
+    uint64_t first, last;
+
+    end = MIN(end, bitmap->size);
+    if (offset >= end) {
+        return false;
+    }
+    first = find_bit(bitmap, offset >> bitmap->shift, true);
+    if (first == bitmap->n_bits || first << bitmap->shift >= end) {
+        return false;
+    }
+    last = find_bit(bitmap, first, false);
+    *ret_offset = MAX(offset, first << bitmap->shift);
+    *ret_bytes = last == bitmap->n_bits
+                     ? end - *ret_offset
+                     : MIN(end, last << bitmap->shift) - *ret_offset;
+    return true;
+}
+
+bool
+bf_bitmap_merge(BfBitmap *bitmap, const BfBitmap *from, GError **error)
+{
+    uint64_t offset = 0;
+    uint64_t bytes;
+
+    if (bitmap->size != from->size) {
+        bf_set_error(error,
+                     "Bitmaps are of different sizes (destination size is "
+                     "%" PRIu64 ", source size is %" PRIu64
+                     ") and can't be merged",
+                     bitmap->size, from->size);
+        return false;
+    }
+    while (bf_bitmap_next_dirty(from, offset, from->size, &offset, &bytes)) {
+        set_bits(bitmap, offset >> bitmap->shift,
+                 (offset + bytes - 1) >> bitmap->shift);
+        offset += bytes;
+    }
+    return true;
+}
+
+bool
+bf_bitmap_resize(BfBitmap *bitmap, uint64_t size, GError **error)
+{
+    uint64_t bits = bits_for(size, bitmap->shift);
+    uint64_t *words = try_words(size, bitmap->shift, error);
+
+    if (words == NULL) {
+        return false;
+    }
+    memcpy(words, bitmap->words,
+           MIN(words_for(bits), words_for(bitmap->n_bits)) * sizeof(*words));
+    if (bits % 64 != 0) {
+        words[bits / 64] &= UINT64_MAX >> (64 - bits % 64);
+    }
+    g_free(bitmap->words);
+    bitmap->words = words;
+    bitmap->size = size;
+    bitmap->n_bits = bits;
+    return true;
+}

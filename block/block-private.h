@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the sources of the block layer share: the graph, its edges and roots,
+ * plans and drains. All of it belongs to main, but for the part of a handle
+ * that says so.
+ */
+#pragma once
+
+#include "block/driver.h"
+#include "block/graph.h"
+#include "block/handle.h"
+#include "core/co-io.h"
+#include "core/registry.h"
+
+/* Longest node name, bytes. */
+#define NODE_NAME_MAX 31
+
+/* Deepest tree of nodes; opening and planning recurse. */
+#define TREE_DEPTH_MAX 32
+
+/* How long a drain waits for requests under way. */
+#define DRAIN_LIMIT_NS (10 * BF_NS_PER_SEC)
+
+/*
+ * A link from a parent to a child. @child is what the control plane has
+ * planned; *@slot is what the data plane follows, and changes at the commit.
+ */
+struct BfEdge {
+    const char *name;
+    BfNode *parent; /* borrowed; NULL if the parent is a root */
+    BfRoot *root;   /* borrowed; NULL if the parent is a node */
+    BfNode *child;  /* borrowed */
+    BfNode **slot;
+    unsigned perm;
+    unsigned shared;
+    unsigned perm_plan;
+    unsigned shared_plan;
+};
+
+typedef struct BfDrain BfDrain;
+
+struct BfGraph {
+    BfGraphConfig config;
+    BfLoop *main_loop;
+    BfRegistry *names; /* every node, from when its name is reserved */
+    GPtrArray *nodes;  /* borrowed: those in the graph, oldest first */
+    GPtrArray *roots;  /* borrowed */
+    BfCoMutex change;  /* held from plan to resume */
+    BfDrain *drain;    /* the one under way, or NULL */
+    unsigned next_home;
+    unsigned auto_names;
+    unsigned marks;
+    unsigned leaving; /* nodes that are being closed */
+    BfCoQueue left;   /* waits for leaving to become 0 */
+};
+
+struct BfRoot {
+    BfGraph *graph;
+    BfNode *node; /* the slot of its edge; changes while drained */
+    BfEdge edge;
+    char *description;
+    GPtrArray *handles;
+    BfIoStats freed; /* of handles that are gone */
+    bool drained;
+    bool aborted;
+};
+
+typedef enum ParkState {
+    PARK_NONE,
+    PARK_ASKED,
+    PARK_DONE,
+} ParkState;
+
+typedef enum RequestKind {
+    REQUEST_READ,
+    REQUEST_WRITE,
+    REQUEST_WRITE_ZEROES,
+    REQUEST_DISCARD,
+    REQUEST_FLUSH,
+    REQUEST_EXTENTS,
+    REQUEST_CACHE,
+    REQUEST_READ_PIPE,
+} RequestKind;
+
+/* One request of a handle; on the stack of its coroutine. */
+typedef struct BfRequest {
+    struct BfRequest *older;
+    struct BfRequest *newer;
+    RequestKind kind;
+    BfIoFlags flags;
+    uint64_t offset;
+    uint64_t bytes;
+    BfNode *node;
+    union {
+        BfIoVec *vec;
+        BfExtents *extents;
+        int pipe_fd;
+    } u;
+    int ret;
+} BfRequest;
+
+struct BfHandle {
+    BfRoot *root; /* constant */
+    BfLoop *loop; /* constant */
+
+    /* Copies of what the root has; set while drained. */
+    BfNode *node;
+    uint64_t size;
+    BfLimits limits;
+    unsigned perm;
+    bool reads_away;
+    bool writes_away;
+
+    /* Belong to @loop. */
+    bool parked;
+    bool aborted;
+    bool report_parked; /* main waits for the last request under way */
+    unsigned in_flight;
+    unsigned waiting;  /* requests that are parked */
+    BfRequest *oldest; /* of those in flight */
+    BfRequest *newest;
+    BfCoQueue parking;
+    BfCoQueue idle; /* who waits for in_flight and waiting to become 0 */
+    BfIoStats stats;
+
+    /* Belong to main. */
+    ParkState park;
+    BfWaitGroup messages; /* under way between main and @loop */
+};
+
+/* handle.c: messages of a drain; on main. */
+void bf_handle_ask_park(BfHandle *handle);
+void bf_handle_ask_resume(BfHandle *handle);
+void bf_handle_co_cancel_park(BfHandle *handle, char **ret_oldest);
+
+/* drain.c: one at a time; the caller holds graph->change. */
+struct BfDrain {
+    BfGraph *graph;
+    GPtrArray *roots; /* borrowed */
+    GPtrArray *nodes; /* borrowed: those whose drivers stop work of their own */
+    const char *name; /* borrowed: of the first node, for traces */
+    unsigned waiting; /* handles that have not reported yet */
+    bool expired;
+    BfTimer timer;
+    BfCoQueue queue;
+};
+
+/* Drains every root that reaches one of @nodes or what is linked with it. */
+bool bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
+                       GError **error);
+void bf_drain_co_end(BfDrain *drain);
+void bf_drain_note_parked(BfDrain *drain);
+
+/*
+ * plan.c: a change of edges and permissions. The caller holds graph->change.
+ * Moves are made at once in the edges (nobody else reads them); commit makes
+ * them true for the data plane, abort takes them back.
+ */
+typedef struct BfPlan {
+    BfGraph *graph;
+    GPtrArray *moves; /* PlanMove, owned */
+    GPtrArray *nodes; /* borrowed: nodes to be drained */
+    bool needs_drain;
+    bool drained;
+    bool is_drained_already; /* by the caller, all that is concerned */
+    BfDrain drain;
+} BfPlan;
+
+void bf_plan_init(BfPlan *plan, BfGraph *graph);
+/* Not after commit or abort, which do it. */
+void bf_plan_clear(BfPlan *plan);
+/* Points @edge to @child; NULL unlinks it. */
+void bf_plan_move(BfPlan *plan, BfEdge *edge, BfNode *child);
+/* The node's data plane changes at the commit, so it must be drained. */
+void bf_plan_touch(BfPlan *plan, BfNode *node);
+/* Checks, asks the drivers, drains if need be. On failure it has aborted. */
+bool bf_plan_co_prepare(BfPlan *plan, GError **error);
+/* Takes everything back and resumes. */
+void bf_plan_co_abort(BfPlan *plan);
+/* Makes it true; drained until bf_plan_co_finish(). */
+void bf_plan_co_commit(BfPlan *plan);
+/* Resumes. */
+void bf_plan_co_finish(BfPlan *plan);
+/* For changes that cannot fail: gives permissions or links back. */
+void bf_plan_co_release(BfPlan *plan);
+
+/* node.c */
+BfNode *bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,
+                    GError **error);
+/* Without edges any more; the caller has unregistered it. */
+void bf_node_co_close(BfNode *node);
+void bf_node_free(BfNode *node);
+/* Recomputes what @node and its ancestors get from their children. */
+void bf_node_refresh_up(BfNode *node);
+void bf_node_effective_settings(const BfBlockdevOptions *options,
+                                const BfNodeSettings *parent,
+                                BfNodeSettings *ret_settings);
+bool bf_node_check_settings(const BfNodeSettings *settings, GError **error);
+
+/* options.c */
+/* The member of @options that names the child with the data, or NULL. */
+const BfBlockdevRef *bf_options_file_ref(const BfBlockdevOptions *options);
+/* Are the driver's own options the same, but for references? */
+bool bf_options_check_same(const BfBlockdevOptions *old_options,
+                           const BfBlockdevOptions *new_options,
+                           GError **error);
+/* Appends the options that make @node, as one line of JSON. */
+void bf_options_append_json(const BfNode *node, GString *text);
+
+/* graph.c: takes @top, and what only it holds, out of the graph and closes it.
+ * The caller holds graph->change, which is free afterwards. */
+void bf_graph_co_close_orphan(BfGraph *graph, BfNode *top);

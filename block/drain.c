@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Drain: brings all requests to a part of the graph to rest. Main asks each
+ * handle's loop to park new requests and to report when none is under way. The
+ * wait has a limit; when it runs out everything resumes, and the error names
+ * what did not end.
+ */
+#include <errno.h>
+
+#include "block-private.h"
+#include "core/error.h"
+#include "core/trace.h"
+#include "core/util.h"
+
+void
+bf_drain_note_parked(BfDrain *drain)
+{
+    g_assert(drain != NULL && drain->waiting > 0);
+    drain->waiting--;
+    bf_co_queue_wake_all(&drain->queue);
+}
+
+static void
+expired(void *arg)
+{
+    BfDrain *drain = arg;
+
+    drain->expired = true;
+    bf_co_queue_wake_all(&drain->queue);
+}
+
+/* Everything that is linked with @node, up, down and sideways. */
+static void
+mark_component(BfNode *node, unsigned mark, GPtrArray *nodes)
+{
+    if (node == NULL || node->mark == mark) {
+        return;
+    }
+    node->mark = mark;
+    g_ptr_array_add(nodes, node);
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        mark_component(edge->parent, mark, nodes);
+    }
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        mark_component(edge->child, mark, nodes);
+    }
+}
+
+static void
+collect(BfDrain *drain, GPtrArray *nodes)
+{
+    BfGraph *graph = drain->graph;
+    unsigned mark = ++graph->marks;
+
+    for (unsigned i = 0; i < nodes->len; i++) {
+        mark_component(g_ptr_array_index(nodes, i), mark, drain->nodes);
+    }
+    for (unsigned i = 0; i < graph->roots->len; i++) {
+        BfRoot *root = g_ptr_array_index(graph->roots, i);
+
+        /* A root that is being moved has both a present and a planned node. */
+        if ((root->node != NULL && root->node->mark == mark) ||
+            (root->edge.child != NULL && root->edge.child->mark == mark)) {
+            g_ptr_array_add(drain->roots, root);
+        }
+    }
+}
+
+static BfHandle *
+find_busy(const BfDrain *drain)
+{
+    for (unsigned i = 0; i < drain->roots->len; i++) {
+        BfRoot *root = g_ptr_array_index(drain->roots, i);
+
+        for (unsigned j = 0; j < root->handles->len; j++) {
+            BfHandle *handle = g_ptr_array_index(root->handles, j);
+
+            if (handle->park == PARK_ASKED) {
+                return handle;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* The handles list may change while we are away, so each look is a new one. */
+static void
+co_give_up(BfDrain *drain, GError **error)
+{
+    g_autofree char *what = NULL;
+    BfHandle *handle;
+
+    while ((handle = find_busy(drain)) != NULL) {
+        g_autofree char *user = g_strdup(handle->root->description);
+        g_autofree char *name = g_strdup(handle->root->node->name);
+        g_autofree char *oldest = NULL;
+
+        bf_handle_co_cancel_park(handle, &oldest);
+        if (what == NULL && oldest != NULL) {
+            what = g_strdup_printf("node '%s': %s by %s", name, oldest, user);
+        }
+    }
+    bf_set_error(error,
+                 "Requests did not end within %u seconds (%s); nothing was "
+                 "changed, try again when the storage answers",
+                 (unsigned)(DRAIN_LIMIT_NS / BF_NS_PER_SEC),
+                 what != NULL ? what : "they have ended by now");
+}
+
+bool
+bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
+                  GError **error)
+{
+    g_assert(graph->drain == NULL);
+    *drain = (BfDrain){.graph = graph};
+    drain->roots = g_ptr_array_new();
+    drain->nodes = g_ptr_array_new();
+    graph->drain = drain;
+    collect(drain, nodes);
+    drain->name = ((BfNode *)g_ptr_array_index(nodes, 0))->name;
+    BF_TRACE(block, drain_start, drain->name);
+
+    for (unsigned i = 0; i < drain->roots->len; i++) {
+        BfRoot *root = g_ptr_array_index(drain->roots, i);
+
+        root->drained = true;
+        for (unsigned j = 0; j < root->handles->len; j++) {
+            drain->waiting++;
+            bf_handle_ask_park(g_ptr_array_index(root->handles, j));
+        }
+    }
+    if (drain->waiting > 0) {
+        bf_timer_start(&drain->timer, DRAIN_LIMIT_NS, expired, drain);
+        while (drain->waiting > 0 && !drain->expired) {
+            bf_co_queue_co_wait(&drain->queue);
+        }
+        bf_timer_stop(&drain->timer);
+    }
+    if (drain->waiting > 0) {
+        co_give_up(drain, error);
+        g_ptr_array_set_size(drain->nodes, 0);
+        bf_drain_co_end(drain);
+        return false;
+    }
+    for (unsigned i = 0; i < drain->nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(drain->nodes, i);
+
+        if (node->driver->co_drain_begin != NULL) {
+            node->driver->co_drain_begin(node);
+        }
+    }
+    return true;
+}
+
+void
+bf_drain_co_end(BfDrain *drain)
+{
+    for (unsigned i = 0; i < drain->nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(drain->nodes, i);
+
+        if (node->driver->co_drain_end != NULL) {
+            node->driver->co_drain_end(node);
+        }
+    }
+    for (unsigned i = 0; i < drain->roots->len; i++) {
+        BfRoot *root = g_ptr_array_index(drain->roots, i);
+
+        root->drained = false;
+        for (unsigned j = 0; j < root->handles->len; j++) {
+            BfHandle *handle = g_ptr_array_index(root->handles, j);
+
+            if (handle->park != PARK_NONE) {
+                bf_handle_ask_resume(handle);
+            }
+        }
+    }
+    BF_TRACE(block, drain_end, drain->name, drain->expired ? -ETIMEDOUT : 0);
+    drain->graph->drain = NULL;
+    g_ptr_array_unref(drain->roots);
+    g_ptr_array_unref(drain->nodes);
+}

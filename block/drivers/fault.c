@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fault: passes requests on to its child, except that rules make some of them
+ * fail, wait, stop half way or never come back. The base of many tests. Its
+ * counters belong to the home loop, so all requests run there.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "block/driver.h"
+#include "block/request.h"
+#include "core/co-io.h"
+#include "core/error.h"
+#include "core/util.h"
+
+#define FAULT_RULES_MAX 1024
+#define FAULT_DELAY_MAX_MS (3600 * UINT64_C(1000))
+#define ERRNO_MAX 200
+
+typedef struct FaultRule {
+    BfFaultOp op;
+    uint64_t start;
+    uint64_t end;
+    uint64_t after;
+    uint64_t count; /* 0: no limit */
+    int err;        /* errno, or 0 */
+    uint64_t delay_ns;
+    bool is_short;
+    bool park;
+    unsigned percent;
+    uint64_t seen;
+    uint64_t treated;
+} FaultRule;
+
+typedef struct FaultRules {
+    FaultRule *items; /* owned */
+    size_t len;
+    uint64_t random; /* state of the generator, not 0 */
+} FaultRules;
+
+typedef struct BfFaultNode {
+    BfNode base;
+    FaultRules rules;  /* of the home loop */
+    FaultRules next;   /* main: of a reopen that is being prepared */
+    BfCoQueue parked;  /* of the home loop */
+    unsigned releases; /* of the home loop: how often all were let go */
+    bool passing;      /* of the home loop: no rule holds */
+} BfFaultNode;
+
+static bool
+parse_errno(const char *name, int *ret_err, GError **error)
+{
+    if (name[0] == '\0') {
+        *ret_err = 0;
+        return true;
+    }
+    for (int err = 1; err < ERRNO_MAX; err++) {
+        const char *known = strerrorname_np(err);
+
+        if (known != NULL && strcmp(known, name) == 0) {
+            *ret_err = err;
+            return true;
+        }
+    }
+    bf_set_error(error, "'%s' is not the name of an errno", name);
+    return false;
+}
+
+static bool
+parse_rule(const BfFaultRule *opts, FaultRule *rule, GError **error)
+{
+    uint64_t start = opts->has_offset ? opts->offset : 0;
+
+    *rule = (FaultRule){
+        .op = opts->op,
+        .start = start,
+        .end = UINT64_MAX,
+        .after = opts->after,
+        .count = opts->count,
+        .delay_ns = opts->delay_ms * BF_NS_PER_MS,
+        .is_short = opts->short_,
+        .park = opts->park,
+        .percent = opts->probability,
+    };
+    if (opts->delay_ms > FAULT_DELAY_MAX_MS) {
+        bf_set_error(error, "delay-ms is above %" PRIu64, FAULT_DELAY_MAX_MS);
+        return false;
+    }
+    if (opts->probability > 100) {
+        bf_set_error(error, "probability is above 100");
+        return false;
+    }
+    if (opts->has_bytes && !bf_add_u64(start, opts->bytes, &rule->end)) {
+        bf_set_error(error, "the range of a rule ends beyond 2^64");
+        return false;
+    }
+    return parse_errno(opts->errno_, &rule->err, error);
+}
+
+static void
+rules_clear(FaultRules *rules)
+{
+    g_free(rules->items);
+    *rules = (FaultRules){0};
+}
+
+static bool
+parse_rules(const BfBlockdevOptionsFault *opts, FaultRules *ret_rules,
+            GError **error)
+{
+    size_t len = opts->rules != NULL ? opts->rules->len : 0;
+    FaultRules rules = {.len = len};
+
+    if (len > FAULT_RULES_MAX) {
+        bf_set_error(error, "more than %d rules", FAULT_RULES_MAX);
+        return false;
+    }
+    rules.items = g_new0(FaultRule, len);
+    rules.random = opts->has_seed
+                       ? opts->seed
+                       : (uint64_t)g_random_int() << 32 | g_random_int();
+    rules.random |= 1; /* 0 would stay 0 */
+    for (size_t i = 0; i < len; i++) {
+        if (!parse_rule(opts->rules->items[i], &rules.items[i], error)) {
+            rules_clear(&rules);
+            return false;
+        }
+    }
+    *ret_rules = rules;
+    return true;
+}
+
+static void
+fault_refresh(BfNode *node)
+{
+    node->size = node->file->size;
+    node->limits = node->file->limits;
+}
+
+static bool
+fault_co_open(BfNode *node, const BfBlockdevOptions *options,
+              BfOpenContext *ctx, GError **error)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+
+    if (!parse_rules(options->u.fault, &self->rules, error) ||
+        !bf_node_co_open_child(node, ctx, options->u.fault->image, error)) {
+        return false;
+    }
+    fault_refresh(node);
+    return true;
+}
+
+static void
+fault_co_close(BfNode *node)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+
+    rules_clear(&self->rules);
+}
+
+/* xorshift64: the same numbers for the same seed, everywhere. */
+static unsigned
+random_percent(FaultRules *rules)
+{
+    rules->random ^= rules->random << 13;
+    rules->random ^= rules->random >> 7;
+    rules->random ^= rules->random << 17;
+    return (unsigned)((rules->random >> 32) % 100);
+}
+
+static bool
+is_match(const FaultRule *rule, BfFaultOp op, uint64_t offset, uint64_t bytes)
+{
+    if (rule->op != BF_FAULT_OP_ANY && rule->op != op) {
+        return false;
+    }
+    /* A flush has no range. */
+    return op == BF_FAULT_OP_FLUSH ||
+           (offset < rule->end && rule->start < offset + bytes);
+}
+
+/* The rule that is to treat this request, or NULL; counts. */
+static const FaultRule *
+find_rule(BfFaultNode *self, BfFaultOp op, uint64_t offset, uint64_t bytes)
+{
+    for (size_t i = 0; i < self->rules.len && !self->passing; i++) {
+        FaultRule *rule = &self->rules.items[i];
+
+        if (!is_match(rule, op, offset, bytes) || rule->seen++ < rule->after ||
+            (rule->count != 0 && rule->treated >= rule->count) ||
+            (rule->percent < 100 &&
+             random_percent(&self->rules) >= rule->percent)) {
+            continue;
+        }
+        rule->treated++;
+        return rule;
+    }
+    return NULL;
+}
+
+/*
+ * Lets a request meet its fate. Returns 0 if it is to be done, or -errno.
+ * @ret_short: the first half of it is to be done before it fails.
+ */
+static int
+co_meet_fate(BfNode *node, BfFaultOp op, uint64_t offset, uint64_t bytes,
+             bool *ret_short)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+    const FaultRule *found;
+    FaultRule rule;
+    unsigned releases = self->releases;
+
+    bf_assert_loop(node->home);
+    found = find_rule(self, op, offset, bytes);
+    if (found == NULL) {
+        return 0;
+    }
+    rule = *found; /* a reopen may change them while we wait */
+    bf_co_sleep_ns(rule.delay_ns);
+    if (rule.park) {
+        while (releases == self->releases) {
+            bf_co_queue_co_wait(&self->parked);
+        }
+        return 0;
+    }
+    *ret_short = rule.is_short && rule.err != 0;
+    return -rule.err;
+}
+
+static int
+fault_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
+{
+    bool is_short = false;
+    int ret =
+        co_meet_fate(node, BF_FAULT_OP_READ, offset, vec->bytes, &is_short);
+
+    return ret < 0 ? ret : bf_node_co_read(node->file, offset, vec, flags);
+}
+
+static int
+fault_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
+{
+    bool is_short = false;
+    int ret =
+        co_meet_fate(node, BF_FAULT_OP_WRITE, offset, vec->bytes, &is_short);
+
+    if (is_short && vec->bytes > 1) {
+        BfIoVec half;
+
+        bf_iovec_init_slice(&half, vec, 0, vec->bytes / 2);
+        bf_node_co_write(node->file, offset, &half, flags);
+        bf_iovec_clear(&half);
+    }
+    return ret < 0 ? ret : bf_node_co_write(node->file, offset, vec, flags);
+}
+
+static int
+fault_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
+                      BfIoFlags flags)
+{
+    bool is_short = false;
+    int ret =
+        co_meet_fate(node, BF_FAULT_OP_WRITE_ZEROES, offset, bytes, &is_short);
+
+    if (is_short && bytes > 1) {
+        bf_node_co_write_zeroes(node->file, offset, bytes / 2, flags);
+    }
+    return ret < 0 ? ret
+                   : bf_node_co_write_zeroes(node->file, offset, bytes, flags);
+}
+
+static int
+fault_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
+{
+    bool is_short = false;
+    int ret = co_meet_fate(node, BF_FAULT_OP_DISCARD, offset, bytes, &is_short);
+
+    return ret < 0 ? ret : bf_node_co_discard(node->file, offset, bytes, 0);
+}
+
+static int
+fault_co_flush(BfNode *node)
+{
+    bool is_short = false;
+    int ret;
+
+    if (node->file == NULL) {
+        return 0;
+    }
+    ret = co_meet_fate(node, BF_FAULT_OP_FLUSH, 0, 0, &is_short);
+    return ret < 0 ? ret : bf_node_co_flush(node->file);
+}
+
+static int
+fault_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
+                 BfExtents *extents)
+{
+    return bf_node_co_extents(node->file, offset, bytes, extents);
+}
+
+/* On the home loop: parked requests go on, and none is parked any more. */
+static void
+release_parked(void *arg)
+{
+    BfFaultNode *self = arg;
+
+    self->releases++;
+    self->passing = true;
+    bf_co_queue_wake_all(&self->parked);
+}
+
+static void
+end_passing(void *arg)
+{
+    BfFaultNode *self = arg;
+
+    self->passing = false;
+}
+
+/* What is parked would make the drain wait, so it is let go before. */
+static bool
+fault_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
+                        const BfNode *file, GError **error)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+
+    if (!bf_node_check_new_size(node, file->size, error) ||
+        !parse_rules(options->u.fault, &self->next, error)) {
+        return false;
+    }
+    bf_co_call(node->home, release_parked, self);
+    return true;
+}
+
+static void
+fault_reopen_commit(BfNode *node)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+
+    rules_clear(&self->rules);
+    self->rules = self->next;
+    self->next = (FaultRules){0};
+    self->passing = false; /* drained, so that nobody looks */
+}
+
+static void
+fault_co_reopen_abort(BfNode *node)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+
+    rules_clear(&self->next);
+    bf_co_call(node->home, end_passing, self);
+}
+
+static bool
+fault_co_resize(BfNode *node, uint64_t size, GError **error)
+{
+    return bf_node_co_resize(node->file, size, error);
+}
+
+const BfDriver bf_driver_fault = {
+    .name = "fault",
+    .kind = BF_BLOCKDEV_DRIVER_FAULT,
+    .node_size = sizeof(BfFaultNode),
+    .needs_faults = true,
+    .fua = true,
+    .co_open = fault_co_open,
+    .co_close = fault_co_close,
+    .co_read = fault_co_read,
+    .co_write = fault_co_write,
+    .co_flush = fault_co_flush,
+    .co_write_zeroes = fault_co_write_zeroes,
+    .co_discard = fault_co_discard,
+    .co_extents = fault_co_extents,
+    .refresh = fault_refresh,
+    .co_resize = fault_co_resize,
+    .co_reopen_prepare = fault_co_reopen_prepare,
+    .reopen_commit = fault_reopen_commit,
+    .co_reopen_abort = fault_co_reopen_abort,
+};

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * file and host_device: calls that are made while the graph is being changed.
+ * Nobody else can change it meanwhile, so storage that does not answer must not
+ * hold such a call for ever: after a time it is left to itself. What it did is
+ * dealt with when it comes back; until then the node takes no further ones and
+ * cannot be closed.
+ */
+#include "core/error.h"
+#include "core/util.h"
+#include "file-private.h"
+
+/* How long storage may take to open, lock or resize a file that is open. */
+#define CALL_LIMIT_NS (10 * BF_NS_PER_SEC)
+
+static void
+call_co_run(void *arg)
+{
+    FileCall *call = arg;
+    BfFileNode *self = call->self;
+
+    bf_node_co_offload(&self->base, call->fn, call);
+    if (!call->left) {
+        call->done = true;
+        bf_co_queue_wake_all(&call->queue);
+        return;
+    }
+    if (call->co_late != NULL) {
+        call->co_late(call);
+    }
+    g_free(call);
+    file_co_settle_locks(self);
+    self->stuck = false;
+    bf_co_queue_wake_all(&self->unstuck);
+}
+
+static void
+time_is_up(void *arg)
+{
+    FileCall *call = arg;
+
+    call->expired = true;
+    bf_co_queue_wake_all(&call->queue);
+}
+
+bool
+file_co_call(FileCall *call, GError **error)
+{
+    BfFileNode *self = call->self;
+    BfTimer timer = {0};
+
+    if (self->stuck) {
+        bf_set_error(error,
+                     "The storage of '%s' has not answered an earlier call yet",
+                     self->path);
+        g_free(call);
+        return false;
+    }
+    bf_timer_start(&timer, CALL_LIMIT_NS, time_is_up, call);
+    bf_co_spawn(call_co_run, call);
+    while (!call->done && !call->expired) {
+        bf_co_queue_co_wait(&call->queue);
+    }
+    bf_timer_stop(&timer);
+    if (call->done) {
+        return true;
+    }
+    call->left = true;
+    self->stuck = true;
+    bf_set_error(error, "The storage of '%s' does not answer within %u seconds",
+                 self->path, (unsigned)(CALL_LIMIT_NS / BF_NS_PER_SEC));
+    return false;
+}
+
+void
+file_co_wait_unstuck(BfFileNode *self)
+{
+    while (self->stuck) {
+        bf_co_queue_co_wait(&self->unstuck);
+    }
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The graph: its users (roots), and the changes that are more than opening a
+ * tree. Each change takes the mutex, makes a plan, and commits it in one step.
+ */
+#include "block/graph.h"
+
+#include "block-private.h"
+#include "block/request.h"
+#include "core/error.h"
+#include "core/util.h"
+
+BfGraph *
+bf_graph_new(const BfGraphConfig *config)
+{
+    BfGraph *graph = g_new0(BfGraph, 1);
+
+    bf_assert_main();
+    g_assert(config->n_workers > 0);
+    graph->config = *config;
+    graph->config.workers =
+        g_memdup2(config->workers, config->n_workers * sizeof(BfLoop *));
+    graph->main_loop = bf_loop_self();
+    graph->names = bf_registry_new();
+    graph->nodes = g_ptr_array_new();
+    graph->roots = g_ptr_array_new();
+    return graph;
+}
+
+/* What goes when @top goes: children that nobody else holds, parents first. */
+static void
+collect_orphans(BfNode *top, GPtrArray *orphans)
+{
+    g_ptr_array_add(orphans, top);
+    for (unsigned i = 0; i < top->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(top->edges, i);
+        BfNode *child = edge->child;
+
+        if (child != NULL && child->parents->len == 1 &&
+            !child->monitor_owned && child->pins == 0) {
+            collect_orphans(child, orphans);
+        }
+    }
+}
+
+/* Unlinks the nodes and gives back what they needed of those that remain. */
+static void
+co_take_out(BfGraph *graph, GPtrArray *orphans)
+{
+    BfPlan plan;
+
+    bf_plan_init(&plan, graph);
+    for (unsigned i = 0; i < orphans->len; i++) {
+        BfNode *node = g_ptr_array_index(orphans, i);
+
+        node->registered = false;
+        g_ptr_array_remove(graph->nodes, node);
+        for (unsigned j = 0; j < node->edges->len; j++) {
+            bf_plan_move(&plan, g_ptr_array_index(node->edges, j), NULL);
+        }
+    }
+    bf_plan_co_release(&plan);
+}
+
+static void
+co_close_all(BfGraph *graph, GPtrArray *orphans)
+{
+    for (unsigned i = 0; i < orphans->len; i++) {
+        bf_node_co_close(g_ptr_array_index(orphans, i));
+    }
+}
+
+void
+bf_graph_co_close_orphan(BfGraph *graph, BfNode *top)
+{
+    g_autoptr(GPtrArray) orphans = g_ptr_array_new();
+
+    collect_orphans(top, orphans);
+    graph->leaving++;
+    co_take_out(graph, orphans);
+    bf_co_mutex_unlock(&graph->change);
+    co_close_all(graph, orphans);
+    graph->leaving--;
+    bf_co_queue_wake_all(&graph->left);
+}
+
+static bool
+check_unused(const BfNode *node, GError **error)
+{
+    bool has_root = false;
+
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        has_root |= edge->root != NULL;
+    }
+    if (has_root || node->pins > 0) {
+        bf_set_error(error, "Node %s is in use", node->name);
+        return false;
+    }
+    if (!node->monitor_owned) {
+        bf_set_error(error, "Node %s is not owned by the monitor", node->name);
+        return false;
+    }
+    if (node->parents->len > 0) {
+        bf_set_error(error, "Block device %s is in use", node->name);
+        return false;
+    }
+    return true;
+}
+
+bool
+bf_graph_co_blockdev_del(BfGraph *graph, const char *node_name, GError **error)
+{
+    BfNode *node;
+
+    bf_assert_main();
+    bf_co_mutex_co_lock(&graph->change);
+    node = bf_graph_find_node(graph, node_name);
+    if (node == NULL) {
+        bf_set_error(error, "Failed to find node with node-name='%s'",
+                     node_name);
+    }
+    if (node == NULL || !check_unused(node, error)) {
+        bf_co_mutex_unlock(&graph->change);
+        return false;
+    }
+    node->monitor_owned = false;
+    bf_graph_co_close_orphan(graph, node);
+    return true;
+}
+
+/* A node that no other one holds. */
+static BfNode *
+find_top(BfGraph *graph)
+{
+    for (unsigned i = graph->nodes->len; i > 0; i--) {
+        BfNode *node = g_ptr_array_index(graph->nodes, i - 1);
+
+        if (node->parents->len == 0) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+void
+bf_graph_co_free(BfGraph *graph)
+{
+    BfNode *node;
+
+    if (graph == NULL) {
+        return;
+    }
+    bf_assert_main();
+    g_assert(graph->roots->len == 0);
+    bf_co_mutex_co_lock(&graph->change);
+    while ((node = find_top(graph)) != NULL) {
+        node->monitor_owned = false;
+        bf_graph_co_close_orphan(graph, node);
+        bf_co_mutex_co_lock(&graph->change);
+    }
+    while (graph->leaving > 0) {
+        bf_co_queue_co_wait(&graph->left);
+    }
+    g_assert(bf_registry_size(graph->names) == 0);
+    bf_registry_free(graph->names);
+    g_ptr_array_unref(graph->nodes);
+    g_ptr_array_unref(graph->roots);
+    g_free((void *)graph->config.workers);
+    g_free(graph);
+}
+
+/* Roots. */
+
+static BfRoot *
+root_alloc(BfGraph *graph, const char *description, unsigned perm,
+           unsigned shared)
+{
+    BfRoot *root = g_new0(BfRoot, 1);
+
+    root->graph = graph;
+    root->description = g_strdup(description);
+    root->handles = g_ptr_array_new();
+    root->edge.name = "root";
+    root->edge.root = root;
+    root->edge.slot = &root->node;
+    root->edge.perm_plan = perm;
+    root->edge.shared_plan = shared;
+    return root;
+}
+
+static void
+root_free(BfRoot *root)
+{
+    g_ptr_array_unref(root->handles);
+    g_free(root->description);
+    g_free(root);
+}
+
+/* The caller holds the mutex. */
+static BfRoot *
+co_root_add(BfGraph *graph, BfNode *node, const char *description,
+            unsigned perm, unsigned shared, GError **error)
+{
+    BfRoot *root = root_alloc(graph, description, perm, shared);
+    BfPlan plan;
+
+    bf_plan_init(&plan, graph);
+    bf_plan_move(&plan, &root->edge, node);
+    if (!bf_plan_co_prepare(&plan, error)) {
+        root_free(root);
+        return NULL;
+    }
+    root->edge.perm = perm;
+    root->edge.shared = shared;
+    g_ptr_array_add(graph->roots, root);
+    bf_plan_co_commit(&plan);
+    bf_plan_co_finish(&plan);
+    return root;
+}
+
+BfRoot *
+bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
+               unsigned perm, unsigned shared, GError **error)
+{
+    BfRoot *root;
+
+    bf_assert_main();
+    g_assert(node->registered);
+    node->pins++;
+    bf_co_mutex_co_lock(&graph->change);
+    root = co_root_add(graph, node, description, perm, shared, error);
+    bf_co_mutex_unlock(&graph->change);
+    node->pins--;
+    return root;
+}
+
+/* Made inline by a node that is gone, and used by nobody any more. */
+static bool
+is_orphan(const BfNode *node)
+{
+    return node->parents->len == 0 && !node->monitor_owned && node->pins == 0;
+}
+
+void
+bf_root_co_free(BfRoot *root)
+{
+    BfGraph *graph;
+    BfNode *node;
+    BfPlan plan;
+
+    if (root == NULL) {
+        return;
+    }
+    bf_assert_main();
+    while (root->handles->len > 0) {
+        bf_handle_co_free(g_ptr_array_index(root->handles, 0));
+    }
+    graph = root->graph;
+    bf_co_mutex_co_lock(&graph->change);
+    node = root->node;
+    g_ptr_array_remove(graph->roots, root);
+    bf_plan_init(&plan, graph);
+    bf_plan_move(&plan, &root->edge, NULL);
+    bf_plan_co_release(&plan);
+    root_free(root);
+    if (is_orphan(node)) {
+        bf_graph_co_close_orphan(graph, node);
+    } else {
+        bf_co_mutex_unlock(&graph->change);
+    }
+}
+
+BfNode *
+bf_root_node(BfRoot *root)
+{
+    return root->node;
+}
+
+uint64_t
+bf_root_size(BfRoot *root)
+{
+    return root->node->size;
+}
+
+const BfLimits *
+bf_root_limits(BfRoot *root)
+{
+    return &root->node->limits;
+}
+
+BfLoop *
+bf_root_pick_loop(BfRoot *root, BfLoop *const *workers, unsigned n_workers,
+                  unsigned wanted)
+{
+    g_assert(wanted < n_workers);
+    return root->node->any_loop ? workers[wanted] : root->node->home;
+}
+
+/* Other changes. */
+
+bool
+bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
+                         GError **error)
+{
+    g_autoptr(GPtrArray) edges = NULL;
+    BfPlan plan;
+    bool ok;
+
+    bf_assert_main();
+    g_assert(from->registered && to->registered && from != to);
+    from->pins++;
+    to->pins++;
+    bf_co_mutex_co_lock(&graph->change);
+    bf_plan_init(&plan, graph);
+    edges = g_ptr_array_copy(from->parents, NULL, NULL);
+    for (unsigned i = 0; i < edges->len; i++) {
+        BfEdge *edge = g_ptr_array_index(edges, i);
+
+        if (edge->parent != to) {
+            bf_plan_move(&plan, edge, to);
+        }
+    }
+    ok = bf_plan_co_prepare(&plan, error);
+    if (ok) {
+        bf_plan_co_commit(&plan);
+        bf_plan_co_finish(&plan);
+    }
+    bf_co_mutex_unlock(&graph->change);
+    from->pins--;
+    to->pins--;
+    return ok;
+}

@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Handles: the data path's way in. A request enters, which counts it or parks
+ * it, runs on this loop or at the node's home, and leaves.
+ *
+ * Main and a handle's loop speak by messages only. Each is counted in
+ * BfHandle.messages until its answer is back, so that a handle is not freed
+ * while one is under way.
+ */
+#include "block/handle.h"
+
+#include <inttypes.h>
+
+#include "block-private.h"
+#include "block/request.h"
+#include "core/util.h"
+
+static const char *const request_names[] = {
+    [REQUEST_READ] = "read",
+    [REQUEST_WRITE] = "write",
+    [REQUEST_WRITE_ZEROES] = "write of zeroes",
+    [REQUEST_DISCARD] = "discard",
+    [REQUEST_FLUSH] = "flush",
+    [REQUEST_EXTENTS] = "allocation query",
+    [REQUEST_CACHE] = "read-ahead",
+    [REQUEST_READ_PIPE] = "read",
+};
+
+/* Copies what the data path needs; on main, or on the loop before a resume. */
+static void
+refresh_copies(BfHandle *handle)
+{
+    BfNode *node = handle->root->node;
+    bool away = node->home != handle->loop;
+
+    handle->node = node;
+    handle->size = node->size;
+    handle->limits = node->limits;
+    handle->reads_away = away && bf_node_reads_at_home(node);
+    handle->writes_away = away && bf_node_writes_at_home(node);
+}
+
+/* On main: a message has come back. */
+static void
+message_done(void *arg)
+{
+    BfHandle *handle = arg;
+
+    bf_wait_group_done(&handle->messages);
+}
+
+static void
+send_to_loop(BfHandle *handle, BfFn *fn)
+{
+    bf_wait_group_add(&handle->messages, 1);
+    bf_loop_post(handle->loop, fn, handle);
+}
+
+static void
+answer_main(BfHandle *handle, BfFn *fn)
+{
+    bf_loop_post(handle->root->graph->main_loop, fn, handle);
+}
+
+static void
+handle_parked(void *arg)
+{
+    BfHandle *handle = arg;
+
+    g_assert(handle->park == PARK_ASKED);
+    handle->park = PARK_DONE;
+    bf_drain_note_parked(handle->root->graph->drain);
+    message_done(handle);
+}
+
+static void
+park(void *arg)
+{
+    BfHandle *handle = arg;
+
+    handle->parked = true;
+    if (handle->in_flight == 0) {
+        answer_main(handle, handle_parked);
+    } else {
+        handle->report_parked = true;
+    }
+}
+
+void
+bf_handle_ask_park(BfHandle *handle)
+{
+    handle->park = PARK_ASKED;
+    send_to_loop(handle, park);
+}
+
+static void
+resume(void *arg)
+{
+    BfHandle *handle = arg;
+
+    handle->parked = false;
+    refresh_copies(handle);
+    bf_co_queue_wake_all(&handle->parking);
+    answer_main(handle, message_done);
+}
+
+void
+bf_handle_ask_resume(BfHandle *handle)
+{
+    handle->park = PARK_NONE;
+    send_to_loop(handle, resume);
+}
+
+typedef struct CancelPark {
+    BfHandle *handle;
+    bool cancelled;
+    char *oldest; /* owned */
+} CancelPark;
+
+static void
+cancel_park(void *arg)
+{
+    CancelPark *cancel = arg;
+    BfHandle *handle = cancel->handle;
+    const BfRequest *oldest = handle->oldest;
+
+    cancel->cancelled = handle->report_parked;
+    handle->report_parked = false;
+    if (oldest != NULL) {
+        cancel->oldest = g_strdup_printf(
+            "a %s of %" PRIu64 " bytes at offset %" PRIu64,
+            request_names[oldest->kind], oldest->bytes, oldest->offset);
+    }
+}
+
+void
+bf_handle_co_cancel_park(BfHandle *handle, char **ret_oldest)
+{
+    CancelPark cancel = {.handle = handle};
+
+    /* Keep it, even if its report comes in while we are away. */
+    bf_wait_group_add(&handle->messages, 1);
+    bf_co_call(handle->loop, cancel_park, &cancel);
+    if (cancel.cancelled) {
+        handle_parked(handle);
+    }
+    while (handle->park == PARK_ASKED) {
+        bf_co_queue_co_wait(&handle->root->graph->drain->queue);
+    }
+    bf_wait_group_done(&handle->messages);
+    *ret_oldest = cancel.oldest;
+}
+
+BfHandle *
+bf_handle_co_new(BfRoot *root, BfLoop *loop)
+{
+    BfHandle *handle = g_new0(BfHandle, 1);
+
+    bf_assert_main();
+    handle->root = root;
+    handle->loop = loop;
+    handle->perm = root->edge.perm;
+    handle->aborted = root->aborted;
+    refresh_copies(handle);
+    if (root->drained) {
+        handle->parked = true;
+        handle->park = PARK_DONE;
+    }
+    g_ptr_array_add(root->handles, handle);
+    return handle;
+}
+
+static void
+handle_co_quiesce(void *arg)
+{
+    BfHandle *handle = arg;
+
+    while (handle->in_flight + handle->waiting > 0) {
+        bf_co_queue_co_wait(&handle->idle);
+    }
+}
+
+static void
+add_stats(BfIoStats *sum, const BfIoStats *stats)
+{
+    sum->read_ops += stats->read_ops;
+    sum->read_bytes += stats->read_bytes;
+    sum->write_ops += stats->write_ops;
+    sum->write_bytes += stats->write_bytes;
+    sum->zero_ops += stats->zero_ops;
+    sum->zero_bytes += stats->zero_bytes;
+    sum->discard_ops += stats->discard_ops;
+    sum->discard_bytes += stats->discard_bytes;
+    sum->flush_ops += stats->flush_ops;
+    sum->failed_ops += stats->failed_ops;
+}
+
+void
+bf_handle_co_free(BfHandle *handle)
+{
+    if (handle == NULL) {
+        return;
+    }
+    bf_assert_main();
+    bf_co_call(handle->loop, handle_co_quiesce, handle);
+    bf_wait_group_co_wait(&handle->messages);
+    g_ptr_array_remove_fast(handle->root->handles, handle);
+    add_stats(&handle->root->freed, &handle->stats);
+    g_free(handle);
+}
+
+static void
+abort_requests(void *arg)
+{
+    BfHandle *handle = arg;
+
+    handle->aborted = true;
+    bf_co_queue_wake_all(&handle->parking);
+    answer_main(handle, message_done);
+}
+
+void
+bf_root_abort(BfRoot *root)
+{
+    bf_assert_main();
+    root->aborted = true;
+    for (unsigned i = 0; i < root->handles->len; i++) {
+        send_to_loop(g_ptr_array_index(root->handles, i), abort_requests);
+    }
+}
+
+typedef struct StatsCall {
+    BfHandle *handle;
+    BfIoStats stats;
+} StatsCall;
+
+static void
+copy_stats(void *arg)
+{
+    StatsCall *call = arg;
+
+    call->stats = call->handle->stats;
+}
+
+void
+bf_root_co_stats(BfRoot *root, BfIoStats *ret_stats)
+{
+    g_autoptr(GPtrArray) handles = g_ptr_array_copy(root->handles, NULL, NULL);
+    BfIoStats sum = root->freed;
+
+    bf_assert_main();
+    for (unsigned i = 0; i < handles->len; i++) {
+        BfHandle *handle = g_ptr_array_index(handles, i);
+
+        bf_wait_group_add(&handle->messages, 1);
+    }
+    for (unsigned i = 0; i < handles->len; i++) {
+        StatsCall call = {.handle = g_ptr_array_index(handles, i)};
+
+        bf_co_call(call.handle->loop, copy_stats, &call);
+        add_stats(&sum, &call.stats);
+        bf_wait_group_done(&call.handle->messages);
+    }
+    *ret_stats = sum;
+}
+
+uint64_t
+bf_handle_size(const BfHandle *handle)
+{
+    return handle->size;
+}
+
+const BfLimits *
+bf_handle_limits(const BfHandle *handle)
+{
+    return &handle->limits;
+}
+
+static int
+co_wait_parked(BfHandle *handle)
+{
+    while (handle->parked && !handle->aborted) {
+        handle->waiting++;
+        bf_co_queue_co_wait(&handle->parking);
+        handle->waiting--;
+    }
+    if (!handle->aborted) {
+        return 0;
+    }
+    if (handle->in_flight + handle->waiting == 0) {
+        bf_co_queue_wake_all(&handle->idle);
+    }
+    return -ESHUTDOWN;
+}
+
+static inline int
+co_enter(BfHandle *handle, BfRequest *req)
+{
+    bf_assert_loop(handle->loop);
+    if (G_UNLIKELY(handle->parked || handle->aborted)) {
+        int ret = co_wait_parked(handle);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    handle->in_flight++;
+    req->newer = NULL;
+    req->older = handle->newest;
+    if (req->older != NULL) {
+        req->older->newer = req;
+    } else {
+        handle->oldest = req;
+    }
+    handle->newest = req;
+    return 0;
+}
+
+static void
+became_idle(BfHandle *handle)
+{
+    if (handle->report_parked) {
+        handle->report_parked = false;
+        answer_main(handle, handle_parked);
+    }
+    if (handle->waiting == 0) {
+        bf_co_queue_wake_all(&handle->idle);
+    }
+}
+
+static inline int
+leave(BfHandle *handle, BfRequest *req, int ret)
+{
+    if (req->older != NULL) {
+        req->older->newer = req->newer;
+    } else {
+        handle->oldest = req->newer;
+    }
+    if (req->newer != NULL) {
+        req->newer->older = req->older;
+    } else {
+        handle->newest = req->older;
+    }
+    handle->stats.failed_ops += ret < 0;
+    if (--handle->in_flight == 0) {
+        if (G_UNLIKELY(handle->report_parked ||
+                       !bf_co_queue_is_empty(&handle->idle))) {
+            became_idle(handle);
+        }
+    }
+    return ret;
+}
+
+/* Runs on the node's home loop, or on the handle's. */
+static void
+request_co_run(void *arg)
+{
+    BfRequest *r = arg;
+
+    switch (r->kind) {
+    case REQUEST_READ:
+        r->ret = bf_node_co_read(r->node, r->offset, r->u.vec, r->flags);
+        break;
+    case REQUEST_WRITE:
+        r->ret = bf_node_co_write(r->node, r->offset, r->u.vec, r->flags);
+        break;
+    case REQUEST_WRITE_ZEROES:
+        r->ret =
+            bf_node_co_write_zeroes(r->node, r->offset, r->bytes, r->flags);
+        break;
+    case REQUEST_DISCARD:
+        r->ret = bf_node_co_discard(r->node, r->offset, r->bytes, r->flags);
+        break;
+    case REQUEST_FLUSH:
+        r->ret = bf_node_co_flush(r->node);
+        break;
+    case REQUEST_EXTENTS:
+        r->ret = bf_node_co_extents(r->node, r->offset, r->bytes, r->u.extents);
+        break;
+    case REQUEST_CACHE:
+        r->ret = bf_node_co_cache(r->node, r->offset, r->bytes);
+        break;
+    case REQUEST_READ_PIPE:
+        r->ret =
+            bf_node_co_read_pipe(r->node, r->offset, r->bytes, r->u.pipe_fd);
+        break;
+    }
+}
+
+/* Any request but the hot ones. */
+static int
+co_run(BfHandle *handle, BfRequest *req, bool writes)
+{
+    int ret;
+
+    if (writes && (handle->perm & BF_PERM_WRITE) == 0) {
+        return -EPERM;
+    }
+    ret = co_enter(handle, req);
+    if (ret < 0) {
+        return ret;
+    }
+    req->node = handle->node;
+    if (writes ? handle->writes_away : handle->reads_away) {
+        bf_co_call(req->node->home, request_co_run, req);
+    } else {
+        request_co_run(req);
+    }
+    return leave(handle, req, req->ret);
+}
+
+int
+bf_handle_co_read(BfHandle *handle, uint64_t offset, BfIoVec *vec,
+                  unsigned flags)
+{
+    BfRequest req = {
+        .kind = REQUEST_READ,
+        .flags = flags,
+        .offset = offset,
+        .bytes = vec->bytes,
+        .u.vec = vec,
+    };
+    int ret = co_enter(handle, &req);
+
+    if (G_UNLIKELY(ret < 0)) {
+        return ret;
+    }
+    if (G_LIKELY(!handle->reads_away)) {
+        ret = bf_node_co_read(handle->node, offset, vec, flags);
+    } else {
+        req.node = handle->node;
+        bf_co_call(req.node->home, request_co_run, &req);
+        ret = req.ret;
+    }
+    handle->stats.read_ops++;
+    handle->stats.read_bytes += vec->bytes;
+    return leave(handle, &req, ret);
+}
+
+int
+bf_handle_co_write(BfHandle *handle, uint64_t offset, BfIoVec *vec,
+                   unsigned flags)
+{
+    BfRequest req = {
+        .kind = REQUEST_WRITE,
+        .flags = flags,
+        .offset = offset,
+        .bytes = vec->bytes,
+        .u.vec = vec,
+    };
+    int ret;
+
+    if (G_UNLIKELY((handle->perm & BF_PERM_WRITE) == 0)) {
+        return -EPERM;
+    }
+    ret = co_enter(handle, &req);
+    if (G_UNLIKELY(ret < 0)) {
+        return ret;
+    }
+    if (G_LIKELY(!handle->writes_away)) {
+        ret = bf_node_co_write(handle->node, offset, vec, flags);
+    } else {
+        req.node = handle->node;
+        bf_co_call(req.node->home, request_co_run, &req);
+        ret = req.ret;
+    }
+    handle->stats.write_ops++;
+    handle->stats.write_bytes += vec->bytes;
+    return leave(handle, &req, ret);
+}
+
+int
+bf_handle_co_write_zeroes(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                          unsigned flags)
+{
+    BfRequest req = {
+        .kind = REQUEST_WRITE_ZEROES,
+        .flags = flags,
+        .offset = offset,
+        .bytes = bytes,
+    };
+
+    handle->stats.zero_ops++;
+    handle->stats.zero_bytes += bytes;
+    return co_run(handle, &req, true);
+}
+
+int
+bf_handle_co_discard(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                     unsigned flags)
+{
+    BfRequest req = {
+        .kind = REQUEST_DISCARD,
+        .flags = flags,
+        .offset = offset,
+        .bytes = bytes,
+    };
+
+    handle->stats.discard_ops++;
+    handle->stats.discard_bytes += bytes;
+    return co_run(handle, &req, true);
+}
+
+int
+bf_handle_co_flush(BfHandle *handle)
+{
+    BfRequest req = {.kind = REQUEST_FLUSH};
+
+    handle->stats.flush_ops++;
+    return co_run(handle, &req, false);
+}
+
+int
+bf_handle_co_extents(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                     BfExtents *extents)
+{
+    BfRequest req = {
+        .kind = REQUEST_EXTENTS,
+        .offset = offset,
+        .bytes = bytes,
+        .u.extents = extents,
+    };
+
+    return co_run(handle, &req, false);
+}
+
+int
+bf_handle_co_cache(BfHandle *handle, uint64_t offset, uint64_t bytes)
+{
+    BfRequest req = {
+        .kind = REQUEST_CACHE,
+        .offset = offset,
+        .bytes = bytes,
+    };
+
+    return co_run(handle, &req, false);
+}
+
+int
+bf_handle_co_read_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                       int pipe_fd)
+{
+    BfRequest req = {
+        .kind = REQUEST_READ_PIPE,
+        .offset = offset,
+        .bytes = bytes,
+        .u.pipe_fd = pipe_fd,
+    };
+    int ret = co_run(handle, &req, false);
+
+    if (ret == 0) {
+        handle->stats.read_ops++;
+        handle->stats.read_bytes += bytes;
+    } else if (ret == -EOPNOTSUPP) {
+        handle->stats.failed_ops--; /* the read that follows counts */
+    }
+    return ret;
+}

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Nodes: names, settings, and opening and closing a tree of them. A tree is
+ * opened outside of the graph, under reserved names, because storage may take
+ * its time; bf_graph_co_blockdev_add() then puts it in, in one step.
+ */
+#include "block/node.h"
+
+#include <inttypes.h>
+
+#include "block-private.h"
+#include "block/bitmap.h"
+#include "block/request.h"
+#include "core/error.h"
+#include "core/util.h"
+
+/* Threads for the blocking calls of one node. */
+#define NODE_THREADS 2
+
+/* Largest node; leaves room to round up to any alignment. */
+#define NODE_SIZE_MAX (((uint64_t)INT64_MAX) & ~UINT64_C(0xfffff))
+
+const char *
+bf_node_name(const BfNode *node)
+{
+    return node->name;
+}
+
+bool
+bf_node_is_read_only(const BfNode *node)
+{
+    return node->settings.read_only ||
+           (node->file != NULL && bf_node_is_read_only(node->file));
+}
+
+bool
+bf_node_is_active(const BfNode *node)
+{
+    return node->active;
+}
+
+void
+bf_node_co_offload(BfNode *node, BfFn *fn, void *arg)
+{
+    bf_co_offload(node->lane, fn, arg);
+}
+
+int
+bf_node_open_fdset(BfNode *node, const char *path, int flags, GError **error)
+{
+    const BfGraphConfig *config = &node->graph->config;
+
+    if (config->open_fdset == NULL) {
+        bf_set_error(error, "Could not open '%s': there are no fd sets here",
+                     path);
+        return -1;
+    }
+    return config->open_fdset(config->opaque, path, flags, error);
+}
+
+static char *
+auto_name(BfGraph *graph)
+{
+    char *name = NULL;
+
+    do {
+        g_free(name);
+        name = g_strdup_printf("#block%u%02d", graph->auto_names++,
+                               g_random_int_range(0, 100));
+    } while (bf_registry_find(graph->names, name) != NULL);
+    return name;
+}
+
+static bool
+check_name(BfGraph *graph, const char *name, GError **error)
+{
+    if (!bf_id_is_wellformed(name)) {
+        bf_set_error(error, "Invalid node-name: '%s'", name);
+        return false;
+    }
+    if (strlen(name) > NODE_NAME_MAX) {
+        bf_set_error(error, "Node name too long");
+        return false;
+    }
+    if (bf_registry_find(graph->names, name) != NULL) {
+        bf_set_error(error, "Duplicate nodes with node-name='%s'", name);
+        return false;
+    }
+    return true;
+}
+
+BfNode *
+bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,
+            GError **error)
+{
+    g_autofree char *made_up = name == NULL ? auto_name(graph) : NULL;
+    BfNode *node;
+
+    if (name != NULL && !check_name(graph, name, error)) {
+        return NULL;
+    }
+    g_assert(driver->node_size >= sizeof(BfNode));
+    node = g_malloc0(driver->node_size);
+    node->driver = driver;
+    node->graph = graph;
+    node->name = g_strdup(name != NULL ? name : made_up);
+    node->lane = bf_pool_lane_new(node->name, NODE_THREADS);
+    node->home =
+        graph->config.workers[graph->next_home++ % graph->config.n_workers];
+    node->alignment = 1;
+    node->edges = g_ptr_array_new_with_free_func(g_free);
+    node->parents = g_ptr_array_new();
+    node->shared = BF_PERM_ALL;
+    bf_registry_add(graph->names, node->name, node);
+    return node;
+}
+
+static bool
+get_bool(bool has, bool value, const bool *inherited)
+{
+    return has ? value : inherited != NULL && *inherited;
+}
+
+void
+bf_node_effective_settings(const BfBlockdevOptions *options,
+                           const BfNodeSettings *parent,
+                           BfNodeSettings *ret_settings)
+{
+    const BfBlockdevCacheOptions none = {0};
+    const BfBlockdevCacheOptions *cache =
+        options->cache != NULL ? options->cache : &none;
+
+    *ret_settings = (BfNodeSettings){
+        .read_only = get_bool(options->has_read_only, options->read_only,
+                              parent ? &parent->read_only : NULL),
+        .auto_read_only =
+            get_bool(options->has_auto_read_only, options->auto_read_only,
+                     parent ? &parent->auto_read_only : NULL),
+        .direct = get_bool(cache->has_direct, cache->direct,
+                           parent ? &parent->direct : NULL),
+        .no_flush = get_bool(cache->has_no_flush, cache->no_flush,
+                             parent ? &parent->no_flush : NULL),
+        .force_share = get_bool(options->has_force_share, options->force_share,
+                                parent ? &parent->force_share : NULL),
+        .discard_unmap =
+            get_bool(options->has_discard,
+                     options->discard == BF_BLOCKDEV_DISCARD_OPTIONS_UNMAP,
+                     parent ? &parent->discard_unmap : NULL),
+        .detect_zeroes = options->detect_zeroes,
+    };
+}
+
+bool
+bf_node_check_settings(const BfNodeSettings *settings, GError **error)
+{
+    if (settings->detect_zeroes == BF_BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP &&
+        !settings->discard_unmap) {
+        bf_set_error(error, "setting detect-zeroes to unmap is not allowed "
+                            "without setting discard operation to unmap");
+        return false;
+    }
+    if (settings->force_share && !settings->read_only) {
+        bf_set_error(error,
+                     "force-share=on can only be used with read-only images");
+        return false;
+    }
+    return true;
+}
+
+/* Opening. */
+
+struct BfOpenContext {
+    BfGraph *graph;
+    GPtrArray *opened; /* borrowed: new nodes, children before parents */
+    GPtrArray *pinned; /* borrowed: existing nodes that are referred to */
+    unsigned depth;
+};
+
+BfNode *
+bf_graph_find_node(BfGraph *graph, const char *node_name)
+{
+    BfNode *node = bf_registry_find(graph->names, node_name);
+
+    return node != NULL && node->registered ? node : NULL;
+}
+
+static const BfDriver *
+find_driver(const BfGraph *graph, BfBlockdevDriver kind, GError **error)
+{
+    const BfDriver *driver = bf_driver_find(kind);
+
+    if (driver == NULL) {
+        bf_set_error(error, "Unknown driver '%s'",
+                     bf_blockdev_driver_str(kind));
+    } else if (driver->needs_faults && !graph->config.allow_faults) {
+        bf_set_error(error,
+                     "Driver '%s' is for tests only; it needs the command "
+                     "line option --allow-fault-injection",
+                     driver->name);
+        return NULL;
+    }
+    return driver;
+}
+
+static bool
+check_size(BfNode *node, GError **error)
+{
+    if (node->size > NODE_SIZE_MAX) {
+        bf_set_error(error,
+                     "The size of node '%s' (%" PRIu64
+                     ") is above the limit of %" PRIu64,
+                     node->name, node->size, NODE_SIZE_MAX);
+        return false;
+    }
+    node->size = bf_align_up(node->size, 512);
+    return true;
+}
+
+static void
+refresh_node(BfNode *node)
+{
+    const BfNode *child = node->file;
+
+    node->any_loop =
+        node->driver->any_loop && (child == NULL || child->any_loop);
+    if (node->driver->refresh != NULL) {
+        node->driver->refresh(node);
+    }
+    node->limits.alignment = MAX(node->limits.alignment, node->alignment);
+    node->limits.preferred =
+        MAX(node->limits.preferred, node->limits.alignment);
+}
+
+void
+bf_node_refresh_up(BfNode *node)
+{
+    refresh_node(node);
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent != NULL && *edge->slot == node) {
+            bf_node_refresh_up(edge->parent);
+        }
+    }
+}
+
+/* The node stays in ctx->opened even if it fails, to be closed from there. */
+static BfNode *
+co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
+             BfNode *parent, GError **error)
+{
+    const BfDriver *driver = find_driver(ctx->graph, options->driver, error);
+    BfNode *node;
+    bool ok;
+
+    if (driver == NULL) {
+        return NULL;
+    }
+    if (parent == NULL && options->node_name == NULL) {
+        bf_set_error(error, "'node-name' must be specified for the root node");
+        return NULL;
+    }
+    if (++ctx->depth > TREE_DEPTH_MAX) {
+        bf_set_error(error, "The tree of nodes is deeper than %u",
+                     TREE_DEPTH_MAX);
+        return NULL;
+    }
+    node = bf_node_new(ctx->graph, driver, options->node_name, error);
+    if (node == NULL) {
+        return NULL;
+    }
+    node->options = bf_blockdev_options_copy(options);
+    node->active = options->active && (parent == NULL || parent->active);
+    node->inherits = parent != NULL;
+    bf_node_effective_settings(options, parent ? &parent->settings : NULL,
+                               &node->settings);
+    ok = bf_node_check_settings(&node->settings, error) &&
+         driver->co_open(node, options, ctx, error) && check_size(node, error);
+    g_ptr_array_add(ctx->opened, node);
+    ctx->depth--;
+    if (!ok) {
+        return NULL;
+    }
+    refresh_node(node);
+    return node;
+}
+
+static BfNode *
+find_reference(BfOpenContext *ctx, const char *name, GError **error)
+{
+    BfNode *node = bf_graph_find_node(ctx->graph, name);
+
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
+                     name);
+        return NULL;
+    }
+    node->pins++;
+    g_ptr_array_add(ctx->pinned, node);
+    return node;
+}
+
+bool
+bf_node_co_open_child(BfNode *node, BfOpenContext *ctx,
+                      const BfBlockdevRef *ref, GError **error)
+{
+    BfNode *child = ref->kind == BF_BLOCKDEV_REF_KIND_STR
+                        ? find_reference(ctx, ref->u.str, error)
+                        : co_open_node(ctx, ref->u.object, node, error);
+    BfEdge *edge;
+
+    if (child == NULL) {
+        return false;
+    }
+    edge = g_new0(BfEdge, 1);
+    edge->name = "file";
+    edge->parent = node;
+    edge->slot = &node->file;
+    edge->shared = BF_PERM_ALL;
+    g_ptr_array_add(node->edges, edge);
+    /* Nobody uses the new node yet; the graph sees the link at the plan. */
+    node->file = child;
+    node->home = child->home;
+    return true;
+}
+
+/* Closing. */
+
+static void
+flush_co_home(void *arg)
+{
+    BfNode *node = arg;
+
+    bf_node_co_flush(node);
+}
+
+void
+bf_node_co_close(BfNode *node)
+{
+    if (!node->settings.read_only && node->active &&
+        !node->driver->close_flushes) {
+        /* There is nobody left to tell of a failure. */
+        bf_co_call(node->any_loop ? bf_loop_self() : node->home, flush_co_home,
+                   node);
+    }
+    node->driver->co_close(node);
+    bf_registry_remove(node->graph->names, node->name);
+    bf_node_free(node);
+}
+
+void
+bf_node_free(BfNode *node)
+{
+    for (unsigned i = 0; i < node->n_bitmaps; i++) {
+        bf_bitmap_free(node->bitmaps[i]);
+    }
+    g_free(node->bitmaps);
+    g_ptr_array_unref(node->edges);
+    g_ptr_array_unref(node->parents);
+    bf_blockdev_options_free(node->options);
+    bf_pool_lane_free(node->lane);
+    g_free(node->name);
+    g_free(node);
+}
+
+/* Adding. */
+
+static void
+plan_links(BfPlan *plan, BfNode *node)
+{
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        bf_plan_move(plan, edge, *edge->slot);
+    }
+}
+
+static bool
+co_register(BfOpenContext *ctx, BfNode *top, GError **error)
+{
+    BfGraph *graph = ctx->graph;
+    unsigned old_len = 0;
+    BfPlan plan;
+    bool ok;
+
+    bf_co_mutex_co_lock(&graph->change);
+    old_len = graph->nodes->len;
+    bf_plan_init(&plan, graph);
+    for (unsigned i = 0; i < ctx->opened->len; i++) {
+        BfNode *node = g_ptr_array_index(ctx->opened, i);
+
+        g_ptr_array_add(graph->nodes, node);
+        plan_links(&plan, node);
+    }
+    ok = bf_plan_co_prepare(&plan, error);
+    if (ok) {
+        for (unsigned i = 0; i < ctx->opened->len; i++) {
+            BfNode *node = g_ptr_array_index(ctx->opened, i);
+
+            node->registered = true;
+        }
+        top->monitor_owned = true;
+        bf_plan_co_commit(&plan);
+        bf_plan_co_finish(&plan);
+    } else {
+        g_ptr_array_set_size(graph->nodes, (int)old_len);
+    }
+    bf_co_mutex_unlock(&graph->change);
+    return ok;
+}
+
+bool
+bf_graph_co_blockdev_add(BfGraph *graph, const BfBlockdevOptions *options,
+                         GError **error)
+{
+    g_autoptr(GPtrArray) opened = g_ptr_array_new();
+    g_autoptr(GPtrArray) pinned = g_ptr_array_new();
+    BfOpenContext ctx = {.graph = graph, .opened = opened, .pinned = pinned};
+    BfNode *top;
+    bool ok;
+
+    bf_assert_main();
+    top = co_open_node(&ctx, options, NULL, error);
+    ok = top != NULL && co_register(&ctx, top, error);
+    if (!ok) {
+        for (unsigned i = opened->len; i > 0; i--) {
+            bf_node_co_close(g_ptr_array_index(opened, i - 1));
+        }
+    }
+    for (unsigned i = 0; i < pinned->len; i++) {
+        BfNode *node = g_ptr_array_index(pinned, i);
+
+        node->pins--;
+    }
+    return ok;
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What can be done with the options of any driver by their description in the
+ * schema: compare them for a reopen, and show them as a file name.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "block-private.h"
+#include "core/error.h"
+#include "schema/type-info.h"
+
+const BfBlockdevRef *
+bf_options_file_ref(const BfBlockdevOptions *options)
+{
+    switch (options->driver) {
+    case BF_BLOCKDEV_DRIVER_RAW:
+        return options->u.raw->file;
+    case BF_BLOCKDEV_DRIVER_FAULT:
+        return options->u.fault->image;
+    default:
+        return NULL;
+    }
+}
+
+static const void *
+field_at(const BfField *field, const void *object)
+{
+    return (const char *)object + field->offset;
+}
+
+static const char *
+get_text(const BfField *field, const void *object)
+{
+    const char *text;
+
+    memcpy(&text, field_at(field, object), sizeof(text));
+    return text;
+}
+
+static bool
+is_present(const BfField *field, const void *object)
+{
+    if (bf_field_has_flag(field)) {
+        return *(const bool *)((const char *)object + field->has_offset);
+    }
+    return field->kind >= BF_FIELD_BOOL && field->kind <= BF_FIELD_ENUM
+               ? true
+               : get_text(field, object) != NULL;
+}
+
+static bool
+is_reference(const BfField *field)
+{
+    return field->kind == BF_FIELD_ALTERNATE || field->kind == BF_FIELD_LIST ||
+           field->kind == BF_FIELD_OBJECT;
+}
+
+/* An integer, boolean or enum. */
+static int64_t
+get_integer(const BfField *field, const void *object)
+{
+    const void *where = field_at(field, object);
+
+    if (field->kind == BF_FIELD_BOOL) {
+        return *(const bool *)where;
+    }
+    switch (field->width) {
+    case 1:
+        return *(const uint8_t *)where;
+    case 2:
+        return *(const uint16_t *)where;
+    case 4:
+        return *(const int32_t *)where;
+    default:
+        return *(const int64_t *)where;
+    }
+}
+
+static bool
+is_same(const BfField *field, const void *a, const void *b)
+{
+    if (is_present(field, a) != is_present(field, b)) {
+        return false;
+    }
+    if (!is_present(field, a)) {
+        return true;
+    }
+    return field->kind <= BF_FIELD_ANY
+               ? g_str_equal(get_text(field, a), get_text(field, b))
+               : memcmp(field_at(field, a), field_at(field, b), field->width) ==
+                     0;
+}
+
+static bool
+is_default(const BfField *field, const void *object)
+{
+    if (!is_present(field, object)) {
+        return true;
+    }
+    if (field->presence != BF_FIELD_PRESENCE_DEFAULT ||
+        field->kind <= BF_FIELD_ANY || is_reference(field)) {
+        return false;
+    }
+    return get_integer(field, object) == field->default_int;
+}
+
+/* The struct of the driver's own options. */
+static const void *
+get_branch(const BfBlockdevOptions *options)
+{
+    return options->u.any_branch;
+}
+
+bool
+bf_options_check_same(const BfBlockdevOptions *old_options,
+                      const BfBlockdevOptions *new_options, GError **error)
+{
+    const BfTypeInfo *info =
+        bf_type_get_branch(&bf_blockdev_options_type, old_options);
+
+    for (size_t i = 0; info != NULL && i < info->n_fields; i++) {
+        const BfField *field = &info->fields[i];
+
+        if (is_reference(field) ||
+            is_same(field, get_branch(old_options), get_branch(new_options))) {
+            continue;
+        }
+        if (is_default(field, get_branch(new_options))) {
+            bf_set_error(error,
+                         "Option '%s' cannot be reset to its default value",
+                         field->name);
+        } else {
+            bf_set_error(error, "Cannot change the option '%s'", field->name);
+        }
+        return false;
+    }
+    return true;
+}
+
+static void
+append_string(GString *text, const char *value)
+{
+    g_string_append_c(text, '"');
+    for (const char *c = value; *c != '\0'; c++) {
+        if (*c == '"' || *c == '\\') {
+            g_string_append_c(text, '\\');
+            g_string_append_c(text, *c);
+        } else if ((unsigned char)*c < 0x20) {
+            g_string_append_printf(text, "\\u%04x", (unsigned)*c);
+        } else {
+            g_string_append_c(text, *c);
+        }
+    }
+    g_string_append_c(text, '"');
+}
+
+static void
+append_value(GString *text, const BfField *field, const void *object)
+{
+    switch (field->kind) {
+    case BF_FIELD_BOOL:
+        g_string_append(text, get_integer(field, object) ? "true" : "false");
+        break;
+    case BF_FIELD_ENUM:
+        append_string(
+            text, bf_enum_str(field->values, (int)get_integer(field, object)));
+        break;
+    case BF_FIELD_STR:
+        append_string(text, get_text(field, object));
+        break;
+    case BF_FIELD_UINT:
+    case BF_FIELD_SIZE:
+        g_string_append_printf(text, "%" PRIu64,
+                               (uint64_t)get_integer(field, object));
+        break;
+    default:
+        g_string_append_printf(text, "%" PRIi64, get_integer(field, object));
+        break;
+    }
+}
+
+/* Options that say how the node is used, not what it is, are left out. */
+static bool
+is_shown(const BfNode *node, const BfField *field, const void *object)
+{
+    bool is_file = node->options->driver == BF_BLOCKDEV_DRIVER_FILE ||
+                   node->options->driver == BF_BLOCKDEV_DRIVER_HOST_DEVICE;
+
+    return !is_reference(field) && !is_default(field, object) &&
+           (!is_file || g_str_equal(field->name, "filename"));
+}
+
+void
+bf_options_append_json(const BfNode *node, GString *text)
+{
+    const BfTypeInfo *info =
+        bf_type_get_branch(&bf_blockdev_options_type, node->options);
+    const void *branch = get_branch(node->options);
+
+    g_string_append(text, "{\"driver\": ");
+    append_string(text, node->driver->name);
+    for (size_t i = 0; info != NULL && i < info->n_fields; i++) {
+        const BfField *field = &info->fields[i];
+
+        if (is_shown(node, field, branch)) {
+            g_string_append_printf(text, ", \"%s\": ", field->name);
+            append_value(text, field, branch);
+        }
+    }
+    if (node->file != NULL) {
+        g_string_append(text, node->options->driver == BF_BLOCKDEV_DRIVER_FAULT
+                                  ? ", \"image\": "
+                                  : ", \"file\": ");
+        bf_options_append_json(node->file, text);
+    }
+    g_string_append_c(text, '}');
+}

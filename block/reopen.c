@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Reopen, resize, and other changes of nodes that stay. A reopen collects all
+ * nodes it concerns (those given, and children made inline that follow their
+ * parent), lets each driver prepare, makes one plan, and commits all in one
+ * step.
+ */
+#include <inttypes.h>
+
+#include "block-private.h"
+#include "block/bitmap.h"
+#include "block/request.h"
+#include "core/error.h"
+#include "core/util.h"
+
+typedef struct ReopenItem {
+    BfNode *node;
+    const BfBlockdevOptions *options; /* borrowed */
+    BfNodeSettings settings;
+    bool has_settings;
+    BfNode *file; /* the child to be, or NULL */
+    bool prepared;
+} ReopenItem;
+
+typedef struct Reopen {
+    BfGraph *graph;
+    GPtrArray *items; /* owned */
+} Reopen;
+
+static ReopenItem *
+find_item(const Reopen *reopen, const BfNode *node)
+{
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+
+        if (item->node == node) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
+static void
+set_unknown_node(const char *name, GError **error)
+{
+    bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
+                 name);
+}
+
+static bool add_item(Reopen *reopen, BfNode *node,
+                     const BfBlockdevOptions *options, GError **error);
+
+/* Finds the child that @ref gives to the node of @item. */
+static bool
+resolve_file(Reopen *reopen, ReopenItem *item, const BfBlockdevRef *ref,
+             GError **error)
+{
+    BfNode *now = item->node->file;
+    const BfBlockdevOptions *options;
+
+    item->file = now;
+    if (ref->kind == BF_BLOCKDEV_REF_KIND_STR) {
+        item->file = bf_graph_find_node(reopen->graph, ref->u.str);
+        if (item->file == NULL) {
+            set_unknown_node(ref->u.str, error);
+        }
+        return item->file != NULL;
+    }
+    options = ref->u.object;
+    if (!now->inherits || options->driver != now->driver->kind ||
+        (options->node_name != NULL &&
+         !g_str_equal(options->node_name, now->name))) {
+        bf_set_error(error,
+                     "Cannot change the 'file' link of node '%s' to new "
+                     "options; add a node first and give its name",
+                     item->node->name);
+        return false;
+    }
+    return options == now->options || add_item(reopen, now, options, error);
+}
+
+static bool
+add_item(Reopen *reopen, BfNode *node, const BfBlockdevOptions *options,
+         GError **error)
+{
+    const BfBlockdevRef *ref = bf_options_file_ref(options);
+    ReopenItem *item;
+
+    if (find_item(reopen, node) != NULL) {
+        bf_set_error(error, "Node '%s' is given more than once", node->name);
+        return false;
+    }
+    if (options->driver != node->driver->kind) {
+        bf_set_error(error,
+                     "Cannot change the option 'driver': node '%s' has '%s'",
+                     node->name, node->driver->name);
+        return false;
+    }
+    if (node->driver->fixed_options &&
+        !bf_options_check_same(node->options, options, error)) {
+        return false;
+    }
+    item = g_new0(ReopenItem, 1);
+    item->node = node;
+    item->options = options;
+    g_ptr_array_add(reopen->items, item);
+    return ref == NULL || resolve_file(reopen, item, ref, error);
+}
+
+static BfNode *
+inheriting_parent(const BfNode *node)
+{
+    const BfEdge *edge;
+
+    if (!node->inherits || node->parents->len != 1) {
+        return NULL;
+    }
+    edge = g_ptr_array_index(node->parents, 0);
+    return edge->parent;
+}
+
+/* Parents first, because children may take their settings from them. */
+static const BfNodeSettings *
+compute_settings(Reopen *reopen, ReopenItem *item)
+{
+    const BfNode *parent = inheriting_parent(item->node);
+    const BfNodeSettings *from = NULL;
+
+    if (!item->has_settings) {
+        if (parent != NULL) {
+            ReopenItem *above = find_item(reopen, parent);
+
+            from = above != NULL ? compute_settings(reopen, above)
+                                 : &parent->settings;
+        }
+        bf_node_effective_settings(item->options, from, &item->settings);
+        item->has_settings = true;
+    }
+    return &item->settings;
+}
+
+/* Children made inline follow, even if nobody speaks of them. */
+static bool
+add_followers(Reopen *reopen, GError **error)
+{
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+        BfNode *child = item->file;
+
+        compute_settings(reopen, item);
+        if (child != NULL && child == item->node->file &&
+            inheriting_parent(child) == item->node &&
+            find_item(reopen, child) == NULL &&
+            !add_item(reopen, child, child->options, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool
+collect_items(Reopen *reopen, const BfBlockdevOptionsList *list, GError **error)
+{
+    for (size_t i = 0; i < list->len; i++) {
+        const BfBlockdevOptions *options = list->items[i];
+        BfNode *node;
+
+        if (options->node_name == NULL) {
+            bf_set_error(error, "node-name not specified");
+            return false;
+        }
+        node = bf_graph_find_node(reopen->graph, options->node_name);
+        if (node == NULL) {
+            bf_set_error(error, "Failed to find node with node-name='%s'",
+                         options->node_name);
+            return false;
+        }
+        if (!add_item(reopen, node, options, error)) {
+            return false;
+        }
+    }
+    return add_followers(reopen, error);
+}
+
+static void
+co_abort_drivers(Reopen *reopen)
+{
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+
+        if (item->prepared && item->node->driver->co_reopen_abort != NULL) {
+            item->node->driver->co_reopen_abort(item->node);
+        }
+        item->node->settings_plan = NULL;
+    }
+}
+
+static bool
+co_prepare_drivers(Reopen *reopen, GError **error)
+{
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+        BfNode *node = item->node;
+
+        node->settings_plan = &item->settings;
+        if (!bf_node_check_settings(&item->settings, error) ||
+            (node->driver->co_reopen_prepare != NULL &&
+             !node->driver->co_reopen_prepare(node, item->options, item->file,
+                                              error))) {
+            return false;
+        }
+        item->prepared = true;
+    }
+    return true;
+}
+
+/* What the node was made of, as it is shown and compared from now on. */
+static void
+commit_item(ReopenItem *item)
+{
+    BfNode *node = item->node;
+    BfBlockdevOptions *options = bf_blockdev_options_copy(item->options);
+
+    bf_blockdev_options_free(node->options);
+    node->options = options;
+    node->settings = item->settings;
+    node->settings_plan = NULL;
+    if (node->driver->reopen_commit != NULL) {
+        node->driver->reopen_commit(node);
+    }
+}
+
+static void
+plan_items(Reopen *reopen, BfPlan *plan, GPtrArray *left_behind)
+{
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+
+        bf_plan_touch(plan, item->node);
+        if (item->file != item->node->file) {
+            g_ptr_array_add(left_behind, item->node->file);
+            bf_plan_move(plan, g_ptr_array_index(item->node->edges, 0),
+                         item->file);
+        }
+    }
+}
+
+/* The mutex is held. @left_behind gets the nodes that have lost a parent. */
+static bool
+co_reopen_locked(Reopen *reopen, const BfBlockdevOptionsList *list,
+                 GPtrArray *left_behind, GError **error)
+{
+    BfPlan plan;
+
+    if (!collect_items(reopen, list, error)) {
+        return false;
+    }
+    if (!co_prepare_drivers(reopen, error)) {
+        co_abort_drivers(reopen);
+        return false;
+    }
+    bf_plan_init(&plan, reopen->graph);
+    plan_items(reopen, &plan, left_behind);
+    if (!bf_plan_co_prepare(&plan, error)) {
+        co_abort_drivers(reopen);
+        g_ptr_array_set_size(left_behind, 0);
+        return false;
+    }
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        commit_item(g_ptr_array_index(reopen->items, i));
+    }
+    bf_plan_co_commit(&plan);
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+
+        bf_node_refresh_up(item->node);
+    }
+    bf_plan_co_finish(&plan);
+    return true;
+}
+
+/* Children that were made inline and have lost their parent go. */
+static void
+co_close_left_behind(BfGraph *graph, GPtrArray *left_behind)
+{
+    /* Others may change the graph while one of them is closed. */
+    for (unsigned i = 0; i < left_behind->len; i++) {
+        BfNode *node = g_ptr_array_index(left_behind, i);
+
+        node->inherits = false;
+        node->pins++;
+    }
+    for (unsigned i = 0; i < left_behind->len; i++) {
+        BfNode *node = g_ptr_array_index(left_behind, i);
+
+        if (--node->pins == 0 && node->parents->len == 0 &&
+            !node->monitor_owned) {
+            bf_graph_co_close_orphan(graph, node);
+            bf_co_mutex_co_lock(&graph->change);
+        }
+    }
+}
+
+bool
+bf_graph_co_reopen(BfGraph *graph, const BfBlockdevOptionsList *options,
+                   GError **error)
+{
+    g_autoptr(GPtrArray) items = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) left_behind = g_ptr_array_new();
+    Reopen reopen = {.graph = graph, .items = items};
+    bool ok;
+
+    bf_assert_main();
+    bf_co_mutex_co_lock(&graph->change);
+    ok = co_reopen_locked(&reopen, options, left_behind, error);
+    if (ok) {
+        co_close_left_behind(graph, left_behind);
+    }
+    bf_co_mutex_unlock(&graph->change);
+    return ok;
+}
+
+bool
+bf_node_check_new_size(const BfNode *node, uint64_t size, GError **error)
+{
+    if (size == node->size || (node->shared & BF_PERM_RESIZE) != 0) {
+        return true;
+    }
+    bf_set_error(error,
+                 "The size of node '%s' would change from %" PRIu64
+                 " to %" PRIu64 ", which its users do not allow",
+                 node->name, node->size, size);
+    return false;
+}
+
+/* Resize. */
+
+static bool
+resize_bitmaps(BfNode *node, GError **error)
+{
+    for (unsigned i = 0; i < node->n_bitmaps; i++) {
+        if (!bf_bitmap_resize(node->bitmaps[i], node->size, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool
+bf_node_co_resize(BfNode *node, uint64_t size, GError **error)
+{
+    if (node->settings.read_only || !node->active) {
+        bf_set_error(error, "Image is read-only");
+        return false;
+    }
+    if (node->driver->co_resize == NULL) {
+        bf_set_error(error, "Image format driver does not support resize");
+        return false;
+    }
+    if (!node->driver->co_resize(node, size, error)) {
+        return false;
+    }
+    node->size = bf_align_up(node->size, 512);
+    bf_node_refresh_up(node);
+    return resize_bitmaps(node, error);
+}
+
+/* The permission to resize is held while it is done, as any user would. */
+bool
+bf_graph_co_resize(BfGraph *graph, BfNode *node, uint64_t size, GError **error)
+{
+    const unsigned perm = BF_PERM_RESIZE | BF_PERM_WRITE;
+    BfRoot *root;
+    BfPlan plan;
+    bool ok;
+
+    bf_assert_main();
+    if (size > INT64_MAX - BF_MIB) {
+        bf_set_error(error, "Parameter 'size' is too large");
+        return false;
+    }
+    if (bf_node_is_read_only(node) || !node->active) {
+        bf_set_error(error, "Image is read-only");
+        return false;
+    }
+    root = bf_root_co_new(graph, node, "command 'block_resize'", perm,
+                          BF_PERM_ALL, error);
+    if (root == NULL) {
+        return false;
+    }
+    bf_co_mutex_co_lock(&graph->change);
+    bf_plan_init(&plan, graph);
+    bf_plan_touch(&plan, node);
+    ok = bf_plan_co_prepare(&plan, error);
+    if (ok) {
+        ok = bf_node_co_resize(node, size, error);
+        bf_plan_co_commit(&plan);
+        bf_plan_co_finish(&plan);
+    }
+    bf_co_mutex_unlock(&graph->change);
+    bf_root_co_free(root);
+    return ok;
+}
+
+/* Bitmaps. */
+
+BfBitmap *
+bf_node_find_bitmap(BfNode *node, const char *name)
+{
+    for (unsigned i = 0; i < node->n_bitmaps; i++) {
+        if (g_str_equal(bf_bitmap_name(node->bitmaps[i]), name)) {
+            return node->bitmaps[i];
+        }
+    }
+    return NULL;
+}
+
+/* Drains @node; the mutex is held until co_end_change(). */
+static bool
+co_begin_change(BfNode *node, BfPlan *plan, GError **error)
+{
+    BfGraph *graph = node->graph;
+
+    bf_assert_main();
+    node->pins++;
+    bf_co_mutex_co_lock(&graph->change);
+    bf_plan_init(plan, graph);
+    bf_plan_touch(plan, node);
+    if (bf_plan_co_prepare(plan, error)) {
+        return true;
+    }
+    bf_co_mutex_unlock(&graph->change);
+    node->pins--;
+    return false;
+}
+
+static void
+co_end_change(BfNode *node, BfPlan *plan)
+{
+    bf_plan_co_commit(plan);
+    bf_plan_co_finish(plan);
+    bf_co_mutex_unlock(&node->graph->change);
+    node->pins--;
+}
+
+bool
+bf_node_co_add_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
+{
+    const char *name = bf_bitmap_name(bitmap);
+    BfPlan plan;
+    bool ok = true;
+
+    if (!co_begin_change(node, &plan, error)) {
+        return false;
+    }
+    if (bf_node_find_bitmap(node, name) != NULL) {
+        bf_set_error(error, "Bitmap already exists: %s", name);
+        ok = false;
+    } else if (bf_bitmap_size(bitmap) != node->size) {
+        bf_set_error(error, "Bitmap '%s' is not of the size of node '%s'", name,
+                     node->name);
+        ok = false;
+    } else {
+        node->bitmaps = g_renew(BfBitmap *, node->bitmaps, node->n_bitmaps + 1);
+        node->bitmaps[node->n_bitmaps++] = bitmap;
+    }
+    co_end_change(node, &plan);
+    return ok;
+}
+
+BfBitmap *
+bf_node_co_remove_bitmap(BfNode *node, const char *name, GError **error)
+{
+    BfBitmap *bitmap;
+    BfPlan plan;
+
+    if (!co_begin_change(node, &plan, error)) {
+        return NULL;
+    }
+    bitmap = bf_node_find_bitmap(node, name);
+    if (bitmap == NULL) {
+        bf_set_error(error, "Dirty bitmap '%s' not found", name);
+    }
+    for (unsigned i = 0; bitmap != NULL && i < node->n_bitmaps; i++) {
+        if (node->bitmaps[i] == bitmap) {
+            node->bitmaps[i] = node->bitmaps[--node->n_bitmaps];
+        }
+    }
+    co_end_change(node, &plan);
+    return bitmap;
+}
+
+/* Active or not. */
+
+static void
+co_flush_tree(void *arg)
+{
+    BfNode *node = arg;
+
+    bf_node_co_flush(node);
+}
+
+static void
+set_active_down(BfNode *node, bool active, GPtrArray *changed)
+{
+    if (node->active == active) {
+        return;
+    }
+    node->active = active;
+    g_ptr_array_add(changed, node);
+    if (node->file != NULL && active) {
+        set_active_down(node->file, active, changed);
+    }
+}
+
+static bool
+has_active_parent(const BfNode *node)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent != NULL && edge->parent->active) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The nodes are drained when their flag changes, so plans are made twice: to
+ * drain, and with the new state. */
+static bool
+co_set_active_locked(BfNode *node, bool active, GError **error)
+{
+    g_autoptr(GPtrArray) changed = g_ptr_array_new();
+    BfDrain drain;
+    BfPlan plan;
+    bool ok;
+
+    g_ptr_array_add(changed, node);
+    if (!bf_drain_co_begin(&drain, node->graph, changed, error)) {
+        return false;
+    }
+    g_ptr_array_set_size(changed, 0);
+    if (!active) {
+        bf_co_call(node->any_loop ? bf_loop_self() : node->home, co_flush_tree,
+                   node);
+    }
+    set_active_down(node, active, changed);
+    bf_plan_init(&plan, node->graph);
+    plan.is_drained_already = true;
+    ok = bf_plan_co_prepare(&plan, error);
+    if (ok) {
+        bf_plan_co_commit(&plan);
+        bf_plan_co_finish(&plan);
+    }
+    for (unsigned i = 0; i < changed->len; i++) {
+        BfNode *item = g_ptr_array_index(changed, i);
+
+        if (!ok) {
+            item->active = !active;
+        } else if (active && item->driver->co_invalidate != NULL) {
+            item->driver->co_invalidate(item);
+        }
+    }
+    bf_drain_co_end(&drain);
+    return ok;
+}
+
+bool
+bf_node_co_set_active(BfNode *node, bool active, GError **error)
+{
+    BfGraph *graph = node->graph;
+    bool ok = true;
+
+    bf_assert_main();
+    node->pins++;
+    bf_co_mutex_co_lock(&graph->change);
+    if (!active && has_active_parent(node)) {
+        bf_set_error(error, "Node has active parent node");
+        ok = false;
+    } else if (node->active != active) {
+        ok = co_set_active_locked(node, active, error);
+    }
+    bf_co_mutex_unlock(&graph->change);
+    node->pins--;
+    return ok;
+}
+
+bool
+bf_node_co_activate(BfNode *node, GError **error)
+{
+    return bf_node_co_set_active(node, true, error);
+}

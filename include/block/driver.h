@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Block drivers: what a driver provides, and what it may rely on.
+ *
+ * Control operations (open to query) run on main, one at a time for a node,
+ * and never while a request is under way where it says so ("drained"). What
+ * may block goes through bf_node_co_offload(). Data operations run on the
+ * node's home loop; if the driver has @any_loop, on every loop, several at
+ * once. The request layer (block/request.h) has checked each request: it lies
+ * within the node, is aligned to BfNode.alignment, is not empty, is not longer
+ * than BfLimits.max_transfer, and the node is writable if it writes. Where the
+ * size is no multiple of the alignment, a request may pass the end by less
+ * than one alignment. Data operations return 0 or -errno.
+ */
+#pragma once
+
+#include "block/extents.h"
+#include "block/handle.h"
+#include "block/node.h"
+#include "core/co-lock.h"
+#include "core/iovec.h"
+#include "core/loop.h"
+#include "core/thread-pool.h"
+#include "schema/types.h"
+
+typedef struct BfDriver BfDriver;
+typedef struct BfBitmap BfBitmap;
+
+/**
+ * BfEdge: a link from a parent to a child; private to the block layer
+ */
+typedef struct BfEdge BfEdge;
+
+/**
+ * BfTracked: a change under way; private to block/request.c
+ */
+typedef struct BfTracked BfTracked;
+
+/**
+ * BfNodeSettings: the options that all drivers have, in effect
+ * @read_only: no writing
+ * @auto_read_only: open for writing only while there is a writer, and fall
+ *     back to read-only if the file cannot be written
+ * @direct: bypass the page cache
+ * @no_flush: flushes do nothing
+ * @force_share: take no locks and let others do what they like
+ * @discard_unmap: discard, and zeroes that may deallocate, are passed on
+ * @detect_zeroes: turn writes of zeroes into zero requests
+ */
+typedef struct BfNodeSettings {
+    bool read_only;
+    bool auto_read_only;
+    bool direct;
+    bool no_flush;
+    bool force_share;
+    bool discard_unmap;
+    BfBlockdevDetectZeroesOptions detect_zeroes;
+} BfNodeSettings;
+
+/**
+ * BfNode: a node; a driver's own struct has it as first member
+ * @driver: its driver
+ * @graph: borrowed: lives longer
+ * @name: owned
+ * @lane: owned: threads for this node's blocking calls, at most two
+ * @options: owned: as given, with changes by reopen
+ * @home: loop of the tree; constant while a request is under way, like all up
+ *     to @n_bitmaps: main changes them while the node is drained
+ * @file: borrowed: the child that holds the data, or NULL
+ * @settings: common options in effect
+ * @size: bytes, a multiple of 512; set by co_open, co_resize and refresh
+ * @alignment: what the driver itself needs of requests, a power of two; set by
+ *     co_open, 1 by default
+ * @zero_alignment: what co_write_zeroes needs, at least @alignment, or 0
+ * @discard_alignment: what co_discard needs, at least @alignment, or 0
+ * @limits: what users are told: of the whole tree; set by co_open and refresh
+ * @any_loop: every driver of the tree has it
+ * @active: false: no writing, and no locks are held
+ * @bitmaps: owned array of the dirty bitmaps to be set by writes
+ * @n_bitmaps: its length
+ * @tracked: writes under way, oldest first, where alignment is above 1;
+ *     belongs to @home
+ * @edges: owned: the links to its children (main)
+ * @parents: borrowed: the links that lead here (main)
+ * @perm: permissions that its users have together (main)
+ * @shared: permissions that its users all share (main)
+ * @perm_plan: what @perm would be; while a plan is made (main)
+ * @shared_perm_plan: what @shared would be (main)
+ * @settings_plan: borrowed: settings after a reopen that is planned, or NULL
+ * @plan_pending: parents not yet seen, while a plan is made (main)
+ * @perm_planned: the driver holds a plan of permissions (main)
+ * @perm_needs_drain: its commit is for a drained node (main)
+ * @pins: operations under way that rely on it, and so keep it (main)
+ * @monitor_owned: made by blockdev-add (main)
+ * @registered: can be found by its name (main)
+ * @inherits: made inline, so that its parent's options are its defaults (main)
+ * @mark: scratch for walks over the graph (main)
+ */
+struct BfNode {
+    const BfDriver *driver;
+    BfGraph *graph;
+    char *name;
+    BfPoolLane *lane;
+    BfBlockdevOptions *options;
+
+    BfLoop *home;
+    BfNode *file;
+    BfNodeSettings settings;
+    uint64_t size;
+    uint32_t alignment;
+    uint32_t zero_alignment;
+    uint32_t discard_alignment;
+    BfLimits limits;
+    bool any_loop;
+    bool active;
+    BfBitmap **bitmaps;
+    unsigned n_bitmaps;
+
+    BfTracked *tracked;
+
+    GPtrArray *edges;
+    GPtrArray *parents;
+    unsigned perm;
+    unsigned shared;
+    unsigned perm_plan;
+    unsigned shared_perm_plan;
+    BfNodeSettings *settings_plan;
+    unsigned plan_pending;
+    bool perm_planned;
+    bool perm_needs_drain;
+    unsigned pins;
+    bool monitor_owned;
+    bool registered;
+    bool inherits;
+    unsigned mark;
+};
+
+/**
+ * BfOpenContext: what goes through the opening of a tree of nodes; private to
+ * block/node.c but for what the functions below give
+ */
+typedef struct BfOpenContext BfOpenContext;
+
+/**
+ * BfNodeInfo: what a driver adds to a query
+ * @filename: owned: a plain file name; NULL if there is none
+ * @has_actual_size: @actual_size is known
+ * @actual_size: bytes on the storage
+ */
+typedef struct BfNodeInfo {
+    char *filename;
+    bool has_actual_size;
+    uint64_t actual_size;
+} BfNodeInfo;
+
+/**
+ * BfDriver: what one kind of node does
+ * @name: as in the schema's enum
+ * @kind: the same as enum value
+ * @node_size: bytes of the driver's own node struct
+ * @any_loop: data operations may run on any loop at once, because no field
+ *     that they use changes while they run, or only atomically
+ * @needs_faults: only allowed where BfGraphConfig.allow_faults is
+ * @fixed_options: none of its own options can change after open
+ * @close_flushes: co_close makes finished writes stable itself
+ * @fua: co_write honours %BF_IO_FUA; else a flush follows
+ *
+ * Required:
+ * @co_open: sets size and limits, opens children by bf_node_co_open_child();
+ *     after a failure co_close is called as well
+ * @co_close: releases what co_open made; all zero and half-open are valid
+ * @co_read: fills all of @vec
+ * @co_write: writes all of @vec
+ *
+ * Optional:
+ * @co_flush: makes finished writes stable; absent: nothing to be done
+ * @co_write_zeroes: -ENOTSUP lets the caller write zeroes instead; with
+ *     %BF_IO_NO_FALLBACK it must not be as slow as writing
+ * @co_discard: -ENOTSUP is taken as done, as it is a hint
+ * @co_extents: appends at least one extent and at most @bytes; absent: data
+ * @co_cache: a hint
+ * @co_read_pipe: as bf_handle_co_read_pipe()
+ * @co_drain_begin: stops work of its own; drained from here
+ * @co_drain_end: the reverse
+ * @refresh: drained: the child or its size changed: sets size, limits
+ * @co_resize: drained: changes the size and sets BfNode.size
+ * @co_reopen_prepare: checks new @options (@file is the child to come, if any)
+ *     and prepares; nothing changes yet. BfNode.settings_plan is set. Absent:
+ *     nothing is to be checked
+ * @reopen_commit: drained: makes the change; cannot fail
+ * @co_reopen_abort: drops what was prepared
+ * @child_perm: what a child must grant so that the parents' needs are met;
+ *     inout; absent: the same
+ * @co_perm_prepare: new permissions of the users are planned; sets
+ *     @ret_needs_drain if the commit changes what data operations use
+ * @co_perm_commit: the plan came true; cannot fail
+ * @co_perm_abort: the plan was dropped
+ * @co_invalidate: the node was made active: drops what may be stale
+ * @query: adds what it knows; must not wait
+ */
+struct BfDriver {
+    const char *name;
+    BfBlockdevDriver kind;
+    size_t node_size;
+    bool any_loop;
+    bool needs_faults;
+    bool fixed_options;
+    bool close_flushes;
+    bool fua;
+
+    bool (*co_open)(BfNode *node, const BfBlockdevOptions *options,
+                    BfOpenContext *ctx, GError **error);
+    void (*co_close)(BfNode *node);
+    int (*co_read)(BfNode *node, uint64_t offset, BfIoVec *vec,
+                   BfIoFlags flags);
+    int (*co_write)(BfNode *node, uint64_t offset, BfIoVec *vec,
+                    BfIoFlags flags);
+
+    int (*co_flush)(BfNode *node);
+    int (*co_write_zeroes)(BfNode *node, uint64_t offset, uint64_t bytes,
+                           BfIoFlags flags);
+    int (*co_discard)(BfNode *node, uint64_t offset, uint64_t bytes);
+    int (*co_extents)(BfNode *node, uint64_t offset, uint64_t bytes,
+                      BfExtents *extents);
+    int (*co_cache)(BfNode *node, uint64_t offset, uint64_t bytes);
+    int (*co_read_pipe)(BfNode *node, uint64_t offset, uint64_t bytes,
+                        int pipe_fd);
+    void (*co_drain_begin)(BfNode *node);
+    void (*co_drain_end)(BfNode *node);
+
+    void (*refresh)(BfNode *node);
+    bool (*co_resize)(BfNode *node, uint64_t size, GError **error);
+    bool (*co_reopen_prepare)(BfNode *node, const BfBlockdevOptions *options,
+                              const BfNode *file, GError **error);
+    void (*reopen_commit)(BfNode *node);
+    void (*co_reopen_abort)(BfNode *node);
+    void (*child_perm)(const BfNode *node, unsigned *perm, unsigned *shared);
+    bool (*co_perm_prepare)(BfNode *node, unsigned perm, unsigned shared,
+                            bool *ret_needs_drain, GError **error);
+    void (*co_perm_commit)(BfNode *node);
+    void (*co_perm_abort)(BfNode *node);
+    void (*co_invalidate)(BfNode *node);
+    void (*query)(BfNode *node, BfNodeInfo *info);
+};
+
+/**
+ * bf_driver_find:
+ * @kind: from the schema
+ *
+ * Returns: (transfer none) (nullable): the driver, or NULL if it is not built
+ */
+const BfDriver *bf_driver_find(BfBlockdevDriver kind);
+
+/**
+ * bf_node_co_open_child:
+ * @node: the node that is being opened, in its co_open
+ * @ctx: as given to co_open
+ * @ref: a node name or inline options
+ * @error: set on failure
+ *
+ * Opens or finds the child that holds the data and sets BfNode.file.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_open_child(BfNode *node, BfOpenContext *ctx,
+                           const BfBlockdevRef *ref, GError **error);
+
+/**
+ * bf_node_co_resize:
+ * @node: a drained node
+ * @size: bytes
+ * @error: set on failure
+ *
+ * Resizes @node and what depends on it; for a driver whose size is its child's.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_resize(BfNode *node, uint64_t size, GError **error);
+
+/**
+ * bf_node_check_new_size:
+ * @node: a node
+ * @size: what it would be, bytes
+ * @error: set on failure: a user of @node relies on the present size
+ *
+ * For drivers whose size depends on options that a reopen changes.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_check_new_size(const BfNode *node, uint64_t size, GError **error);
+
+/**
+ * bf_node_settings_to_be:
+ * @node: a node
+ *
+ * Returns: (transfer none): its settings, or those of a reopen under way
+ */
+static inline const BfNodeSettings *
+bf_node_settings_to_be(const BfNode *node)
+{
+    return node->settings_plan != NULL ? node->settings_plan : &node->settings;
+}
+
+/**
+ * bf_node_open_fdset:
+ * @node: a node
+ * @path: "/dev/fdset/N"
+ * @flags: open(2) flags
+ * @error: set on failure
+ *
+ * Returns: (transfer full): a descriptor, or -1
+ */
+int bf_node_open_fdset(BfNode *node, const char *path, int flags,
+                       GError **error);
+
+/**
+ * bf_node_co_offload:
+ * @node: a node
+ * @fn: may block; runs on a thread of the node's own
+ * @arg: passed to @fn; may be on the caller's stack
+ */
+void bf_node_co_offload(BfNode *node, BfFn *fn, void *arg);
+
+/* The drivers; listed in block/drivers.c. */
+extern const BfDriver bf_driver_fault;
+extern const BfDriver bf_driver_file;
+extern const BfDriver bf_driver_host_device;
+extern const BfDriver bf_driver_null_aio;
+extern const BfDriver bf_driver_null_co;
+extern const BfDriver bf_driver_raw;

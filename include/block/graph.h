@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Changes of the graph that jobs, bitmaps and commands build on; block/node.h
+ * has the basic ones. Everything runs on main; _co_ functions suspend. Each
+ * takes effect in one step while all users of the nodes are drained, or fails
+ * and nothing changed.
+ */
+#pragma once
+
+#include "block/bitmap.h"
+#include "block/node.h"
+
+/**
+ * bf_graph_co_replace_node:
+ * @graph: the graph
+ * @from: a node
+ * @to: another one
+ * @error: set on failure: permissions, a cycle, storage that does not answer
+ *
+ * Moves all users of @from to @to, but not @to itself: so a filter whose child
+ * is @from is put between @from and its users, and by calling it the other way
+ * round is taken out again.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
+                              GError **error);
+
+/**
+ * bf_node_co_add_bitmap:
+ * @node: a node
+ * @bitmap: (transfer full): on success; of the node's size
+ * @error: set on failure: the name is in use, or the node is not idle in time
+ *
+ * From now on every change of @node marks @bitmap, if it is enabled.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_add_bitmap(BfNode *node, BfBitmap *bitmap, GError **error);
+
+/**
+ * bf_node_co_remove_bitmap:
+ * @node: a node
+ * @name: of one of its bitmaps
+ * @error: set on failure
+ *
+ * Returns: (transfer full): the bitmap that was taken off, or NULL
+ */
+BfBitmap *bf_node_co_remove_bitmap(BfNode *node, const char *name,
+                                   GError **error);
+
+/**
+ * bf_node_find_bitmap:
+ * @node: a node
+ * @name: a name
+ *
+ * Returns: (transfer none) (nullable): its bitmap of that name
+ */
+BfBitmap *bf_node_find_bitmap(BfNode *node, const char *name);
+
+/**
+ * bf_node_co_set_active:
+ * @node: a node
+ * @active: false: no writing, no locks: another program may have the image
+ * @error: set on failure
+ *
+ * Activating includes its children.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_set_active(BfNode *node, bool active, GError **error);

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Block nodes and the graph they form, as the control plane sees them.
+ *
+ * Everything here runs on main; _co_ functions suspend. Changes are serialised
+ * by the graph itself and take effect in one step; on failure nothing changed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/loop.h"
+#include "schema/types.h"
+
+typedef struct BfNode BfNode;
+
+/**
+ * BfGraph: all nodes of a daemon, and who uses them
+ */
+typedef struct BfGraph BfGraph;
+
+/**
+ * BfPerm: what a user of a node may do, or lets others do
+ */
+typedef enum BfPerm {
+    BF_PERM_CONSISTENT_READ = 1 << 0,
+    BF_PERM_WRITE = 1 << 1,
+    BF_PERM_WRITE_UNCHANGED = 1 << 2,
+    BF_PERM_RESIZE = 1 << 3,
+    BF_PERM_ALL = (1 << 4) - 1,
+} BfPerm;
+
+/**
+ * BfLimits: what a node asks of requests
+ * @alignment: power of two, 1..65536; other requests are read-modify-write
+ * @preferred: power of two, at least @alignment: best request size
+ * @max_transfer: most bytes of one read or write, a multiple of @alignment; 0
+ *     has no limit
+ */
+typedef struct BfLimits {
+    uint32_t alignment;
+    uint32_t preferred;
+    uint32_t max_transfer;
+} BfLimits;
+
+/**
+ * BfGraphConfig: what a graph needs from its owner
+ * @workers: loops that nodes may live on; borrowed: live longer than the graph
+ * @n_workers: at least 1
+ * @allow_faults: nodes of the "fault" driver may be made
+ * @open_fdset: opens "/dev/fdset/N" with open(2) @flags; returns a descriptor
+ *     (transfer full) or -1 with @error
+ * @opaque: passed to @open_fdset
+ */
+typedef struct BfGraphConfig {
+    BfLoop *const *workers;
+    unsigned n_workers;
+    bool allow_faults;
+    int (*open_fdset)(void *opaque, const char *path, int flags,
+                      GError **error);
+    void *opaque;
+} BfGraphConfig;
+
+/**
+ * bf_graph_new:
+ * @config: copied
+ *
+ * Returns: (transfer full): an empty graph
+ */
+BfGraph *bf_graph_new(const BfGraphConfig *config);
+
+/**
+ * bf_graph_co_free:
+ * @graph: (nullable): without roots; all nodes are flushed and closed
+ */
+void bf_graph_co_free(BfGraph *graph);
+
+/**
+ * bf_graph_co_blockdev_add:
+ * @graph: the graph
+ * @options: as from blockdev-add
+ * @error: set on failure
+ *
+ * Opens a tree of nodes; the top one is owned by the monitor.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_blockdev_add(BfGraph *graph, const BfBlockdevOptions *options,
+                              GError **error);
+
+/**
+ * bf_graph_co_blockdev_del:
+ * @graph: the graph
+ * @node_name: a node owned by the monitor and not in use
+ * @error: set on failure
+ *
+ * Flushes and closes the node and the children that only it has. On return its
+ * files are closed and their locks released.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_blockdev_del(BfGraph *graph, const char *node_name,
+                              GError **error);
+
+/**
+ * bf_graph_co_reopen:
+ * @graph: the graph
+ * @options: the full new options of one or more nodes
+ * @error: set on failure
+ *
+ * Gives nodes new options, all or none; options not given get their defaults.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_reopen(BfGraph *graph, const BfBlockdevOptionsList *options,
+                        GError **error);
+
+/**
+ * bf_graph_co_resize:
+ * @graph: the graph
+ * @node: a node
+ * @size: bytes
+ * @error: set on failure
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_resize(BfGraph *graph, BfNode *node, uint64_t size,
+                        GError **error);
+
+/**
+ * bf_graph_find_node:
+ * @graph: the graph
+ * @node_name: (nullable): a name
+ *
+ * Returns: (transfer none) (nullable): the node
+ */
+BfNode *bf_graph_find_node(BfGraph *graph, const char *node_name);
+
+/**
+ * bf_graph_co_query:
+ * @graph: the graph
+ * @flat: leave backing chains out
+ *
+ * Returns: (transfer full): what query-named-block-nodes returns, newest first
+ */
+BfBlockDeviceInfoList *bf_graph_co_query(BfGraph *graph, bool flat);
+
+/**
+ * bf_node_name:
+ * @node: a node
+ *
+ * Returns: (transfer none): its name
+ */
+const char *bf_node_name(const BfNode *node);
+
+/**
+ * bf_node_is_read_only:
+ * @node: a node
+ *
+ * Returns: true if it cannot be written
+ */
+bool bf_node_is_read_only(const BfNode *node);
+
+/**
+ * bf_node_is_active:
+ * @node: a node
+ *
+ * Returns: false if it was set inactive
+ */
+bool bf_node_is_active(const BfNode *node);
+
+/**
+ * bf_node_co_activate:
+ * @node: an inactive node
+ * @error: set on failure
+ *
+ * Activates @node and its children, as adding an export to it does.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_activate(BfNode *node, GError **error);

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * BfDaemon owns every registry but the monitors, and knows the order in which
+ * they start and stop. On main; _co_ functions suspend.
+ */
+#pragma once
+
+#include "core/co-lock.h"
+#include "core/iovec.h"
+#include "serve/export.h"
+#include "serve/fdsets.h"
+#include "serve/nbd-server.h"
+#include "serve/objects.h"
+
+/* Worker loops if the command line does not say: as many as processors, but
+ * at least and at most this many. */
+#define BF_WORKERS_MIN 2
+#define BF_WORKERS_MAX 16
+
+/**
+ * BfDaemon: everything that the daemon has
+ * @main_loop: borrowed
+ * @workers: owned; the default set of worker loops
+ * @n_workers: at least %BF_WORKERS_MIN
+ * @budget: bounds the memory of all requests
+ * @objects: owned
+ * @fdsets: owned
+ * @graph: owned
+ * @exports: owned
+ * @nbd_server: (nullable): owned; NULL while none runs
+ * @nbd_mutex: held by whoever starts, stops or uses @nbd_server
+ * @nbd_stopping: servers that are being stopped
+ * @serving: bf_daemon_serve() was called
+ */
+typedef struct BfDaemon {
+    BfLoop *main_loop;
+    BfLoop **workers;
+    unsigned n_workers;
+    BfBudget budget;
+    BfObjects *objects;
+    BfFdsets *fdsets;
+    BfGraph *graph;
+    BfExportTable *exports;
+    BfNbdServer *nbd_server;
+    BfCoMutex nbd_mutex;
+    BfWaitGroup nbd_stopping;
+    bool serving;
+} BfDaemon;
+
+/**
+ * BfDaemonConfig: what the command line decides about the daemon
+ * @n_workers: worker loops; 0 takes the default
+ * @allow_faults: nodes of the "fault" driver may be made
+ * @export_events: borrowed constant
+ * @export_events_opaque: passed to @export_events
+ */
+typedef struct BfDaemonConfig {
+    unsigned n_workers;
+    bool allow_faults;
+    const BfExportEvents *export_events;
+    void *export_events_opaque;
+} BfDaemonConfig;
+
+/**
+ * bf_daemon_new:
+ * @main_loop: the calling thread's loop
+ * @config: copied
+ * @error: set on failure
+ *
+ * Starts the worker loops.
+ *
+ * Returns: (transfer full): a daemon without nodes, exports and objects
+ */
+BfDaemon *bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config,
+                        GError **error);
+
+/**
+ * bf_daemon_serve:
+ * @daemon: a daemon whose start is complete
+ *
+ * Begins to serve NBD clients. Before that they can connect and wait, so that
+ * no client sees a part of what the command line describes.
+ */
+void bf_daemon_serve(BfDaemon *daemon);
+
+/**
+ * bf_daemon_co_disconnect:
+ * @daemon: a daemon
+ *
+ * Stops the NBD server and ends all exports. Commands may still be running.
+ */
+void bf_daemon_co_disconnect(BfDaemon *daemon);
+
+/**
+ * bf_daemon_co_close:
+ * @daemon: a daemon on which no command works any more
+ *
+ * Takes everything down in the reverse order of its making: clients, exports,
+ * nodes (flushed), objects. Waits for storage without a limit of its own.
+ */
+void bf_daemon_co_close(BfDaemon *daemon);
+
+/**
+ * bf_daemon_free:
+ * @daemon: (nullable): after bf_daemon_co_close(); stops the worker loops
+ */
+void bf_daemon_free(BfDaemon *daemon);
+
+/**
+ * bf_daemon_co_nbd_start:
+ * @daemon: the daemon
+ * @options: address, credentials and limits
+ * @take_fd: (nullable): for addresses of type fd
+ * @opaque: passed to @take_fd
+ * @error: set on failure
+ *
+ * What nbd-server-start and --nbd-server do.
+ *
+ * Returns: false on failure
+ */
+bool bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
+                            BfTakeFd *take_fd, void *opaque, GError **error);
+
+/**
+ * bf_daemon_co_nbd_stop:
+ * @daemon: the daemon
+ * @error: set on failure: no server runs
+ *
+ * Returns: false on failure
+ */
+bool bf_daemon_co_nbd_stop(BfDaemon *daemon, GError **error);
+
+/**
+ * bf_daemon_co_export_add:
+ * @daemon: the daemon
+ * @options: as from block-export-add
+ * @error: set on failure
+ *
+ * Returns: false on failure
+ */
+bool bf_daemon_co_export_add(BfDaemon *daemon,
+                             const BfBlockExportOptions *options,
+                             GError **error);

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The NBD server: its listeners, clients and NBD exports. On main; _co_
+ * functions suspend. There is at most one server per daemon.
+ */
+#pragma once
+
+#include "core/iovec.h"
+#include "crypto/tls-creds.h"
+#include "io/address.h"
+#include "serve/export.h"
+
+/**
+ * BfNbdServer: listeners, clients and settings of the running server
+ */
+typedef struct BfNbdServer BfNbdServer;
+
+/**
+ * BfNbdServerConfig: how to make a server
+ * @address: where to listen
+ * @take_fd: (nullable): for addresses of type fd
+ * @take_fd_opaque: passed to @take_fd
+ * @tls_creds: (nullable): a reference is taken; demanded of every client
+ * @handshake_max_seconds: limit from accept to the end of negotiation; 0 has
+ *     none
+ * @max_connections: 0 is unlimited; 1 clears the multi-conn flag
+ * @workers: loops for connections; borrowed: live longer than the server
+ * @n_workers: at least 1
+ * @exports: the daemon's table; borrowed
+ * @budget: bounds the memory of all requests of the daemon; borrowed
+ * @held: clients can connect, but are not served before bf_nbd_server_serve()
+ */
+typedef struct BfNbdServerConfig {
+    const BfSocketAddress *address;
+    BfTakeFd *take_fd;
+    void *take_fd_opaque;
+    BfTlsCreds *tls_creds;
+    uint32_t handshake_max_seconds;
+    uint32_t max_connections;
+    BfLoop *const *workers;
+    unsigned n_workers;
+    BfExportTable *exports;
+    BfBudget *budget;
+    bool held;
+} BfNbdServerConfig;
+
+/**
+ * bf_nbd_server_co_start:
+ * @config: copied as far as it is kept
+ * @error: set on failure
+ *
+ * Listens; clients can connect when it returns.
+ *
+ * Returns: (transfer full): the server, or NULL
+ */
+BfNbdServer *bf_nbd_server_co_start(const BfNbdServerConfig *config,
+                                    GError **error);
+
+/**
+ * bf_nbd_server_serve:
+ * @server: a server that was started with @held
+ *
+ * Begins to serve clients, those that wait first.
+ */
+void bf_nbd_server_serve(BfNbdServer *server);
+
+/**
+ * bf_nbd_server_co_stop:
+ * @server: (transfer full) (nullable): freed
+ *
+ * Stops listening, unlinks a UNIX path, closes all NBD exports hard, and waits
+ * until every client is gone. That takes as long as storage takes to answer
+ * the requests that it has.
+ */
+void bf_nbd_server_co_stop(BfNbdServer *server);
+
+/**
+ * bf_nbd_export_co_add:
+ * @server: (nullable): the daemon's server; NULL is the error "NBD server not
+ *     running", at its place in the order of checks
+ * @table: the daemon's table
+ * @graph: the daemon's graph
+ * @options: as from block-export-add, of type nbd
+ * @find_iothread: (nullable): loop of an iothread object, NULL if unknown
+ * @opaque: passed to @find_iothread
+ * @error: set on failure, checks in the order of block-export-add
+ *
+ * The export can be connected to when it returns.
+ *
+ * Returns: false on failure
+ */
+bool bf_nbd_export_co_add(BfNbdServer *server, BfExportTable *table,
+                          BfGraph *graph, const BfBlockExportOptions *options,
+                          BfLoop *(*find_iothread)(void *opaque,
+                                                   const char *id),
+                          void *opaque, GError **error);

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * User-creatable objects (object-add) and their properties (QOM). On main;
+ * _co_ functions suspend.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "core/loop.h"
+#include "crypto/secret.h"
+#include "crypto/tls-creds.h"
+#include "schema/types.h"
+
+/**
+ * BfObjects: all user-creatable objects of a daemon
+ */
+typedef struct BfObjects BfObjects;
+
+/**
+ * bf_objects_new:
+ * @main_loop: borrowed; iothread objects become its workers
+ *
+ * Returns: (transfer full): no objects
+ */
+BfObjects *bf_objects_new(BfLoop *main_loop);
+
+/**
+ * bf_objects_co_free:
+ * @objects: (nullable): all objects are freed, the newest first
+ */
+void bf_objects_co_free(BfObjects *objects);
+
+/**
+ * bf_objects_co_add:
+ * @objects: the objects
+ * @options: as from object-add
+ * @error: set on failure
+ *
+ * Returns: false on failure; nothing is left behind
+ */
+bool bf_objects_co_add(BfObjects *objects, const BfObjectOptions *options,
+                       GError **error);
+
+/**
+ * bf_objects_co_del:
+ * @objects: the objects
+ * @id: an id
+ * @error: set on failure: unknown or in use
+ *
+ * Returns: false on failure
+ */
+bool bf_objects_co_del(BfObjects *objects, const char *id, GError **error);
+
+/**
+ * bf_objects_set_in_use:
+ * @objects: the objects
+ * @loop_in_use: tells whether something still runs on an iothread's loop
+ * @opaque: passed to @loop_in_use
+ *
+ * Sets the check that bf_objects_co_del() makes before it ends an iothread.
+ */
+void bf_objects_set_in_use(BfObjects *objects,
+                           bool (*loop_in_use)(void *opaque,
+                                               const BfLoop *loop),
+                           void *opaque);
+
+/**
+ * bf_objects_list:
+ * @objects: the objects
+ *
+ * Returns: (transfer full): the options (borrowed, BfObjectOptions) of all
+ * objects, oldest first; valid until the next suspension
+ */
+GPtrArray *bf_objects_list(BfObjects *objects);
+
+/**
+ * bf_objects_get_options:
+ * @objects: the objects
+ * @id: (nullable): an id
+ *
+ * Returns: (transfer none) (nullable): the options of an object as they are
+ * now; valid until the next suspension
+ */
+const BfObjectOptions *bf_objects_get_options(BfObjects *objects,
+                                              const char *id);
+
+/**
+ * bf_objects_set_options:
+ * @objects: the objects
+ * @options: (transfer full): new options of an existing object, same type
+ * @error: set on failure
+ *
+ * What qom-set does. Credentials and secrets keep what they loaded: only the
+ * stored text changes.
+ *
+ * Returns: false on failure
+ */
+bool bf_objects_set_options(BfObjects *objects, BfObjectOptions *options,
+                            GError **error);
+
+/**
+ * bf_objects_find_tls_creds:
+ * @objects: the objects
+ * @id: an id
+ * @error: set on failure: unknown, or another kind
+ *
+ * Returns: (transfer none): the credentials, or NULL
+ */
+BfTlsCreds *bf_objects_find_tls_creds(BfObjects *objects, const char *id,
+                                      GError **error);
+
+/**
+ * bf_objects_find_secret:
+ * @objects: the objects
+ * @id: an id
+ * @error: set on failure: unknown, or another kind
+ *
+ * Returns: (transfer none): the secret, or NULL
+ */
+BfSecret *bf_objects_find_secret(BfObjects *objects, const char *id,
+                                 GError **error);
+
+/**
+ * bf_objects_find_iothread:
+ * @objects: the objects
+ * @id: an id
+ *
+ * Returns: (transfer none) (nullable): the loop of an iothread object
+ */
+BfLoop *bf_objects_find_iothread(BfObjects *objects, const char *id);

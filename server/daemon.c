@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The daemon's registries, in the order in which they are made; taken down in
+ * the reverse order.
+ */
+#include "serve/daemon.h"
+
+#include "core/co-io.h"
+#include "core/error.h"
+#include "core/util.h"
+
+/* How long nbd-server-stop waits for storage that does not answer. */
+#define NBD_STOP_MAX_NS (10 * BF_NS_PER_SEC)
+
+/* All requests of all connections together. Connections may pass it by their
+ * reserve of one maximum request each. */
+#define DAEMON_BUDGET_BYTES (512 * BF_MIB)
+
+static bool
+loop_in_use(void *opaque, const BfLoop *loop)
+{
+    const BfDaemon *daemon = opaque;
+
+    return bf_export_table_uses_loop(daemon->exports, loop);
+}
+
+static int
+open_fdset(void *opaque, const char *path, int flags, GError **error)
+{
+    const BfDaemon *daemon = opaque;
+
+    return bf_fdsets_open(daemon->fdsets, path, flags, error);
+}
+
+static bool
+start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
+{
+    unsigned wanted = n_workers != 0 ? n_workers
+                                     : CLAMP(g_get_num_processors(),
+                                             BF_WORKERS_MIN, BF_WORKERS_MAX);
+
+    daemon->workers = g_new0(BfLoop *, wanted);
+    while (daemon->n_workers < wanted) {
+        g_autofree char *name = g_strdup_printf("worker%u", daemon->n_workers);
+        BfLoop *loop = bf_loop_new_worker(daemon->main_loop, name, error);
+
+        if (loop == NULL) {
+            return false;
+        }
+        daemon->workers[daemon->n_workers++] = loop;
+    }
+    return true;
+}
+
+BfDaemon *
+bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
+{
+    BfDaemon *daemon = g_new0(BfDaemon, 1);
+    BfGraphConfig graph_config = {
+        .allow_faults = config->allow_faults,
+        .open_fdset = open_fdset,
+        .opaque = daemon,
+    };
+
+    daemon->main_loop = main_loop;
+    daemon->budget.limit = DAEMON_BUDGET_BYTES;
+    if (!start_workers(daemon, config->n_workers, error)) {
+        bf_daemon_free(daemon);
+        return NULL;
+    }
+    daemon->fdsets = bf_fdsets_new();
+    daemon->objects = bf_objects_new(main_loop);
+    graph_config.workers = daemon->workers;
+    graph_config.n_workers = daemon->n_workers;
+    daemon->graph = bf_graph_new(&graph_config);
+    daemon->exports = bf_export_table_new(daemon->graph, config->export_events,
+                                          config->export_events_opaque);
+    bf_objects_set_in_use(daemon->objects, loop_in_use, daemon);
+    return daemon;
+}
+
+/*
+ * The end of an NBD server. It waits for requests that storage has not
+ * answered, so it is a coroutine of its own, for which commands wait some time
+ * only.
+ */
+typedef struct NbdStop {
+    BfDaemon *daemon;    /* borrowed */
+    BfNbdServer *server; /* owned; NULL in the end */
+    BfCancel ended;      /* fired in the end */
+} NbdStop;
+
+static void
+nbd_stop_unref(NbdStop *stop)
+{
+    g_rc_box_release(stop);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(NbdStop, nbd_stop_unref)
+
+static void
+co_nbd_stop(void *arg)
+{
+    NbdStop *stop = arg;
+
+    bf_nbd_server_co_stop(g_steal_pointer(&stop->server));
+    bf_wait_group_done(&stop->daemon->nbd_stopping);
+    bf_cancel_fire(&stop->ended);
+    nbd_stop_unref(stop);
+}
+
+/* Returns NULL if no server runs. */
+static NbdStop *
+start_nbd_stop(BfDaemon *daemon)
+{
+    NbdStop *stop = NULL;
+
+    if (daemon->nbd_server == NULL) {
+        return NULL;
+    }
+    stop = g_rc_box_new0(NbdStop);
+    stop->daemon = daemon;
+    stop->server = g_steal_pointer(&daemon->nbd_server);
+    bf_wait_group_add(&daemon->nbd_stopping, 1);
+    bf_co_spawn(co_nbd_stop, g_rc_box_acquire(stop));
+    return stop;
+}
+
+void
+bf_daemon_co_disconnect(BfDaemon *daemon)
+{
+    g_autoptr(NbdStop) stop = NULL;
+
+    bf_assert_main();
+    /* A command that does not end may hold the server: leave it then. */
+    if (!daemon->nbd_mutex.locked) {
+        stop = start_nbd_stop(daemon);
+    }
+    bf_wait_group_co_wait(&daemon->nbd_stopping);
+    bf_export_table_co_close_all(daemon->exports);
+}
+
+void
+bf_daemon_co_close(BfDaemon *daemon)
+{
+    bf_assert_main();
+    bf_daemon_co_disconnect(daemon);
+    bf_graph_co_free(g_steal_pointer(&daemon->graph));
+    bf_objects_co_free(g_steal_pointer(&daemon->objects));
+}
+
+void
+bf_daemon_free(BfDaemon *daemon)
+{
+    if (daemon == NULL) {
+        return;
+    }
+    bf_export_table_free(daemon->exports);
+    bf_fdsets_free(daemon->fdsets);
+    for (unsigned i = daemon->n_workers; i-- > 0;) {
+        bf_loop_free(daemon->workers[i]);
+    }
+    g_free(daemon->workers);
+    g_free(daemon);
+}
+
+void
+bf_daemon_serve(BfDaemon *daemon)
+{
+    bf_assert_main();
+    daemon->serving = true;
+    if (daemon->nbd_server != NULL) {
+        bf_nbd_server_serve(daemon->nbd_server);
+    }
+}
+
+static BfTlsCreds *
+find_server_creds(BfDaemon *daemon, const char *id, GError **error)
+{
+    BfTlsCreds *creds = bf_objects_find_tls_creds(daemon->objects, id, error);
+
+    if (creds == NULL ||
+        !bf_tls_creds_check_endpoint(creds, BF_TLS_ENDPOINT_SERVER, error)) {
+        return NULL;
+    }
+    return creds;
+}
+
+static bool
+co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
+                    BfTakeFd *take_fd, void *opaque, GError **error)
+{
+    BfNbdServerConfig config = {
+        .address = options->addr,
+        .take_fd = take_fd,
+        .take_fd_opaque = opaque,
+        .handshake_max_seconds = options->handshake_max_seconds,
+        .max_connections = options->max_connections,
+        .workers = daemon->workers,
+        .n_workers = daemon->n_workers,
+        .exports = daemon->exports,
+        .budget = &daemon->budget,
+        .held = !daemon->serving,
+    };
+
+    if (daemon->nbd_server != NULL) {
+        bf_set_error(error, "NBD server already running");
+        return false;
+    }
+    if (options->tls_authz != NULL) {
+        /* Accepting it without enforcing it would let everybody in. */
+        bf_set_error(error,
+                     "tls-authz '%s' cannot be enforced: this version has no "
+                     "authorization objects; leave tls-authz out and let the "
+                     "certificate authority decide who may connect",
+                     options->tls_authz);
+        return false;
+    }
+    if (options->tls_creds != NULL) {
+        config.tls_creds = find_server_creds(daemon, options->tls_creds, error);
+        if (config.tls_creds == NULL) {
+            return false;
+        }
+        /* The object may be deleted while names are looked up. */
+        bf_tls_creds_ref(config.tls_creds);
+    }
+    daemon->nbd_server = bf_nbd_server_co_start(&config, error);
+    bf_tls_creds_unref(config.tls_creds);
+    return daemon->nbd_server != NULL;
+}
+
+bool
+bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
+                       BfTakeFd *take_fd, void *opaque, GError **error)
+{
+    bool ok = false;
+
+    bf_assert_main();
+    bf_co_mutex_co_lock(&daemon->nbd_mutex);
+    ok = co_nbd_start_locked(daemon, options, take_fd, opaque, error);
+    bf_co_mutex_unlock(&daemon->nbd_mutex);
+    return ok;
+}
+
+bool
+bf_daemon_co_nbd_stop(BfDaemon *daemon, GError **error)
+{
+    g_autoptr(NbdStop) stop = NULL;
+
+    bf_assert_main();
+    /* A start or an export that is under way comes first. */
+    bf_co_mutex_co_lock(&daemon->nbd_mutex);
+    stop = start_nbd_stop(daemon);
+    bf_co_mutex_unlock(&daemon->nbd_mutex);
+    if (stop == NULL) {
+        bf_set_error(error, "NBD server not running");
+        return false;
+    }
+    if (bf_co_sleep_cancel(NBD_STOP_MAX_NS, &stop->ended) == 0) {
+        g_warning("the NBD server is stopped, but storage has not answered "
+                  "for %d s; its exports end when it does",
+                  (int)(NBD_STOP_MAX_NS / BF_NS_PER_SEC));
+    }
+    return true;
+}
+
+static BfLoop *
+find_iothread(void *opaque, const char *id)
+{
+    const BfDaemon *daemon = opaque;
+
+    return bf_objects_find_iothread(daemon->objects, id);
+}
+
+bool
+bf_daemon_co_export_add(BfDaemon *daemon, const BfBlockExportOptions *options,
+                        GError **error)
+{
+    bool ok = false;
+
+    bf_assert_main();
+    bf_co_mutex_co_lock(&daemon->nbd_mutex);
+    ok =
+        bf_nbd_export_co_add(daemon->nbd_server, daemon->exports, daemon->graph,
+                             options, find_iothread, daemon, error);
+    bf_co_mutex_unlock(&daemon->nbd_mutex);
+    return ok;
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Exports: what all kinds have in common, and the table of all exports.
+ *
+ * An id is reserved before the node is claimed, because claiming suspends and
+ * another monitor may ask for the same id meanwhile. Until it is published
+ * such an export is not found and not listed.
+ */
+#include "serve/export-kind.h"
+
+#include "core/co-lock.h"
+#include "core/error.h"
+#include "core/registry.h"
+#include "core/util.h"
+
+/* NBD and every other kind serve whole sectors of this size. */
+#define EXPORT_SECTOR_BYTES 512
+
+struct BfExportTable {
+    BfGraph *graph; /* borrowed: lives longer */
+    const BfExportEvents *events;
+    void *events_opaque;
+    BfRegistry *exports; /* BfExport by id, reserved ones included */
+    BfWaitGroup alive;   /* exports in the registry */
+    BfWaitGroup closing; /* those of them that are closing */
+};
+
+BfExportTable *
+bf_export_table_new(BfGraph *graph, const BfExportEvents *events, void *opaque)
+{
+    BfExportTable *table = g_new0(BfExportTable, 1);
+
+    table->graph = graph;
+    table->events = events;
+    table->events_opaque = opaque;
+    table->exports = bf_registry_new();
+    return table;
+}
+
+void
+bf_export_table_free(BfExportTable *table)
+{
+    if (table == NULL) {
+        return;
+    }
+    g_assert(bf_registry_size(table->exports) == 0);
+    bf_registry_free(table->exports);
+    g_free(table);
+}
+
+BfExport *
+bf_export_table_find(BfExportTable *table, const char *id)
+{
+    BfExport *exp = bf_registry_find(table->exports, id);
+
+    return exp != NULL && exp->published ? exp : NULL;
+}
+
+GPtrArray *
+bf_export_table_list(BfExportTable *table)
+{
+    GPtrArray *list = bf_registry_list(table->exports);
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < list->len; i++) {
+        BfExport *exp = g_ptr_array_index(list, i);
+
+        if (exp->published) {
+            list->pdata[kept++] = exp;
+        }
+    }
+    g_ptr_array_set_size(list, kept);
+    return list;
+}
+
+const char *
+bf_export_id(const BfExport *exp)
+{
+    return exp->id;
+}
+
+BfBlockExportType
+bf_export_type(const BfExport *exp)
+{
+    return exp->ops->type;
+}
+
+const char *
+bf_export_node_name(const BfExport *exp)
+{
+    return exp->root != NULL ? bf_node_name(bf_root_node(exp->root))
+                             : exp->node_name;
+}
+
+bool
+bf_export_is_closing(const BfExport *exp)
+{
+    return exp->closing;
+}
+
+unsigned
+bf_export_count_clients(const BfExport *exp)
+{
+    return exp->clients;
+}
+
+bool
+bf_export_uses_loop(const BfExport *exp, const BfLoop *loop)
+{
+    return exp->iothread == loop ||
+           (exp->published && exp->ops->uses_loop(exp, loop));
+}
+
+bool
+bf_export_table_uses_loop(BfExportTable *table, const BfLoop *loop)
+{
+    g_autoptr(GPtrArray) list = bf_registry_list(table->exports);
+
+    for (unsigned i = 0; i < list->len; i++) {
+        if (bf_export_uses_loop(g_ptr_array_index(list, i), loop)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+bf_export_co_stats(BfExport *exp, BfIoStats *ret_stats)
+{
+    *ret_stats = (BfIoStats){.read_ops = 0};
+    if (exp->root != NULL) {
+        bf_root_co_stats(exp->root, ret_stats);
+    }
+}
+
+/* Gives the id back and tells that the export is gone. */
+static void
+forget(BfExport *exp)
+{
+    bf_registry_remove(exp->table->exports, exp->id);
+    bf_wait_group_done(&exp->table->alive);
+    g_clear_pointer(&exp->id, g_free);
+}
+
+static void
+export_co_finish(void *arg)
+{
+    BfExport *exp = arg;
+    BfExportTable *table = exp->table;
+    g_autofree char *id = g_strdup(exp->id);
+
+    /* It stays on the lists until the node is free. */
+    exp->node_name = g_strdup(bf_node_name(bf_root_node(exp->root)));
+    bf_root_co_free(g_steal_pointer(&exp->root));
+    g_message("export '%s' removed", id);
+    bf_registry_remove(table->exports, id);
+    if (table->events != NULL) {
+        table->events->deleted(table->events_opaque, id);
+    }
+    g_free(exp->node_name);
+    g_free(exp->id);
+    exp->ops->free(exp);
+    bf_wait_group_done(&table->closing);
+    bf_wait_group_done(&table->alive);
+}
+
+void
+bf_export_start_close(BfExport *exp)
+{
+    bf_assert_main();
+    g_assert(exp->published && !exp->closing);
+    exp->closing = true;
+    bf_wait_group_add(&exp->table->closing, 1);
+    exp->ops->start_close(exp);
+    /* Parked requests would keep their clients for as long as the drain. */
+    bf_root_abort(exp->root);
+    if (exp->clients == 0) {
+        bf_co_spawn_later(export_co_finish, exp);
+    }
+}
+
+void
+bf_export_attach(BfExport *exp)
+{
+    bf_assert_main();
+    g_assert(exp->published && !exp->closing);
+    exp->clients++;
+}
+
+void
+bf_export_detach(BfExport *exp)
+{
+    bf_assert_main();
+    g_assert(exp->clients > 0);
+    exp->clients--;
+    if (exp->closing && exp->clients == 0) {
+        bf_co_spawn_later(export_co_finish, exp);
+    }
+}
+
+void
+bf_export_table_co_close_all(BfExportTable *table)
+{
+    g_autoptr(GPtrArray) list = bf_export_table_list(table);
+
+    bf_assert_main();
+    for (unsigned i = 0; i < list->len; i++) {
+        BfExport *exp = g_ptr_array_index(list, i);
+
+        if (!exp->closing) {
+            bf_export_start_close(exp);
+        }
+    }
+    bf_wait_group_co_wait(&table->alive);
+}
+
+void
+bf_export_table_co_wait_closed(BfExportTable *table)
+{
+    bf_wait_group_co_wait(&table->closing);
+}
+
+/* Checks of block-export-add in its order, as far as nothing suspends. */
+static BfNode *
+check_options(BfExport *exp, BfExportTable *table,
+              const BfBlockExportOptions *options,
+              const BfExportIothreads *iothreads, GError **error)
+{
+    BfNode *node = NULL;
+
+    if (!bf_id_is_wellformed(options->id)) {
+        bf_set_error(error, "Invalid block export id");
+        return NULL;
+    }
+    if (bf_registry_find(table->exports, options->id) != NULL) {
+        bf_set_error(error, "Block export id '%s' is already in use",
+                     options->id);
+        return NULL;
+    }
+    if (exp->ops->type != options->type) {
+        bf_set_error(error, "No driver found for the requested export type");
+        return NULL;
+    }
+    node = bf_graph_find_node(table->graph, options->node_name);
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='' nor node-name='%s'",
+                     options->node_name);
+        return NULL;
+    }
+    if (options->writable && bf_node_is_read_only(node)) {
+        bf_set_error(error, "Cannot export read-only node as writable");
+        return NULL;
+    }
+    if (options->iothread != NULL) {
+        exp->iothread =
+            iothreads->find != NULL
+                ? iothreads->find(iothreads->opaque, options->iothread)
+                : NULL;
+        if (exp->iothread == NULL) {
+            bf_set_error(error, "iothread \"%s\" not found", options->iothread);
+            return NULL;
+        }
+    }
+    return node;
+}
+
+/* Can the clients of this export run where fixed-iothread says? */
+static bool
+check_fixed_iothread(BfExport *exp, const BfBlockExportOptions *options,
+                     GError **error)
+{
+    BfLoop *loop = NULL;
+
+    if (exp->iothread == NULL || !options->fixed_iothread) {
+        return true;
+    }
+    loop = bf_root_pick_loop(exp->root, &exp->iothread, 1, 0);
+    if (loop == exp->iothread) {
+        return true;
+    }
+    bf_set_error(error,
+                 "node '%s' cannot be used from iothread '%s': its tree is "
+                 "tied to another loop; leave fixed-iothread out",
+                 options->node_name, options->iothread);
+    return false;
+}
+
+static bool
+export_co_claim(BfExport *exp, BfNode *node,
+                const BfBlockExportOptions *options, GError **error)
+{
+    g_autofree char *who = g_strdup_printf("export '%s'", options->id);
+    unsigned perm = BF_PERM_CONSISTENT_READ;
+
+    if (!options->allow_inactive && !bf_node_is_active(node) &&
+        !bf_node_co_activate(node, error)) {
+        return false;
+    }
+    /* Activation suspends: the node may have gone meanwhile. */
+    node = bf_graph_find_node(exp->table->graph, options->node_name);
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='' nor node-name='%s'",
+                     options->node_name);
+        return false;
+    }
+    if (options->writable) {
+        perm |= BF_PERM_WRITE;
+    }
+    /* Clients learn the size once, so nobody may change it under them. */
+    exp->root = bf_root_co_new(exp->table->graph, node, who, perm,
+                               BF_PERM_ALL & ~BF_PERM_RESIZE, error);
+    return exp->root != NULL;
+}
+
+/* A handle that makes no requests may be on main. */
+static void
+export_co_measure(BfExport *exp)
+{
+    BfHandle *handle = bf_handle_co_new(exp->root, bf_loop_self());
+
+    exp->size = bf_align_down(bf_handle_size(handle), EXPORT_SECTOR_BYTES);
+    exp->limits = *bf_handle_limits(handle);
+    bf_handle_co_free(handle);
+}
+
+bool
+bf_export_co_open(BfExport *exp, BfExportTable *table,
+                  const BfBlockExportOptions *options,
+                  const BfExportIothreads *iothreads, GError **error)
+{
+    BfNode *node = NULL;
+
+    bf_assert_main();
+    node = check_options(exp, table, options, iothreads, error);
+    if (node == NULL) {
+        return false;
+    }
+    exp->table = table;
+    exp->id = g_strdup(options->id);
+    exp->writable = options->writable;
+    exp->writethrough = options->writethrough;
+    bf_registry_add(table->exports, exp->id, exp);
+    bf_wait_group_add(&table->alive, 1);
+    if (!export_co_claim(exp, node, options, error)) {
+        forget(exp);
+        return false;
+    }
+    if (!check_fixed_iothread(exp, options, error)) {
+        bf_export_co_abandon(exp);
+        return false;
+    }
+    export_co_measure(exp);
+    return true;
+}
+
+void
+bf_export_publish(BfExport *exp)
+{
+    exp->published = true;
+}
+
+void
+bf_export_co_abandon(BfExport *exp)
+{
+    bf_root_co_free(g_steal_pointer(&exp->root));
+    forget(exp);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The log writer. Its two globals are set once at start, before there are
+ * threads.
+ */
+#include "serve/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <glib.h>
+
+/* A pipe takes this much, and the program's name, at once or not at all. */
+#define LINE_BYTES_MAX 3900
+
+typedef enum LogSink {
+    LOG_SINK_STDERR,
+    LOG_SINK_JOURNAL,
+    LOG_SINK_SYSLOG,
+} LogSink;
+
+static const char *log_program;
+static LogSink log_sink;
+
+static int
+syslog_priority(GLogLevelFlags level)
+{
+    if ((level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL)) != 0) {
+        return LOG_ERR;
+    }
+    if ((level & G_LOG_LEVEL_WARNING) != 0) {
+        return LOG_WARNING;
+    }
+    if ((level & G_LOG_LEVEL_MESSAGE) != 0) {
+        return LOG_NOTICE;
+    }
+    return (level & G_LOG_LEVEL_INFO) != 0 ? LOG_INFO : LOG_DEBUG;
+}
+
+/*
+ * Whoever reads our standard error may have stopped to: a line is then dropped,
+ * since a loop that waits for it would stop every client. Pipes take a whole
+ * line or say that they are full; what cannot say so is asked by poll() before.
+ */
+static void
+write_line(const char *line, size_t bytes)
+{
+    const struct iovec iov = {.iov_base = (void *)line, .iov_len = bytes};
+    struct pollfd pollfd = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+    if (pwritev2(STDERR_FILENO, &iov, 1, -1, RWF_NOWAIT) < 0 &&
+        errno != EAGAIN && poll(&pollfd, 1, 0) > 0 &&
+        (pollfd.revents & POLLOUT) != 0 &&
+        write(STDERR_FILENO, line, bytes) < 0) {
+        return; /* nowhere to complain */
+    }
+}
+
+static const char *
+find_field(const GLogField *fields, gsize n_fields, const char *key)
+{
+    for (gsize i = 0; i < n_fields; i++) {
+        if (strcmp(fields[i].key, key) == 0) {
+            return fields[i].value;
+        }
+    }
+    return NULL;
+}
+
+/* Control characters would let a peer's text forge lines or drive a terminal.
+ */
+static char *
+clean_text(const char *text)
+{
+    char *clean = g_utf8_make_valid(text, -1);
+
+    for (char *p = clean; *p != '\0'; p++) {
+        if (g_ascii_iscntrl(*p)) {
+            *p = '?';
+        }
+    }
+    return clean;
+}
+
+static GLogWriterOutput
+write_log(GLogLevelFlags level, const GLogField *fields, gsize n_fields,
+          gpointer user_data)
+{
+    const char *domain = find_field(fields, n_fields, "GLIB_DOMAIN");
+    const char *text = find_field(fields, n_fields, "MESSAGE");
+    g_autofree char *clean = NULL;
+
+    /* GLib drops levels info and debug by default; info is ours to show. */
+    if ((level & G_LOG_LEVEL_DEBUG) != 0 &&
+        g_log_writer_default_would_drop(level, domain)) {
+        return G_LOG_WRITER_HANDLED;
+    }
+    if (log_sink == LOG_SINK_JOURNAL &&
+        g_log_writer_journald(level, fields, n_fields, user_data) ==
+            G_LOG_WRITER_HANDLED) {
+        return G_LOG_WRITER_HANDLED;
+    }
+    clean = clean_text(text != NULL ? text : "");
+    if (log_sink == LOG_SINK_SYSLOG) {
+        syslog(syslog_priority(level), "%s", clean);
+    } else {
+        g_autofree char *line = g_strdup_printf(
+            "%s: %s%.*s\n", log_program,
+            (level & G_LOG_LEVEL_WARNING) != 0 ? "warning: " : "",
+            LINE_BYTES_MAX, clean);
+
+        write_line(line, strlen(line));
+    }
+    return G_LOG_WRITER_HANDLED;
+}
+
+void
+bf_log_init(const char *program)
+{
+    log_program = program;
+    log_sink = g_log_writer_is_journald(STDERR_FILENO) ? LOG_SINK_JOURNAL
+                                                       : LOG_SINK_STDERR;
+    g_log_set_writer_func(write_log, NULL, NULL);
+}
+
+void
+bf_log_detach(void)
+{
+    if (access("/run/systemd/journal/socket", W_OK) == 0) {
+        log_sink = LOG_SINK_JOURNAL;
+        return;
+    }
+    openlog(log_program, LOG_PID, LOG_DAEMON);
+    log_sink = LOG_SINK_SYSLOG;
+}

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One connection's way through the loops: accepted on main, negotiation on the
+ * least loaded worker, back to main, transmission on a loop of its export, back
+ * to main, gone.
+ *
+ * It is handed over by messages, and whoever has handed it over does not touch
+ * it any more. Main reaches a client on its loop by bf_co_call() only, and
+ * takes it back only when none of these calls is under way.
+ */
+#include <string.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "io/channel-socket.h"
+#include "nbd-private.h"
+
+/* Names are cut to this many bytes in logs and messages. */
+#define SHOWN_TEXT_MAX 80
+
+static void take_back(void *arg);
+
+char *
+bf_nbd_show_text(BfNbdString text)
+{
+    g_autofree char *cut =
+        g_utf8_make_valid(text.data, MIN(text.len, SHOWN_TEXT_MAX));
+
+    for (char *c = cut; *c != '\0'; c++) {
+        if (g_ascii_iscntrl(*c)) {
+            *c = '?';
+        }
+    }
+    return g_strconcat(cut, text.len > SHOWN_TEXT_MAX ? "..." : "", NULL);
+}
+
+/*
+ * On main.
+ */
+
+static void
+enter_loop(BfNbdClient *client, BfLoop *loop)
+{
+    client->loop = loop;
+    client->worker = bf_nbd_server_worker_index(client->server, loop);
+    if (client->worker >= 0) {
+        client->server->load[client->worker]++;
+    }
+}
+
+static void
+leave_loop(BfNbdClient *client)
+{
+    if (client->worker >= 0) {
+        client->server->load[client->worker]--;
+    }
+    client->loop = NULL;
+}
+
+static BfLoop *
+pick_loop(const BfNbdClient *client)
+{
+    const BfNbdServer *server = client->server;
+    const BfExport *exp = &client->exp->base;
+    unsigned wanted = bf_nbd_server_least_loaded(server);
+
+    if (exp->iothread != NULL) {
+        return bf_root_pick_loop(exp->root, &exp->iothread, 1, 0);
+    }
+    /* It has been counted there until now. */
+    if (client->worker >= 0 &&
+        server->load[client->worker] <= server->load[wanted]) {
+        wanted = client->worker;
+    }
+    return bf_root_pick_loop(exp->root, server->workers, server->n_workers,
+                             wanted);
+}
+
+static void
+client_co_free(BfNbdClient *client)
+{
+    BfNbdServer *server = client->server;
+
+    bf_channel_free(client->channel);
+    bf_handle_co_free(client->handle);
+    if (client->exp != NULL) {
+        bf_export_detach(&client->exp->base);
+    }
+    bf_nbd_meta_clear(client);
+    g_free(client->tls_text);
+    g_free(client->peer);
+    g_queue_unlink(&server->clients, &client->link);
+    g_free(client);
+    bf_nbd_server_client_gone(server);
+    bf_wait_group_done(&server->alive);
+}
+
+/*
+ * On the client's loop.
+ */
+
+static void
+handshake_expired(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    client->timed_out = true;
+    if (client->channel != NULL) {
+        bf_channel_shutdown(client->channel);
+    }
+}
+
+/* Anybody can make negotiation fail as often as he likes, so main counts these
+ * messages. */
+static void
+log_end_of_negotiation(BfNbdClient *client, const GError *error)
+{
+    if (client->outcome == BF_NBD_OUTCOME_READY) {
+        return;
+    }
+    if (client->closing) {
+        g_info(NBD_CLIENT_FORMAT ": closed in negotiation (%s), because the "
+                                 "server or the export is being removed",
+               NBD_CLIENT_ARGS(client), client->stage);
+    } else if (client->timed_out) {
+        client->failure = g_strdup_printf(
+            NBD_CLIENT_FORMAT
+            ": negotiation did not end within %u s (it was at: %s)",
+            NBD_CLIENT_ARGS(client), client->server->handshake_max_seconds,
+            client->stage);
+    } else if (client->outcome == BF_NBD_OUTCOME_CLOSE || !client->spoke) {
+        /* Health checks and port probes would fill the log. */
+        g_debug(NBD_CLIENT_FORMAT ": left in negotiation (%s)",
+                NBD_CLIENT_ARGS(client), client->stage);
+    } else {
+        client->failure = g_strdup_printf(
+            NBD_CLIENT_FORMAT ": negotiation failed (%s): %s",
+            NBD_CLIENT_ARGS(client), client->stage, error->message);
+    }
+}
+
+static void
+client_co_negotiate(void *arg)
+{
+    BfNbdClient *client = arg;
+    uint32_t limit = client->server->handshake_max_seconds;
+    g_autoptr(GError) error = NULL;
+
+    client->stage = "greeting";
+    if (limit != 0) {
+        bf_timer_start(&client->timer, limit * BF_NS_PER_SEC, handshake_expired,
+                       client);
+    }
+    client->outcome = bf_nbd_negotiate_co_run(client, &error);
+    bf_timer_stop(&client->timer);
+    if (client->timed_out) {
+        client->outcome = BF_NBD_OUTCOME_FAILED;
+    }
+    log_end_of_negotiation(client, error);
+    if (client->outcome != BF_NBD_OUTCOME_READY) {
+        g_clear_pointer(&client->channel, bf_channel_free);
+    }
+    bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
+}
+
+static void
+start_negotiation(void *arg)
+{
+    bf_co_spawn(client_co_negotiate, arg);
+}
+
+static void
+client_co_transmit(void *arg)
+{
+    BfNbdClient *client = arg;
+    g_autofree char *name = bf_nbd_show_text(client->exp->name);
+    g_autoptr(GError) error = NULL;
+
+    g_info(NBD_CLIENT_FORMAT ": uses export '%s' (NBD name '%s'), %s",
+           NBD_CLIENT_ARGS(client), client->exp->base.id, name,
+           client->tls_text != NULL ? client->tls_text : "no TLS");
+    if (bf_nbd_transmit_co_run(client, &error)) {
+        g_info(NBD_CLIENT_FORMAT ": disconnected", NBD_CLIENT_ARGS(client));
+    } else if (client->closing) {
+        g_info(NBD_CLIENT_FORMAT ": closed, because the server or the export "
+                                 "is being removed",
+               NBD_CLIENT_ARGS(client));
+    } else {
+        g_info(NBD_CLIENT_FORMAT ": connection lost: %s",
+               NBD_CLIENT_ARGS(client), error->message);
+    }
+    bf_timer_stop(&client->timer);
+    g_clear_pointer(&client->channel, bf_channel_free);
+    bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
+}
+
+static void
+start_transmission(void *arg)
+{
+    bf_co_spawn(client_co_transmit, arg);
+}
+
+static void
+close_here(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    client->closing = true;
+    if (client->channel != NULL) {
+        bf_channel_shutdown(client->channel);
+    }
+    bf_co_queue_wake_all(&client->reader_wait);
+}
+
+/*
+ * On main again.
+ */
+
+/* Brings a client whose export is chosen to a loop of that export. */
+static bool
+client_co_move(BfNbdClient *client)
+{
+    BfLoop *loop = pick_loop(client);
+
+    client->handle = bf_handle_co_new(client->exp->base.root, loop);
+    if (client->killed) {
+        return false;
+    }
+    enter_loop(client, loop);
+    bf_loop_post(loop, start_transmission, client);
+    return true;
+}
+
+static void
+client_co_settle(void *arg)
+{
+    BfNbdClient *client = arg;
+    bool ready = false;
+
+    bf_wait_group_co_wait(&client->messages);
+    leave_loop(client);
+    if (client->failure != NULL) {
+        bf_nbd_server_log_failure(client->server, client->failure);
+        g_clear_pointer(&client->failure, g_free);
+    }
+    /* It comes here twice: ready after negotiation, never after that. */
+    ready = client->outcome == BF_NBD_OUTCOME_READY;
+    client->outcome = BF_NBD_OUTCOME_CLOSE;
+    if (ready && !client->killed && client_co_move(client)) {
+        return;
+    }
+    client_co_free(client);
+}
+
+static void
+take_back(void *arg)
+{
+    bf_co_spawn(client_co_settle, arg);
+}
+
+static void
+client_co_kill(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    bf_co_call(client->loop, close_here, client);
+    bf_wait_group_done(&client->messages);
+}
+
+void
+bf_nbd_client_kill(BfNbdClient *client)
+{
+    bf_assert_main();
+    if (client->killed) {
+        return;
+    }
+    client->killed = true;
+    if (client->loop != NULL) {
+        bf_wait_group_add(&client->messages, 1);
+        bf_co_spawn(client_co_kill, client);
+    }
+}
+
+void
+bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer)
+{
+    BfNbdClient *client = g_new0(BfNbdClient, 1);
+
+    bf_assert_main();
+    client->server = server;
+    client->id = ++server->next_id;
+    client->peer = peer;
+    client->channel = channel;
+    client->link.data = client;
+    client->replies_tail = &client->replies;
+    g_queue_push_tail_link(&server->clients, &client->link);
+    bf_wait_group_add(&server->alive, 1);
+    enter_loop(client, server->workers[bf_nbd_server_least_loaded(server)]);
+    bf_loop_post(client->loop, start_negotiation, client);
+}

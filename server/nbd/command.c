@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What each command does with the export's handle. Requests were checked when
+ * they came in; here they run, each as a coroutine that the reader has started.
+ * One that is served from the page cache never suspends.
+ */
+#include "core/trace.h"
+#include "core/util.h"
+#include "nbd-private.h"
+
+/* Whoever reads this much and finds only zeroes is told so instead. The scan
+ * ends at the first other byte, so it costs next to nothing on data. */
+#define HOLE_MIN_BYTES 4096
+
+/* WRITE_ZEROES and TRIM go down in pieces that end at multiples of this, so
+ * that neither a drain nor a hard removal has to wait for gigabytes of zeroes:
+ * between two pieces the handle parks or refuses. */
+#define PIECE_BYTES (64 * BF_MIB)
+
+static unsigned
+write_flags(const BfNbdTask *task)
+{
+    bool fua = (task->request.flags & BF_NBD_REQUEST_FUA) != 0;
+
+    return fua || task->client->exp->base.writethrough ? BF_IO_FUA : 0;
+}
+
+static void
+command_co_read(BfNbdTask *task)
+{
+    BfNbdClient *client = task->client;
+    const BfNbdRequest *request = &task->request;
+    BfIoVec vec;
+    int ret = 0;
+
+    if ((request->flags & BF_NBD_REQUEST_FUA) != 0) {
+        ret = bf_handle_co_flush(client->handle);
+        if (ret < 0) {
+            bf_nbd_reply_error(task, -ret, "flush failed");
+            return;
+        }
+    }
+    if (request->length == 0) {
+        bf_nbd_reply_data(task);
+        return;
+    }
+    if (request->length >= client->pipe_min_bytes &&
+        bf_nbd_pipe_co_read(task)) {
+        return;
+    }
+    task->buf_bytes = request->length;
+    task->buf = bf_buffer_new(task->buf_bytes);
+    if (task->buf == NULL) {
+        bf_nbd_reply_error(task, ENOMEM, "No memory");
+        return;
+    }
+    bf_iovec_init_buf(&vec, task->buf, request->length);
+    ret = bf_handle_co_read(client->handle, request->offset, &vec, 0);
+    bf_iovec_clear(&vec);
+    if (ret < 0) {
+        bf_nbd_reply_error(task, -ret, "reading from file failed");
+    } else if (client->structured && request->length >= HOLE_MIN_BYTES &&
+               (request->flags & BF_NBD_REQUEST_DF) == 0 &&
+               bf_mem_is_zero(task->buf, request->length)) {
+        bf_nbd_reply_hole(task);
+    } else {
+        bf_nbd_reply_data(task);
+    }
+}
+
+static void
+command_co_write(BfNbdTask *task)
+{
+    const BfNbdRequest *request = &task->request;
+    BfIoVec vec;
+    int ret = 0;
+
+    if (request->length > 0) {
+        bf_iovec_init_buf(&vec, task->payload, request->length);
+        ret = bf_handle_co_write(task->client->handle, request->offset, &vec,
+                                 write_flags(task));
+        bf_iovec_clear(&vec);
+    }
+    if (task->input != NULL) {
+        bf_nbd_input_unpin(task->client, g_steal_pointer(&task->input));
+    }
+    if (ret < 0) {
+        bf_nbd_reply_error(task, -ret, "writing to file failed");
+    } else {
+        bf_nbd_reply_done(task);
+    }
+}
+
+/* Calls @fn for the pieces of a request. */
+static int
+command_co_pieces(BfNbdTask *task,
+                  int (*fn)(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                            unsigned flags),
+                  unsigned flags)
+{
+    uint64_t offset = task->request.offset;
+    uint64_t end = offset + task->request.length;
+    bool flush = false;
+    int ret = 0;
+
+    /* One flush at the end instead of one for each piece. */
+    if ((flags & BF_IO_FUA) != 0 && task->request.length > PIECE_BYTES) {
+        flags &= ~BF_IO_FUA;
+        flush = true;
+    }
+    while (offset < end && ret == 0) {
+        uint64_t next = bf_align_down(offset + PIECE_BYTES, PIECE_BYTES);
+        uint64_t bytes = MIN(next, end) - offset;
+
+        ret = fn(task->client->handle, offset, bytes, flags);
+        offset += bytes;
+    }
+    return ret == 0 && flush ? bf_handle_co_flush(task->client->handle) : ret;
+}
+
+static void
+command_co_write_zeroes(BfNbdTask *task)
+{
+    const BfNbdRequest *request = &task->request;
+    unsigned flags = write_flags(task);
+    int ret = 0;
+
+    if ((request->flags & BF_NBD_REQUEST_NO_HOLE) == 0) {
+        flags |= BF_IO_MAY_UNMAP;
+    }
+    if ((request->flags & BF_NBD_REQUEST_FAST_ZERO) != 0) {
+        flags |= BF_IO_NO_FALLBACK;
+    }
+    ret = command_co_pieces(task, bf_handle_co_write_zeroes, flags);
+    if (ret < 0) {
+        bf_nbd_reply_error(task, -ret, "writing to file failed");
+    } else {
+        bf_nbd_reply_done(task);
+    }
+}
+
+static void
+command_co_trim(BfNbdTask *task)
+{
+    int ret = command_co_pieces(task, bf_handle_co_discard, write_flags(task));
+
+    if (ret < 0) {
+        bf_nbd_reply_error(task, -ret, "discard failed");
+    } else {
+        bf_nbd_reply_done(task);
+    }
+}
+
+static void
+command_co_flush(BfNbdTask *task)
+{
+    int ret = bf_handle_co_flush(task->client->handle);
+
+    if (ret < 0) {
+        bf_nbd_reply_error(task, -ret, "flush failed");
+    } else {
+        bf_nbd_reply_done(task);
+    }
+}
+
+static void
+command_co_cache(BfNbdTask *task)
+{
+    const BfNbdRequest *request = &task->request;
+    int ret = 0;
+
+    if (request->length > 0) {
+        ret = bf_handle_co_cache(task->client->handle, request->offset,
+                                 request->length);
+    }
+    if (ret < 0) {
+        bf_nbd_reply_error(task, -ret, "caching data failed");
+    } else {
+        bf_nbd_reply_done(task);
+    }
+}
+
+void
+bf_nbd_command_co_run(void *arg)
+{
+    BfNbdTask *task = arg;
+
+    BF_TRACE(nbd, request_start, task->client->id, task->request.cookie,
+             task->request.command, task->request.offset, task->request.length);
+    switch (task->request.command) {
+    case BF_NBD_COMMAND_READ:
+        command_co_read(task);
+        break;
+    case BF_NBD_COMMAND_WRITE:
+        command_co_write(task);
+        break;
+    case BF_NBD_COMMAND_WRITE_ZEROES:
+        command_co_write_zeroes(task);
+        break;
+    case BF_NBD_COMMAND_TRIM:
+        command_co_trim(task);
+        break;
+    case BF_NBD_COMMAND_FLUSH:
+        command_co_flush(task);
+        break;
+    case BF_NBD_COMMAND_CACHE:
+        command_co_cache(task);
+        break;
+    case BF_NBD_COMMAND_BLOCK_STATUS:
+        bf_nbd_meta_co_status(task);
+        break;
+    default:
+        g_assert_not_reached(); /* the reader lets only these through */
+    }
+}

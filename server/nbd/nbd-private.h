@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the sources of the NBD server share.
+ *
+ * Know who owns what: a server, its exports and its list of clients belong to
+ * main. A client is run by one loop at a time, which alone uses its channel and
+ * everything below "the loop's"; main hands it over by messages. Fields that
+ * never change after creation may be read anywhere.
+ */
+#pragma once
+
+#include "core/co-lock.h"
+#include "core/iovec.h"
+#include "core/loop.h"
+#include "io/channel.h"
+#include "io/listener.h"
+#include "proto/nbd.h"
+#include "serve/export-kind.h"
+#include "serve/nbd-server.h"
+
+/* Largest payload of an option that is parsed; a GO with all numbers of
+ * information is half as long. */
+#define NBD_OPTION_PARSE_MAX (256 * 1024)
+
+/* In flight for one connection at most: requests, and bytes of their data. */
+#define NBD_REQUESTS_MAX 256
+#define NBD_BYTES_MAX ((size_t)64 * 1024 * 1024)
+
+/* What a request costs beside its data: up to two coroutines when it waits for
+ * storage. Above all it bounds their number, because each stack takes two of
+ * the 65530 mappings that a process may have. */
+#define NBD_REQUEST_BYTES ((size_t)64 * 1024)
+
+/* Connections, also if the user sets no limit. */
+#define NBD_CONNECTIONS_MAX 4096
+
+/* A connection takes its part of the daemon's budget in steps of this, so that
+ * small requests of several loops do not fight for one counter. */
+#define NBD_BUDGET_STEP ((size_t)1024 * 1024)
+
+/* Size of an input buffer, and how many of them writes that are under way may
+ * hold for one connection. */
+#define NBD_INPUT_BYTES ((size_t)256 * 1024)
+#define NBD_INPUTS_MAX 8
+
+/* Pipes for reads without a copy: size, and how many there may be for one
+ * request, for one connection and for the server. The kernel lets a user
+ * without privileges have 64 MiB of them. */
+#define NBD_PIPE_BYTES ((size_t)1024 * 1024)
+#define NBD_PIPES_REQUEST_MAX 4
+#define NBD_PIPES_MAX 8
+#define NBD_PIPES_ALL_MAX 48
+
+/* Large reads that use a buffer after one has failed to use a pipe. */
+#define NBD_PIPE_SKIP 64
+
+/* Longest text of an error chunk, with its NUL. */
+#define NBD_TEXT_BYTES 104
+
+/* When a connection ends: how long a peer may leave its last replies unread
+ * without any progress. */
+#define NBD_BYE_MAX_NS (10 * BF_NS_PER_SEC)
+
+/* How long a busy connection's spare memory and pipes outlive its traffic. */
+#define NBD_IDLE_NS BF_NS_PER_SEC
+
+typedef struct BfNbdClient BfNbdClient;
+
+/* Metadata contexts; bit numbers are the ids on the wire. */
+typedef enum BfNbdContexts {
+    BF_NBD_CONTEXT_ALLOCATION = 1 << 0,
+    BF_NBD_CONTEXT_DEPTH = 1 << 1,
+} BfNbdContexts;
+
+struct BfNbdServer {
+    /* Never changed. */
+    BfTlsCreds *tls_creds; /* (nullable) a reference */
+    uint32_t handshake_max_seconds;
+    uint32_t max_connections;
+    BfLoop *const *workers; /* borrowed: live longer */
+    unsigned n_workers;
+    BfExportTable *table; /* borrowed: lives longer */
+    BfBudget *budget;     /* borrowed: lives longer */
+
+    BfBudget pipes; /* bytes of all pipes; shared by the loops */
+
+    /* Main's. */
+    BfListener *listener;
+    char *address;      /* for logs */
+    unsigned *load;     /* clients on each worker */
+    GPtrArray *exports; /* BfNbdExport, oldest first; not the closing ones */
+    GQueue clients;     /* BfNbdClient, by their link */
+    GQueue waiting;     /* accepted descriptors without a free place */
+    BfWaitGroup alive;  /* clients that are not freed yet */
+    BfWaitGroup exports_left; /* exports that are not freed yet */
+    uint64_t next_id;
+    BfTimer failures_timer; /* runs for a second from a logged failure on */
+    unsigned failures;      /* since it was started */
+    bool stopping;
+    bool held; /* clients wait for bf_nbd_server_serve() */
+};
+
+/* An NBD export. Main's, but constant while clients are attached. */
+typedef struct BfNbdExport {
+    BfExport base;       /* first: a BfExport pointer converts to this */
+    BfNbdServer *server; /* borrowed: closes its exports before it is freed */
+    BfNbdString name;    /* owned */
+    char *description;   /* (nullable) */
+    unsigned contexts;   /* BfNbdContexts on offer */
+} BfNbdExport;
+
+/* An input buffer. Writes that run from it pin it. */
+typedef struct BfNbdInput {
+    struct BfNbdInput *next; /* on the list of free ones */
+    uint8_t *data;
+    unsigned pins;
+} BfNbdInput;
+
+/* A pipe for reads without a copy; empty while on the list of free ones. */
+typedef struct BfNbdPipe {
+    struct BfNbdPipe *next; /* of the same request, or free */
+    int read_fd;
+    int write_fd;
+    size_t capacity;
+    size_t bytes; /* what is in it */
+} BfNbdPipe;
+
+/* A request from its header until its reply is sent. */
+typedef struct BfNbdTask {
+    struct BfNbdTask *next; /* on the list of free ones, or of replies */
+    BfNbdClient *client;
+    BfNbdRequest request;
+    size_t credit; /* bytes charged to the connection */
+
+    uint8_t *payload;  /* of a write; in @buf or in @input */
+    BfNbdInput *input; /* (nullable) pinned */
+    uint8_t *buf;      /* (nullable) from bf_buffer_new() */
+    size_t buf_bytes;
+
+    /* The reply: head, then body or the contents of the pipes. */
+    uint8_t head[64];
+    size_t head_bytes;
+    const uint8_t *body; /* (nullable) in @buf, @heap or @text */
+    size_t body_bytes;
+    size_t reply_bytes; /* counted in the client's, while queued or sent */
+    uint8_t *heap;      /* (nullable) from g_malloc() */
+    BfNbdPipe *pipes;   /* (nullable) with the data, in order */
+    char text[NBD_TEXT_BYTES];
+} BfNbdTask;
+
+/* How a client left the negotiation. */
+typedef enum BfNbdOutcome {
+    BF_NBD_OUTCOME_CLOSE, /* ended by the peer, in due form or silently */
+    BF_NBD_OUTCOME_FAILED,
+    BF_NBD_OUTCOME_READY, /* an export is chosen */
+} BfNbdOutcome;
+
+struct BfNbdClient {
+    /* Never changed. */
+    BfNbdServer *server; /* borrowed: waits for its clients */
+    uint64_t id;         /* in every log line */
+    char *peer;
+
+    /* Main's. */
+    GList link;           /* in the server's clients; data is the client */
+    BfLoop *loop;         /* that runs it; NULL while main has it */
+    int worker;           /* index of @loop, -1 if it is none of the workers */
+    BfWaitGroup messages; /* from main to @loop that are under way */
+    bool killed;
+
+    /* Written by main only while the loop waits for it or has no claim. */
+    BfNbdExport *exp; /* (nullable) attached to */
+    BfHandle *handle; /* (nullable) made for @loop */
+
+    /* The loop's: negotiation. */
+    BfChannel *channel; /* (nullable) NULL once closed */
+    BfTimer timer;      /* limit of the handshake, or of the last replies */
+    const char *stage;  /* what it is at, for messages */
+    BfNbdOutcome outcome;
+    bool closing; /* main wants it to end */
+    bool timed_out;
+    bool spoke; /* the peer has sent something */
+    bool tls;
+    bool fixed; /* fixed newstyle */
+    bool no_zeroes;
+    bool structured;
+    unsigned contexts;     /* BfNbdContexts that were selected */
+    GBytes *contexts_name; /* (nullable) the export they were selected for */
+    char *tls_text;        /* (nullable) version, cipher, certificate */
+    char *failure;         /* (nullable) what main is to log */
+
+    /* The loop's: transmission. */
+    BfNbdInput *input; /* the current input buffer */
+    size_t start;      /* of the bytes in it that were not parsed yet */
+    size_t end;
+    size_t window;     /* how much to read ahead */
+    bool large_writes; /* the last request was one */
+    unsigned n_inputs;
+    BfNbdInput *free_inputs;
+    BfNbdTask *free_tasks;
+    unsigned in_flight; /* tasks that are not released */
+    size_t used_bytes;  /* sum of their credits */
+    size_t held_bytes;  /* taken from the budget, at least @used_bytes */
+    BfNbdTask *replies; /* to be sent, oldest first */
+    BfNbdTask **replies_tail;
+    unsigned n_replies;
+    size_t reply_bytes;    /* data of the replies that are queued or sent */
+    bool writing;          /* the writer runs or is about to */
+    bool ending;           /* no more requests are read */
+    bool broken;           /* nothing can be sent any more */
+    GError *write_error;   /* (nullable) why */
+    BfCoQueue reader_wait; /* the reader, for credits, buffers or the end */
+    BfNbdPipe *free_pipes;
+    unsigned n_free_pipes;
+    unsigned n_pipes;      /* the free ones included */
+    BfCoQueue pipe_wait;   /* requests that wait for pipes */
+    size_t pipe_min_bytes; /* reads from here on go through pipes */
+    unsigned pipe_skip;    /* so many of them do not, after a failure */
+    BfTimer idle_timer;    /* runs while there is something to give back */
+    bool idle_timer_runs;
+    bool was_busy; /* since it was started */
+};
+
+/* What main tells a client in negotiation about an export. */
+typedef struct BfNbdExportAnswer {
+    bool found;
+    BfNbdExportInfo info; /* flags as without structured replies */
+    char *description;    /* (nullable) */
+    unsigned contexts;    /* BfNbdContexts on offer */
+} BfNbdExportAnswer;
+
+/*
+ * server.c: on main.
+ */
+
+/* A server that does not listen yet; what @config is needed for is listening
+ * is not looked at. */
+BfNbdServer *bf_nbd_server_new(const BfNbdServerConfig *config);
+
+/* Frees a server without clients and exports. */
+void bf_nbd_server_free(BfNbdServer *server);
+
+/* Logs why a negotiation failed; of very many only that they did. */
+void bf_nbd_server_log_failure(BfNbdServer *server, const char *text);
+
+/* Starts who waits for a place: called when a client has left the list. */
+void bf_nbd_server_client_gone(BfNbdServer *server);
+
+/* Index of the worker with the fewest clients. */
+unsigned bf_nbd_server_least_loaded(const BfNbdServer *server);
+
+/* Index of @loop among the workers, or -1. */
+int bf_nbd_server_worker_index(const BfNbdServer *server, const BfLoop *loop);
+
+/* Makes the clients of @exp (NULL: all clients) leave. */
+void bf_nbd_server_kill_clients(BfNbdServer *server, const BfNbdExport *exp);
+
+/* The export with exactly this name, or NULL. */
+BfNbdExport *bf_nbd_server_find(BfNbdServer *server, BfNbdString name);
+
+/* Tells about the export @name; with @attach makes @client its client. Any
+ * loop. The caller frees @ret_answer's description. */
+void bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
+                          BfNbdExportAnswer *ret_answer);
+
+/* Payloads of the SERVER replies of all exports. Any loop. */
+GPtrArray *bf_nbd_server_co_list(BfNbdClient *client);
+
+/* Starts to close the server's exports. */
+void bf_nbd_export_close_all(BfNbdServer *server);
+
+/*
+ * client.c
+ */
+
+/* Starts to serve a connection. On main; @channel and @peer, its name for
+ * logs, are transferred. */
+void bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer);
+
+/* Makes a client leave soon, however its peer behaves. On main. */
+void bf_nbd_client_kill(BfNbdClient *client);
+
+/* "connection 5 from 192.0.2.1:4711" */
+#define NBD_CLIENT_FORMAT "connection %" G_GUINT64_FORMAT " from %s"
+#define NBD_CLIENT_ARGS(client) (client)->id, (client)->peer
+
+/* A peer's text for logs and messages: cut, and without control characters. */
+char *bf_nbd_show_text(BfNbdString text);
+
+/*
+ * negotiate.c and meta-context.c: on the client's loop.
+ */
+
+/* From the greeting to the choice of an export; sets @error when it returns
+ * %BF_NBD_OUTCOME_FAILED. */
+BfNbdOutcome bf_nbd_negotiate_co_run(BfNbdClient *client, GError **error);
+
+/* Adds a reply to an option to @out. */
+void bf_nbd_negotiate_add_reply(GByteArray *out, uint32_t option,
+                                BfNbdReply type, const void *data, size_t len);
+
+/* Answers LIST_META_CONTEXT and SET_META_CONTEXT into @out. */
+void bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option,
+                           const void *data, size_t len, GByteArray *out);
+
+/* Answers an option with a printf text into @out. */
+void bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option,
+                                BfNbdReply type, const char *format, ...)
+    G_GNUC_PRINTF(4, 5);
+
+/* Keeps what was selected only if @name is the export that it was for. */
+void bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name, unsigned offered);
+
+/* Forgets what was selected. */
+void bf_nbd_meta_clear(BfNbdClient *client);
+
+/* The body of a BLOCK_STATUS; makes the reply. */
+void bf_nbd_meta_co_status(BfNbdTask *task);
+
+/* Bytes to charge for a BLOCK_STATUS. */
+size_t bf_nbd_meta_credit(const BfNbdClient *client,
+                          const BfNbdRequest *request);
+
+/*
+ * transmit.c, command.c, credit.c, pipe.c: on the client's loop.
+ */
+
+/* Limits how long the peer may leave the last replies unread: starts anew. */
+void bf_nbd_transmit_limit_end(BfNbdClient *client);
+
+/* Serves requests until the peer leaves or the connection breaks; then all
+ * requests have ended. Returns false with @error if it did not end in due
+ * form. */
+bool bf_nbd_transmit_co_run(BfNbdClient *client, GError **error);
+
+/* Does a request and queues its reply; @arg is the BfNbdTask. A coroutine. */
+void bf_nbd_command_co_run(void *arg);
+
+/* Waits until data for less than a bound is on its way to the peer: for
+ * requests that would add to it, and only for those, so that a peer that writes
+ * before it reads is not held up. */
+void bf_nbd_credit_co_wait_for_replies(BfNbdClient *client);
+
+/* A task with room for @bytes of data in the credits; waits for it. NULL if
+ * the client is to end. */
+BfNbdTask *bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes);
+
+/* Frees what a task has, gives its credits back and wakes the reader. */
+void bf_nbd_credit_release(BfNbdTask *task);
+
+/* Frees the tasks and gives the rest of the budget back. */
+void bf_nbd_credit_clear(BfNbdClient *client);
+
+/* Frees the tasks that are not in use. */
+void bf_nbd_credit_trim(BfNbdClient *client);
+
+/* An input buffer for @client; waits if writes hold too many. NULL if the
+ * client is to end or memory is short. */
+BfNbdInput *bf_nbd_input_co_take(BfNbdClient *client);
+
+/* Ends a pin of @input. */
+void bf_nbd_input_unpin(BfNbdClient *client, BfNbdInput *input);
+
+/* Gives back @input, which nobody pins. */
+void bf_nbd_input_release(BfNbdClient *client, BfNbdInput *input);
+
+/* Frees the input buffers that are not in use. */
+void bf_nbd_input_trim(BfNbdClient *client);
+
+/* Frees the input buffers; nobody pins one. */
+void bf_nbd_input_clear(BfNbdClient *client);
+
+/* Tries to do a READ through pipes and queues the reply. False: nothing has
+ * happened, read into a buffer. */
+bool bf_nbd_pipe_co_read(BfNbdTask *task);
+
+/* Gives back pipes; those with @bytes left are closed. */
+void bf_nbd_pipe_release(BfNbdClient *client, BfNbdPipe *pipes);
+
+/* Closes the free pipes. */
+void bf_nbd_pipe_clear(BfNbdClient *client);
+
+/*
+ * reply.c: on the client's loop. Each of the first group makes the reply of a
+ * task and queues it; the task belongs to the writer then.
+ */
+
+/* Success without data. */
+void bf_nbd_reply_done(BfNbdTask *task);
+
+/* Success of a READ whose data are in the task's buffer. */
+void bf_nbd_reply_data(BfNbdTask *task);
+
+/* Success of a READ whose data are in the task's pipes. */
+void bf_nbd_reply_pipe(BfNbdTask *task);
+
+/* Success of a READ that found only zeroes; needs structured replies. */
+void bf_nbd_reply_hole(BfNbdTask *task);
+
+/* Failure: @err is a positive errno value. */
+void bf_nbd_reply_error(BfNbdTask *task, int err, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+
+/* One or more BLOCK_STATUS chunks, all in the task's heap buffer. */
+void bf_nbd_reply_status(BfNbdTask *task, size_t bytes);

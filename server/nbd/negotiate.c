@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From the greeting to the choice of an export (NBD proto.md, Handshake phase).
+ *
+ * Nothing is ever read ahead here: each read asks for exactly the bytes that
+ * belong to the current message. So what somebody put behind STARTTLS in plain
+ * text goes to the TLS handshake, which fails on it, and what a client sends
+ * behind GO is still in the channel when the request loop starts.
+ */
+#include <stdarg.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "io/channel-tls.h"
+#include "nbd-private.h"
+
+#define HANDSHAKE_FLAGS (BF_NBD_HANDSHAKE_FIXED | BF_NBD_HANDSHAKE_NO_ZEROES)
+
+/* Payloads that are dropped go through a buffer of this size. */
+#define SKIP_BYTES 4096
+
+/* What happens after an option. */
+typedef enum BfNbdStep {
+    BF_NBD_STEP_NEXT,   /* the next option */
+    BF_NBD_STEP_READY,  /* transmission */
+    BF_NBD_STEP_CLOSE,  /* in due form */
+    BF_NBD_STEP_FAILED, /* the error is set */
+} BfNbdStep;
+
+/* Reads a piece that must be there. */
+static bool
+nego_co_read(BfNbdClient *client, void *buf, size_t len, GError **error)
+{
+    if (len == 0) {
+        return true;
+    }
+    switch (bf_channel_co_read_exact(client->channel, buf, len, error)) {
+    case BF_READ_DONE:
+        client->spoke = true;
+        return true;
+    case BF_READ_EOF:
+        bf_set_error(error, "the peer closed the connection");
+        return false;
+    case BF_READ_FAILED:
+        break;
+    }
+    return false;
+}
+
+static bool
+nego_co_skip(BfNbdClient *client, uint32_t len, GError **error)
+{
+    uint8_t buf[SKIP_BYTES];
+
+    while (len > 0) {
+        uint32_t piece = MIN(len, sizeof(buf));
+
+        if (!nego_co_read(client, buf, piece, error)) {
+            return false;
+        }
+        len -= piece;
+    }
+    return true;
+}
+
+void
+bf_nbd_negotiate_add_reply(GByteArray *out, uint32_t option, BfNbdReply type,
+                           const void *data, size_t len)
+{
+    uint8_t header[BF_NBD_OPTION_REPLY_BYTES];
+
+    bf_nbd_put_option_reply(
+        header, &(BfNbdOptionReply){
+                    .option = option, .type = type, .length = (uint32_t)len});
+    g_byte_array_append(out, header, sizeof(header));
+    g_byte_array_append(out, data, len);
+}
+
+void
+bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option, BfNbdReply type,
+                           const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    bf_nbd_negotiate_add_reply(out, option, type, text, strlen(text));
+}
+
+static BfNbdStep
+nego_co_send(BfNbdClient *client, const GByteArray *out, GError **error)
+{
+    if (!bf_channel_co_write_all(client->channel, out->data, out->len, error)) {
+        return BF_NBD_STEP_FAILED;
+    }
+    return BF_NBD_STEP_NEXT;
+}
+
+static BfNbdStep
+nego_co_ack(BfNbdClient *client, uint32_t option, GError **error)
+{
+    g_autoptr(GByteArray) out = g_byte_array_new();
+
+    bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
+    return nego_co_send(client, out, error);
+}
+
+/* Drops the payload and refuses the option. */
+static BfNbdStep
+nego_co_refuse(BfNbdClient *client, const BfNbdOptionHeader *header,
+               BfNbdReply type, const char *text, GError **error)
+{
+    g_autoptr(GByteArray) out = g_byte_array_new();
+
+    if (!nego_co_skip(client, header->length, error)) {
+        return BF_NBD_STEP_FAILED;
+    }
+    bf_nbd_negotiate_add_reply(out, header->option, type, text, strlen(text));
+    return nego_co_send(client, out, error);
+}
+
+/* For options that have no payload. */
+static BfNbdStep
+nego_co_refuse_length(BfNbdClient *client, const BfNbdOptionHeader *header,
+                      GError **error)
+{
+    g_autofree char *text = g_strdup_printf("option '%s' has unexpected length",
+                                            bf_nbd_option_name(header->option));
+
+    return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_INVALID, text,
+                          error);
+}
+
+static BfNbdStep
+nego_co_abort(BfNbdClient *client, const BfNbdOptionHeader *header)
+{
+    /* Best effort: the peer may be gone already. */
+    if (nego_co_ack(client, header->option, NULL) == BF_NBD_STEP_NEXT) {
+        bf_channel_co_bye(client->channel);
+        /* A close with unread bytes could destroy the reply on its way. */
+        nego_co_skip(client, header->length, NULL);
+    }
+    return BF_NBD_STEP_CLOSE;
+}
+
+static BfNbdStep
+nego_co_list(BfNbdClient *client, const BfNbdOptionHeader *header,
+             GError **error)
+{
+    g_autoptr(GByteArray) out = NULL;
+    g_autoptr(GPtrArray) list = NULL;
+
+    if (header->length > 0) {
+        return nego_co_refuse_length(client, header, error);
+    }
+    out = g_byte_array_new();
+    list = bf_nbd_server_co_list(client);
+    for (unsigned i = 0; i < list->len; i++) {
+        const GByteArray *entry = g_ptr_array_index(list, i);
+
+        bf_nbd_negotiate_add_reply(out, header->option, BF_NBD_REPLY_SERVER,
+                                   entry->data, entry->len);
+    }
+    bf_nbd_negotiate_add_reply(out, header->option, BF_NBD_REPLY_ACK, NULL, 0);
+    return nego_co_send(client, out, error);
+}
+
+/* RFC 3207, section 6, for all such protocols: nothing that was negotiated in
+ * plain text survives. */
+static void
+forget_state(BfNbdClient *client)
+{
+    client->structured = false;
+    bf_nbd_meta_clear(client);
+}
+
+static BfNbdStep
+nego_co_starttls(BfNbdClient *client, const BfNbdOptionHeader *header,
+                 GError **error)
+{
+    BfTlsCreds *creds = client->server->tls_creds;
+
+    if (header->length > 0) {
+        return nego_co_refuse_length(client, header, error);
+    }
+    if (creds == NULL) {
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_POLICY,
+                              "TLS not configured", error);
+    }
+    if (client->tls) {
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_INVALID,
+                              "TLS already enabled", error);
+    }
+    if (nego_co_ack(client, header->option, error) != BF_NBD_STEP_NEXT) {
+        return BF_NBD_STEP_FAILED;
+    }
+    forget_state(client);
+    client->stage = "TLS handshake";
+    /* @channel stays set meanwhile, so that it can be shut down. */
+    client->channel =
+        bf_channel_tls_co_new(client->channel, creds, NULL, error);
+    if (client->channel == NULL) {
+        return BF_NBD_STEP_FAILED;
+    }
+    client->tls = true;
+    client->tls_text = bf_channel_tls_describe(client->channel);
+    return BF_NBD_STEP_NEXT;
+}
+
+static BfNbdStep
+nego_co_structured(BfNbdClient *client, const BfNbdOptionHeader *header,
+                   GError **error)
+{
+    if (header->length > 0) {
+        return nego_co_refuse_length(client, header, error);
+    }
+    if (client->structured) {
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_INVALID,
+                              "structured reply already negotiated", error);
+    }
+    client->structured = true;
+    return nego_co_ack(client, header->option, error);
+}
+
+/* Adjusts what main said to what this connection has negotiated. */
+static void
+apply_session(const BfNbdClient *client, BfNbdExportAnswer *answer)
+{
+    if (client->structured) {
+        answer->info.flags |= BF_NBD_EXPORT_DF;
+    }
+}
+
+static void
+add_info(GByteArray *out, uint32_t option, const BfNbdGoRequest *request,
+         const BfNbdExportAnswer *answer)
+{
+    BfNbdExportInfo info = answer->info;
+    uint8_t size[BF_NBD_INFO_EXPORT_BYTES];
+    uint8_t block[BF_NBD_INFO_BLOCK_SIZE_BYTES];
+    bool asked = (request->wanted & (1u << BF_NBD_INFO_BLOCK_SIZE)) != 0;
+
+    if ((request->wanted & (1u << BF_NBD_INFO_NAME)) != 0) {
+        g_autoptr(GByteArray) text = g_byte_array_new();
+
+        bf_nbd_append_info_text(text, BF_NBD_INFO_NAME, request->name);
+        bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_INFO, text->data,
+                                   text->len);
+    }
+    if (answer->description != NULL) {
+        g_autoptr(GByteArray) text = g_byte_array_new();
+        BfNbdString description = {.data = answer->description,
+                                   .len = strlen(answer->description)};
+
+        bf_nbd_append_info_text(text, BF_NBD_INFO_DESCRIPTION, description);
+        bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_INFO, text->data,
+                                   text->len);
+    }
+    /* Who goes without asking does not align; we do it for him. */
+    if (option == BF_NBD_OPTION_GO && !asked) {
+        info.min_block = 1;
+    }
+    bf_nbd_put_info_block_size(block, &info);
+    bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_INFO, block,
+                               sizeof(block));
+    bf_nbd_put_info_export(size, &info);
+    bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_INFO, size,
+                               sizeof(size));
+    if (option == BF_NBD_OPTION_INFO && !asked && info.min_block > 1) {
+        bf_nbd_negotiate_add_error(
+            out, option, BF_NBD_REPLY_ERR_BLOCK_SIZE_REQD,
+            "request NBD_INFO_BLOCK_SIZE to use this export");
+    } else {
+        bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
+    }
+}
+
+/* INFO and GO. */
+static BfNbdStep
+nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
+           GByteArray *out)
+{
+    g_autoptr(GError) invalid = NULL;
+    BfNbdExportAnswer answer;
+    BfNbdGoRequest request;
+
+    if (!bf_nbd_parse_go(option, data, len, &request, &invalid)) {
+        bf_nbd_negotiate_add_error(out, option, BF_NBD_REPLY_ERR_INVALID, "%s",
+                                   invalid->message);
+        return BF_NBD_STEP_NEXT;
+    }
+    bf_nbd_server_co_ask(client, request.name, option == BF_NBD_OPTION_GO,
+                         &answer);
+    if (!answer.found) {
+        g_autofree char *shown = bf_nbd_show_text(request.name);
+
+        bf_nbd_negotiate_add_error(out, option, BF_NBD_REPLY_ERR_UNKNOWN,
+                                   "export '%s' not present", shown);
+        return BF_NBD_STEP_NEXT;
+    }
+    apply_session(client, &answer);
+    add_info(out, option, &request, &answer);
+    g_free(answer.description);
+    if (option == BF_NBD_OPTION_INFO) {
+        return BF_NBD_STEP_NEXT;
+    }
+    bf_nbd_meta_bind(client, request.name, answer.contexts);
+    return BF_NBD_STEP_READY;
+}
+
+/* Options whose payload is parsed as a whole. */
+static BfNbdStep
+nego_co_payload_option(BfNbdClient *client, const BfNbdOptionHeader *header,
+                       GError **error)
+{
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    g_autofree uint8_t *data = NULL;
+    BfNbdStep step = BF_NBD_STEP_NEXT;
+
+    if (header->length > NBD_OPTION_PARSE_MAX) {
+        g_autofree char *text = g_strdup_printf(
+            "option '%s' has more than %d bytes",
+            bf_nbd_option_name(header->option), NBD_OPTION_PARSE_MAX);
+
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_TOO_BIG, text,
+                              error);
+    }
+    /* One more: a payload of nothing has an address too. */
+    data = g_malloc(header->length + 1);
+    if (!nego_co_read(client, data, header->length, error)) {
+        return BF_NBD_STEP_FAILED;
+    }
+    if (header->option == BF_NBD_OPTION_INFO ||
+        header->option == BF_NBD_OPTION_GO) {
+        step = nego_co_go(client, header->option, data, header->length, out);
+    } else {
+        bf_nbd_meta_co_option(client, header->option, data, header->length,
+                              out);
+    }
+    if (nego_co_send(client, out, error) != BF_NBD_STEP_NEXT) {
+        return BF_NBD_STEP_FAILED;
+    }
+    return step;
+}
+
+/* The old way: no error can be told, only the connection closed. */
+static BfNbdStep
+nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
+                    GError **error)
+{
+    uint8_t reply[BF_NBD_EXPORT_NAME_REPLY_BYTES +
+                  BF_NBD_EXPORT_NAME_ZEROES_BYTES] = {0};
+    char name[BF_NBD_STRING_MAX];
+    BfNbdString wanted = {.data = name, .len = header->length};
+    BfNbdExportAnswer answer;
+
+    if (header->length > sizeof(name)) {
+        bf_set_error(error, "the name of the export has %u bytes",
+                     header->length);
+        return BF_NBD_STEP_FAILED;
+    }
+    if (!nego_co_read(client, name, header->length, error)) {
+        return BF_NBD_STEP_FAILED;
+    }
+    bf_nbd_server_co_ask(client, wanted, true, &answer);
+    if (!answer.found) {
+        g_autofree char *shown = bf_nbd_show_text(wanted);
+
+        bf_set_error(error, "export '%s' not present", shown);
+        return BF_NBD_STEP_FAILED;
+    }
+    g_free(answer.description);
+    apply_session(client, &answer);
+    bf_nbd_put_export_name_reply(reply, &answer.info);
+    if (!bf_channel_co_write_all(
+            client->channel, reply,
+            client->no_zeroes ? BF_NBD_EXPORT_NAME_REPLY_BYTES : sizeof(reply),
+            error)) {
+        return BF_NBD_STEP_FAILED;
+    }
+    bf_nbd_meta_bind(client, wanted, answer.contexts);
+    return BF_NBD_STEP_READY;
+}
+
+/* Everything but STARTTLS and ABORT, while TLS is demanded and not up. */
+static BfNbdStep
+nego_co_refuse_before_tls(BfNbdClient *client, const BfNbdOptionHeader *header,
+                          GError **error)
+{
+    g_autofree char *text =
+        g_strdup_printf("Option 0x%x not permitted before TLS", header->option);
+
+    if (!client->fixed || header->option == BF_NBD_OPTION_EXPORT_NAME) {
+        bf_set_error(error, "option '%s' before TLS, which this server demands",
+                     bf_nbd_option_name(header->option));
+        return BF_NBD_STEP_FAILED;
+    }
+    return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_TLS_REQD, text,
+                          error);
+}
+
+static BfNbdStep
+nego_co_option(BfNbdClient *client, const BfNbdOptionHeader *header,
+               GError **error)
+{
+    g_autofree char *text = NULL;
+
+    switch (header->option) {
+    case BF_NBD_OPTION_EXPORT_NAME:
+        return nego_co_export_name(client, header, error);
+    case BF_NBD_OPTION_ABORT:
+        return nego_co_abort(client, header);
+    case BF_NBD_OPTION_LIST:
+        return nego_co_list(client, header, error);
+    case BF_NBD_OPTION_STARTTLS:
+        return nego_co_starttls(client, header, error);
+    case BF_NBD_OPTION_STRUCTURED_REPLY:
+        return nego_co_structured(client, header, error);
+    case BF_NBD_OPTION_INFO:
+    case BF_NBD_OPTION_GO:
+    case BF_NBD_OPTION_LIST_META_CONTEXT:
+        return nego_co_payload_option(client, header, error);
+    case BF_NBD_OPTION_SET_META_CONTEXT:
+        if (client->structured) {
+            return nego_co_payload_option(client, header, error);
+        }
+        bf_nbd_meta_clear(client);
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_INVALID,
+                              "request option 'set meta context' when "
+                              "structured reply is not negotiated",
+                              error);
+    default:
+        text = g_strdup_printf("Unsupported option %u (%s)", header->option,
+                               bf_nbd_option_name(header->option));
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_UNSUP, text,
+                              error);
+    }
+}
+
+/* Reads the next option and does it. */
+static BfNbdStep
+nego_co_next(BfNbdClient *client, GError **error)
+{
+    uint8_t buf[BF_NBD_OPTION_BYTES];
+    BfNbdOptionHeader header;
+
+    client->stage = "waiting for an option";
+    switch (
+        bf_channel_co_read_exact(client->channel, buf, sizeof(buf), error)) {
+    case BF_READ_EOF:
+        return BF_NBD_STEP_CLOSE;
+    case BF_READ_FAILED:
+        return BF_NBD_STEP_FAILED;
+    case BF_READ_DONE:
+        break;
+    }
+    if (!bf_nbd_parse_option(buf, &header)) {
+        bf_set_error(error, "bad magic number of an option");
+        return BF_NBD_STEP_FAILED;
+    }
+    client->stage = bf_nbd_option_name(header.option);
+    if (header.length > BF_NBD_PAYLOAD_MAX) {
+        bf_set_error(error, "option of %u bytes is longer than %u",
+                     header.length, BF_NBD_PAYLOAD_MAX);
+        return BF_NBD_STEP_FAILED;
+    }
+    if (client->server->tls_creds != NULL && !client->tls &&
+        (!client->fixed || (header.option != BF_NBD_OPTION_STARTTLS &&
+                            header.option != BF_NBD_OPTION_ABORT))) {
+        return nego_co_refuse_before_tls(client, &header, error);
+    }
+    if (!client->fixed && header.option != BF_NBD_OPTION_EXPORT_NAME) {
+        bf_set_error(error, "option %u from a client that cannot take replies",
+                     header.option);
+        return BF_NBD_STEP_FAILED;
+    }
+    return nego_co_option(client, &header, error);
+}
+
+static bool
+nego_co_greet(BfNbdClient *client, GError **error)
+{
+    uint8_t greeting[BF_NBD_GREETING_BYTES];
+    uint8_t answer[4];
+    uint32_t flags;
+
+    bf_nbd_put_greeting(greeting, HANDSHAKE_FLAGS);
+    if (!bf_channel_co_write_all(client->channel, greeting, sizeof(greeting),
+                                 error) ||
+        !nego_co_read(client, answer, sizeof(answer), error)) {
+        return false;
+    }
+    flags = bf_get_be32(answer);
+    if ((flags & ~(uint32_t)HANDSHAKE_FLAGS) != 0) {
+        bf_set_error(error, "unknown client flags 0x%x", flags);
+        return false;
+    }
+    client->fixed = (flags & BF_NBD_HANDSHAKE_FIXED) != 0;
+    client->no_zeroes = (flags & BF_NBD_HANDSHAKE_NO_ZEROES) != 0;
+    return true;
+}
+
+BfNbdOutcome
+bf_nbd_negotiate_co_run(BfNbdClient *client, GError **error)
+{
+    if (!nego_co_greet(client, error)) {
+        return BF_NBD_OUTCOME_FAILED;
+    }
+    for (;;) {
+        switch (nego_co_next(client, error)) {
+        case BF_NBD_STEP_NEXT:
+            break;
+        case BF_NBD_STEP_READY:
+            return BF_NBD_OUTCOME_READY;
+        case BF_NBD_STEP_CLOSE:
+            return BF_NBD_OUTCOME_CLOSE;
+        case BF_NBD_STEP_FAILED:
+            return BF_NBD_OUTCOME_FAILED;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Replies, and the coroutine that sends them. This is the only place where an
+ * errno value becomes an NBD error.
+ *
+ * The writer is spawned when a reply is queued and none runs, at the end of the
+ * run queue: by then everything that could finish in this turn has, and all of
+ * it leaves in one call. It ends when nothing is left to send.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "core/trace.h"
+#include "core/util.h"
+#include "nbd-private.h"
+
+/* One send takes at most this many pieces and about this many bytes. */
+#define GATHER_PIECES_MAX 1024
+#define GATHER_BYTES_MAX ((size_t)1024 * 1024)
+
+/* Few replies need no list from the heap. */
+#define GATHER_PIECES_FEW 32
+
+/* A batch of replies that leave in one call. */
+typedef struct BfNbdBatch {
+    struct iovec few[GATHER_PIECES_FEW];
+    struct iovec *iov;
+    int max;
+    int niov;
+    size_t bytes;
+    BfNbdTask *tasks; /* what the pieces belong to */
+    BfNbdTask *last;
+} BfNbdBatch;
+
+/*
+ * The writer.
+ */
+
+static void
+batch_init(BfNbdBatch *batch, unsigned n_replies)
+{
+    batch->iov = batch->few;
+    batch->max = GATHER_PIECES_FEW;
+    if (n_replies * 2 > GATHER_PIECES_FEW) {
+        struct iovec *many =
+            bf_buffer_new(GATHER_PIECES_MAX * sizeof(*batch->iov));
+
+        if (many != NULL) {
+            batch->iov = many;
+            batch->max = GATHER_PIECES_MAX;
+        }
+    }
+    batch->niov = 0;
+    batch->bytes = 0;
+    batch->tasks = NULL;
+    batch->last = NULL;
+}
+
+static void
+batch_clear(BfNbdBatch *batch)
+{
+    if (batch->iov != batch->few) {
+        bf_buffer_free(batch->iov, GATHER_PIECES_MAX * sizeof(*batch->iov));
+    }
+}
+
+static void
+add_piece(BfNbdBatch *batch, const void *data, size_t bytes)
+{
+    batch->iov[batch->niov++] = (struct iovec){
+        .iov_base = (void *)data,
+        .iov_len = bytes,
+    };
+    batch->bytes += bytes;
+}
+
+/* Takes replies off the queue until the batch is full. What is in pipes can
+ * only be the end of a batch. */
+static void
+gather(BfNbdClient *client, BfNbdBatch *batch)
+{
+    while (client->replies != NULL && batch->niov + 2 <= batch->max &&
+           batch->bytes < GATHER_BYTES_MAX) {
+        BfNbdTask *task = client->replies;
+
+        client->replies = task->next;
+        client->n_replies--;
+        if (client->replies == NULL) {
+            client->replies_tail = &client->replies;
+        }
+        task->next = NULL;
+        if (batch->last != NULL) {
+            batch->last->next = task;
+        } else {
+            batch->tasks = task;
+        }
+        batch->last = task;
+        add_piece(batch, task->head, task->head_bytes);
+        if (task->body_bytes > 0) {
+            add_piece(batch, task->body, task->body_bytes);
+        }
+        if (task->pipes != NULL) {
+            break;
+        }
+    }
+}
+
+static bool
+batch_co_send(BfNbdClient *client, BfNbdBatch *batch)
+{
+    GError **error = &client->write_error;
+    BfNbdTask *last = batch->last;
+
+    if (last->pipes == NULL) {
+        return bf_channel_co_writev_all(client->channel, batch->iov,
+                                        batch->niov, error);
+    }
+    if (!bf_channel_co_writev_all_more(client->channel, batch->iov, batch->niov,
+                                       error)) {
+        return false;
+    }
+    for (BfNbdPipe *pipe = last->pipes; pipe != NULL; pipe = pipe->next) {
+        if (!bf_channel_co_send_pipe_all(client->channel, pipe->read_fd,
+                                         pipe->bytes, error)) {
+            return false;
+        }
+        pipe->bytes = 0; /* empty: it can be used again */
+    }
+    return true;
+}
+
+static void
+release_tasks(BfNbdTask *task)
+{
+    while (task != NULL) {
+        BfNbdTask *next = task->next;
+
+        bf_nbd_credit_release(task);
+        task = next;
+    }
+}
+
+static void
+writer_co_run(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    while (client->replies != NULL) {
+        BfNbdBatch batch;
+
+        batch_init(&batch, client->n_replies);
+        gather(client, &batch);
+        if (!client->broken && !batch_co_send(client, &batch)) {
+            /* The stream is out of step now: nothing more can be said. */
+            client->broken = true;
+            bf_channel_shutdown(client->channel);
+        }
+        if (client->ending) {
+            bf_nbd_transmit_limit_end(client);
+        }
+        batch_clear(&batch);
+        release_tasks(batch.tasks);
+    }
+    client->writing = false;
+    bf_timer_stop(&client->timer);
+    bf_co_queue_wake_one(&client->reader_wait);
+}
+
+static void
+queue_reply(BfNbdTask *task)
+{
+    BfNbdClient *client = task->client;
+
+    task->next = NULL;
+    *client->replies_tail = task;
+    client->replies_tail = &task->next;
+    client->n_replies++;
+    client->reply_bytes += task->reply_bytes;
+    if (!client->writing) {
+        client->writing = true;
+        if (client->ending) {
+            bf_nbd_transmit_limit_end(client);
+        }
+        bf_co_spawn_later(writer_co_run, client);
+    }
+}
+
+/*
+ * Replies.
+ */
+
+static void
+put_simple(BfNbdTask *task, BfNbdError error)
+{
+    bf_nbd_put_simple_reply(task->head, &(BfNbdSimpleReply){
+                                            .error = error,
+                                            .cookie = task->request.cookie,
+                                        });
+    task->head_bytes = BF_NBD_SIMPLE_REPLY_BYTES;
+}
+
+/* The header of the only or last chunk, for @length bytes of payload. */
+static void
+put_last_chunk(BfNbdTask *task, BfNbdChunkType type, uint32_t length)
+{
+    bf_nbd_put_chunk(task->head, &(BfNbdChunk){
+                                     .flags = BF_NBD_CHUNK_DONE,
+                                     .type = type,
+                                     .cookie = task->request.cookie,
+                                     .length = length,
+                                 });
+    task->head_bytes = BF_NBD_CHUNK_BYTES;
+}
+
+static void
+trace_done(const BfNbdTask *task, int result)
+{
+    BF_TRACE(nbd, request_done, task->client->id, task->request.cookie,
+             task->request.length, result);
+}
+
+void
+bf_nbd_reply_done(BfNbdTask *task)
+{
+    /* Simple also where structured replies were negotiated: there is nothing
+     * to structure. */
+    put_simple(task, BF_NBD_ERROR_NONE);
+    trace_done(task, 0);
+    queue_reply(task);
+}
+
+/* What precedes the data of a READ. One chunk for all of it: asking where the
+ * holes are costs more than sending it, and clients that care ask for the
+ * block status themselves. */
+static void
+put_read_head(BfNbdTask *task)
+{
+    const BfNbdRequest *request = &task->request;
+
+    if (!task->client->structured) {
+        put_simple(task, BF_NBD_ERROR_NONE);
+    } else if (request->length == 0) {
+        put_last_chunk(task, BF_NBD_CHUNK_TYPE_NONE, 0);
+    } else {
+        put_last_chunk(task, BF_NBD_CHUNK_TYPE_OFFSET_DATA,
+                       BF_NBD_CHUNK_OFFSET_BYTES + request->length);
+        bf_put_be64(task->head + task->head_bytes, request->offset);
+        task->head_bytes += BF_NBD_CHUNK_OFFSET_BYTES;
+    }
+    trace_done(task, 0);
+}
+
+void
+bf_nbd_reply_data(BfNbdTask *task)
+{
+    put_read_head(task);
+    task->body = task->buf;
+    task->body_bytes = task->request.length;
+    task->reply_bytes = task->request.length;
+    queue_reply(task);
+}
+
+void
+bf_nbd_reply_pipe(BfNbdTask *task)
+{
+    task->reply_bytes = task->request.length;
+    put_read_head(task);
+    queue_reply(task);
+}
+
+void
+bf_nbd_reply_hole(BfNbdTask *task)
+{
+    put_last_chunk(task, BF_NBD_CHUNK_TYPE_OFFSET_HOLE,
+                   BF_NBD_CHUNK_HOLE_BYTES);
+    bf_nbd_put_hole(task->head + task->head_bytes, task->request.offset,
+                    task->request.length);
+    task->head_bytes += BF_NBD_CHUNK_HOLE_BYTES;
+    trace_done(task, 0);
+    queue_reply(task);
+}
+
+void
+bf_nbd_reply_error(BfNbdTask *task, int err, const char *format, ...)
+{
+    BfNbdError error = bf_nbd_error_from_errno(err);
+    va_list args;
+    int len;
+
+    if (!task->client->structured) {
+        put_simple(task, error);
+    } else {
+        va_start(args, format);
+        len = vsnprintf(task->text, sizeof(task->text), format, args);
+        va_end(args);
+        len = CLAMP(len, 0, (int)sizeof(task->text) - 1);
+        put_last_chunk(task, BF_NBD_CHUNK_TYPE_ERROR,
+                       BF_NBD_CHUNK_ERROR_BYTES + len);
+        bf_nbd_put_chunk_error(task->head + task->head_bytes, error, len);
+        task->head_bytes += BF_NBD_CHUNK_ERROR_BYTES;
+        task->body = (const uint8_t *)task->text;
+        task->body_bytes = len;
+    }
+    trace_done(task, -err);
+    queue_reply(task);
+}
+
+void
+bf_nbd_reply_status(BfNbdTask *task, size_t bytes)
+{
+    task->head_bytes = 0;
+    task->body = task->heap;
+    task->body_bytes = bytes;
+    trace_done(task, 0);
+    queue_reply(task);
+}

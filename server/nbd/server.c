@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The NBD server on main: its listener, the list of clients with its limit,
+ * and what negotiating clients want to know about exports.
+ *
+ * A client counts from accept on. When the limit is reached the listener
+ * pauses; what it had accepted by then waits here without a greeting, just as
+ * the others wait in the kernel's queue.
+ */
+#include "serve/nbd-server.h"
+
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "io/channel-socket.h"
+#include "nbd-private.h"
+
+/* What clients are told at least about the largest payload. */
+#define MAX_BLOCK_MIN (UINT32_C(1024) * 1024)
+#define PREFERRED_BLOCK_MIN UINT32_C(4096)
+
+/* Failed negotiations that are logged in a second. */
+#define FAILURES_LOGGED_MAX 10
+
+BfNbdServer *
+bf_nbd_server_new(const BfNbdServerConfig *config)
+{
+    BfNbdServer *server = g_new0(BfNbdServer, 1);
+
+    server->tls_creds =
+        config->tls_creds != NULL ? bf_tls_creds_ref(config->tls_creds) : NULL;
+    server->handshake_max_seconds = config->handshake_max_seconds;
+    server->max_connections = config->max_connections;
+    server->workers = config->workers;
+    server->n_workers = config->n_workers;
+    server->table = config->exports;
+    server->budget = config->budget;
+    server->pipes.limit = NBD_PIPES_ALL_MAX * NBD_PIPE_BYTES;
+    server->load = g_new0(unsigned, config->n_workers);
+    server->exports = g_ptr_array_new();
+    g_queue_init(&server->clients);
+    g_queue_init(&server->waiting);
+    return server;
+}
+
+void
+bf_nbd_server_free(BfNbdServer *server)
+{
+    g_assert(server->exports->len == 0);
+    g_assert(g_queue_is_empty(&server->clients));
+    g_assert(g_queue_is_empty(&server->waiting));
+    bf_timer_stop(&server->failures_timer);
+    g_ptr_array_unref(server->exports);
+    bf_tls_creds_unref(server->tls_creds);
+    g_free(server->load);
+    g_free(server->address);
+    g_free(server);
+}
+
+static void
+failures_counted(void *arg)
+{
+    BfNbdServer *server = arg;
+
+    if (server->failures > FAILURES_LOGGED_MAX) {
+        g_message("%u more connections failed in negotiation",
+                  server->failures - FAILURES_LOGGED_MAX);
+    }
+    server->failures = 0;
+}
+
+void
+bf_nbd_server_log_failure(BfNbdServer *server, const char *text)
+{
+    if (server->failures++ == 0) {
+        bf_timer_start(&server->failures_timer, BF_NS_PER_SEC, failures_counted,
+                       server);
+    }
+    if (server->failures <= FAILURES_LOGGED_MAX) {
+        g_message("%s", text);
+    }
+}
+
+static bool
+is_full(const BfNbdServer *server)
+{
+    unsigned limit = NBD_CONNECTIONS_MAX;
+
+    if (server->max_connections != 0) {
+        limit = MIN(limit, server->max_connections);
+    }
+    return server->held || server->clients.length >= limit;
+}
+
+static void
+start_client(BfNbdServer *server, int fd)
+{
+    char *peer = bf_socket_peer_to_string(fd);
+
+    bf_nbd_client_start(server, bf_channel_socket_new(fd), peer);
+}
+
+/* Called by the listener. */
+static void
+accept_client(void *opaque, int fd)
+{
+    BfNbdServer *server = opaque;
+
+    if (is_full(server)) {
+        g_queue_push_tail(&server->waiting, GINT_TO_POINTER(fd));
+    } else {
+        start_client(server, fd);
+    }
+    if (is_full(server)) {
+        bf_listener_set_paused(server->listener, true);
+    }
+}
+
+void
+bf_nbd_server_client_gone(BfNbdServer *server)
+{
+    if (server->stopping) {
+        return;
+    }
+    while (!is_full(server) && !g_queue_is_empty(&server->waiting)) {
+        start_client(server,
+                     GPOINTER_TO_INT(g_queue_pop_head(&server->waiting)));
+    }
+    if (server->listener != NULL && !is_full(server)) {
+        bf_listener_set_paused(server->listener, false);
+    }
+}
+
+BfNbdServer *
+bf_nbd_server_co_start(const BfNbdServerConfig *config, GError **error)
+{
+    BfNbdServer *server = NULL;
+    g_autofree char *address = bf_address_to_string(config->address);
+    const char *path = NULL;
+    GArray *fds = NULL;
+
+    bf_assert_main();
+    if (!bf_address_co_listen(config->address, config->take_fd,
+                              config->take_fd_opaque, &fds, error)) {
+        return NULL;
+    }
+    if (config->address->type == BF_SOCKET_ADDRESS_TYPE_UNIX) {
+        const BfUnixSocketAddress *addr = config->address->u.unix_;
+
+        path = addr->abstract ? NULL : addr->path;
+    }
+    server = bf_nbd_server_new(config);
+    for (unsigned i = 0; i < fds->len; i++) {
+        g_autofree char *local =
+            bf_socket_local_to_string(g_array_index(fds, int, i));
+
+        g_message("NBD server listening on %s%s", local,
+                  server->tls_creds != NULL ? " (TLS required)" : "");
+    }
+    server->address = g_steal_pointer(&address);
+    server->held = config->held;
+    server->listener = bf_listener_new(fds, path, accept_client, server);
+    return server;
+}
+
+void
+bf_nbd_server_serve(BfNbdServer *server)
+{
+    bf_assert_main();
+    server->held = false;
+    bf_nbd_server_client_gone(server);
+}
+
+static void
+drop_waiting(BfNbdServer *server)
+{
+    while (!g_queue_is_empty(&server->waiting)) {
+        close(GPOINTER_TO_INT(g_queue_pop_head(&server->waiting)));
+    }
+}
+
+void
+bf_nbd_server_co_stop(BfNbdServer *server)
+{
+    if (server == NULL) {
+        return;
+    }
+    bf_assert_main();
+    server->stopping = true;
+    bf_listener_co_free(g_steal_pointer(&server->listener));
+    drop_waiting(server);
+    bf_nbd_server_kill_clients(server, NULL);
+    bf_nbd_export_close_all(server);
+    bf_wait_group_co_wait(&server->exports_left);
+    bf_wait_group_co_wait(&server->alive);
+    if (server->address != NULL) {
+        g_message("NBD server on %s stopped", server->address);
+    }
+    bf_nbd_server_free(server);
+}
+
+unsigned
+bf_nbd_server_least_loaded(const BfNbdServer *server)
+{
+    unsigned best = 0;
+
+    for (unsigned i = 1; i < server->n_workers; i++) {
+        if (server->load[i] < server->load[best]) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+int
+bf_nbd_server_worker_index(const BfNbdServer *server, const BfLoop *loop)
+{
+    for (unsigned i = 0; i < server->n_workers; i++) {
+        if (server->workers[i] == loop) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+void
+bf_nbd_server_kill_clients(BfNbdServer *server, const BfNbdExport *exp)
+{
+    for (GList *l = server->clients.head; l != NULL; l = l->next) {
+        BfNbdClient *client = l->data;
+
+        if (exp == NULL || client->exp == exp) {
+            bf_nbd_client_kill(client);
+        }
+    }
+}
+
+BfNbdExport *
+bf_nbd_server_find(BfNbdServer *server, BfNbdString name)
+{
+    for (unsigned i = 0; i < server->exports->len; i++) {
+        BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+
+        if (exp->name.len == name.len &&
+            memcmp(exp->name.data, name.data, name.len) == 0) {
+            return exp;
+        }
+    }
+    return NULL;
+}
+
+static uint16_t
+export_flags(const BfNbdServer *server, const BfNbdExport *exp)
+{
+    uint16_t flags = BF_NBD_EXPORT_HAS_FLAGS | BF_NBD_EXPORT_FLUSH |
+                     BF_NBD_EXPORT_FUA | BF_NBD_EXPORT_CACHE;
+
+    if (exp->base.writable) {
+        flags |= BF_NBD_EXPORT_TRIM | BF_NBD_EXPORT_WRITE_ZEROES |
+                 BF_NBD_EXPORT_FAST_ZERO;
+    } else {
+        flags |= BF_NBD_EXPORT_READ_ONLY;
+    }
+    /* A flush reaches the node, which all connections share. */
+    if (server->max_connections != 1) {
+        flags |= BF_NBD_EXPORT_MULTI_CONN;
+    }
+    return flags;
+}
+
+static void
+describe_export(const BfNbdServer *server, const BfNbdExport *exp,
+                BfNbdExportInfo *info)
+{
+    const BfLimits *limits = &exp->base.limits;
+    uint32_t max = BF_NBD_PAYLOAD_MAX;
+
+    info->size = exp->base.size;
+    info->flags = export_flags(server, exp);
+    info->min_block = limits->alignment;
+    /* Clients refuse a size that is not a multiple of the smallest block. */
+    while (info->min_block > 1 && info->size % info->min_block != 0) {
+        info->min_block /= 2;
+    }
+    info->preferred_block = MAX(PREFERRED_BLOCK_MIN, limits->alignment);
+    if (limits->max_transfer != 0) {
+        max = MIN(max, MAX(limits->max_transfer, MAX_BLOCK_MIN));
+    }
+    info->max_block = max;
+}
+
+/* A question to main; on the asking coroutine's stack. */
+typedef struct BfNbdAsk {
+    BfNbdClient *client;
+    BfNbdString name;
+    bool attach;
+    BfNbdExportAnswer *answer;
+    GPtrArray *list;
+} BfNbdAsk;
+
+static void
+answer_ask(void *arg)
+{
+    BfNbdAsk *ask = arg;
+    BfNbdClient *client = ask->client;
+    BfNbdServer *server = client->server;
+    BfNbdExport *exp = bf_nbd_server_find(server, ask->name);
+
+    *ask->answer = (BfNbdExportAnswer){.found = false};
+    /* A client that was told to leave must not keep an export alive. */
+    if (exp == NULL || client->killed) {
+        return;
+    }
+    ask->answer->found = true;
+    ask->answer->description = g_strdup(exp->description);
+    ask->answer->contexts = exp->contexts;
+    describe_export(server, exp, &ask->answer->info);
+    if (ask->attach) {
+        g_assert(client->exp == NULL);
+        client->exp = exp;
+        bf_export_attach(&exp->base);
+    }
+}
+
+void
+bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
+                     BfNbdExportAnswer *ret_answer)
+{
+    BfNbdAsk ask = {
+        .client = client,
+        .name = name,
+        .attach = attach,
+        .answer = ret_answer,
+    };
+
+    bf_co_call(bf_loop_get_main(bf_loop_self()), answer_ask, &ask);
+}
+
+static void
+answer_list(void *arg)
+{
+    BfNbdAsk *ask = arg;
+    const BfNbdServer *server = ask->client->server;
+
+    for (unsigned i = 0; i < server->exports->len; i++) {
+        const BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+        GByteArray *entry = g_byte_array_new();
+
+        bf_nbd_append_server(entry, exp->name, exp->description);
+        g_ptr_array_add(ask->list, entry);
+    }
+}
+
+GPtrArray *
+bf_nbd_server_co_list(BfNbdClient *client)
+{
+    BfNbdAsk ask = {
+        .client = client,
+        .list =
+            g_ptr_array_new_with_free_func((GDestroyNotify)g_byte_array_unref),
+    };
+
+    bf_co_call(bf_loop_get_main(bf_loop_self()), answer_list, &ask);
+    return ask.list;
+}

@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The reader of a connection: takes requests from the channel, checks them and
+ * starts each as a coroutine.
+ *
+ * It reads as much as there is, starts all whole requests in it, and lets the
+ * writer run before it reads again: one receive and one send for many requests.
+ * A small write runs from the input buffer and pins it; the rest of a large one
+ * is received into a buffer of its own. Nothing is allocated for a request
+ * before it has passed all checks and has its credits.
+ */
+#include "core/error.h"
+#include "core/util.h"
+#include "nbd-private.h"
+
+/* Writes above this are received into a buffer of their own. */
+#define IN_PLACE_MAX ((size_t)32 * 1024)
+
+/* While large writes come, no more than this is read behind a request:
+ * payload that comes with it has to be copied. */
+#define SMALL_WINDOW ((size_t)4 * 1024)
+
+/* Reads at least this large go through a pipe, if the channel can: on a UNIX
+ * socket, and on others. Below, the copy is cheaper. */
+#define PIPE_MIN_LOCAL ((size_t)16 * 1024)
+#define PIPE_MIN_REMOTE ((size_t)64 * 1024)
+
+/* How reading went on. */
+typedef enum BfNbdInputStatus {
+    BF_NBD_INPUT_OK,
+    BF_NBD_INPUT_EOF,    /* the stream ended */
+    BF_NBD_INPUT_FAILED, /* the error is set */
+} BfNbdInputStatus;
+
+/*
+ * The input buffer.
+ */
+
+static size_t
+input_bytes(const BfNbdClient *client)
+{
+    return client->end - client->start;
+}
+
+/* Makes room for @need bytes from the start of what is there. */
+static bool
+input_co_make_room(BfNbdClient *client, size_t need, GError **error)
+{
+    size_t bytes = input_bytes(client);
+    BfNbdInput *old = client->input;
+    BfNbdInput *input = old;
+
+    if (old->pins > 0) {
+        if (client->start + need <= NBD_INPUT_BYTES &&
+            client->end + SMALL_WINDOW <= NBD_INPUT_BYTES) {
+            return true;
+        }
+        /* Running writes need what is in front. */
+        input = bf_nbd_input_co_take(client);
+        if (input == NULL) {
+            bf_set_error(error, "no input buffer could be had");
+            return false;
+        }
+        memcpy(input->data, old->data + client->start, bytes);
+        client->input = input;
+        if (old->pins == 0) {
+            bf_nbd_input_release(client, old);
+        }
+    } else if (client->start > 0 && (bytes <= SMALL_WINDOW ||
+                                     client->start + need > NBD_INPUT_BYTES)) {
+        memmove(input->data, input->data + client->start, bytes);
+    } else {
+        return true;
+    }
+    client->start = 0;
+    client->end = bytes;
+    return true;
+}
+
+static void start_idle_timer(BfNbdClient *client);
+
+static void
+give_back_spare(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    client->idle_timer_runs = false;
+    if (client->was_busy || client->in_flight > 0) {
+        start_idle_timer(client);
+        return;
+    }
+    bf_nbd_pipe_clear(client);
+    bf_nbd_input_trim(client);
+    bf_nbd_credit_trim(client);
+}
+
+/* A look at the connection now and then, until it has been idle. */
+static void
+start_idle_timer(BfNbdClient *client)
+{
+    client->was_busy = false;
+    client->idle_timer_runs = true;
+    bf_timer_start(&client->idle_timer, NBD_IDLE_NS, give_back_spare, client);
+}
+
+/* Lets replies leave that are ready, before it waits for more requests. */
+static void
+input_co_let_writer_run(BfNbdClient *client)
+{
+    if (client->writing && client->replies != NULL) {
+        bf_co_yield();
+    }
+    client->was_busy = true;
+    if (!client->idle_timer_runs) {
+        start_idle_timer(client);
+    }
+}
+
+/* Reads until @need bytes are in the buffer. */
+static BfNbdInputStatus
+input_co_fill(BfNbdClient *client, size_t need, GError **error)
+{
+    while (input_bytes(client) < need) {
+        size_t room = 0;
+        ssize_t n = 0;
+
+        input_co_let_writer_run(client);
+        if (!input_co_make_room(client, need, error)) {
+            return BF_NBD_INPUT_FAILED;
+        }
+        room = NBD_INPUT_BYTES - client->end;
+        room = MIN(room, MAX(client->window, need));
+        n = bf_channel_co_read(client->channel,
+                               client->input->data + client->end, room, error);
+        if (n < 0) {
+            return BF_NBD_INPUT_FAILED;
+        }
+        if (n == 0) {
+            return BF_NBD_INPUT_EOF;
+        }
+        client->end += n;
+        if ((size_t)n == room && !client->large_writes) {
+            client->window = NBD_INPUT_BYTES;
+        }
+    }
+    return BF_NBD_INPUT_OK;
+}
+
+/* Like input_co_fill() in the middle of a request: the end is a failure. */
+static bool
+input_co_need(BfNbdClient *client, size_t need, GError **error)
+{
+    switch (input_co_fill(client, need, error)) {
+    case BF_NBD_INPUT_OK:
+        return true;
+    case BF_NBD_INPUT_EOF:
+        bf_set_error(error, "the peer left in the middle of a request");
+        break;
+    case BF_NBD_INPUT_FAILED:
+        break;
+    }
+    return false;
+}
+
+/* Drops @bytes of payload. */
+static bool
+input_co_skip(BfNbdClient *client, size_t bytes, GError **error)
+{
+    client->large_writes = false;
+    client->window = NBD_INPUT_BYTES;
+    for (;;) {
+        size_t piece = MIN(bytes, input_bytes(client));
+
+        client->start += piece;
+        bytes -= piece;
+        if (bytes == 0) {
+            return true;
+        }
+        if (!input_co_need(client, 1, error)) {
+            return false;
+        }
+    }
+}
+
+/* Receives payload into @buf, and what follows it into the input buffer. */
+static bool
+input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
+                 GError **error)
+{
+    size_t piece = MIN(bytes, input_bytes(client));
+
+    memcpy(buf, client->input->data + client->start, piece);
+    client->start += piece;
+    buf += piece;
+    bytes -= piece;
+    while (bytes > 0) {
+        struct iovec iov[2] = {{.iov_base = buf, .iov_len = bytes}};
+        ssize_t n = 0;
+
+        input_co_let_writer_run(client);
+        if (!input_co_make_room(client, SMALL_WINDOW, error)) {
+            return false;
+        }
+        iov[1].iov_base = client->input->data + client->end;
+        iov[1].iov_len = MIN(NBD_INPUT_BYTES - client->end, SMALL_WINDOW);
+        n = bf_channel_co_readv(client->channel, iov, 2, error);
+        if (n < 0) {
+            return false;
+        }
+        if (n == 0) {
+            bf_set_error(error, "the peer left in the middle of a write");
+            return false;
+        }
+        if ((size_t)n > bytes) {
+            client->end += n - bytes;
+            n = bytes;
+        }
+        buf += n;
+        bytes -= n;
+    }
+    return true;
+}
+
+/*
+ * Checks.
+ */
+
+/* Why a request is refused. */
+typedef struct BfNbdRefusal {
+    int err; /* positive errno value; 0: it is not refused */
+    const char *text;
+} BfNbdRefusal;
+
+static unsigned
+allowed_flags(const BfNbdClient *client, uint16_t command)
+{
+    unsigned flags = BF_NBD_REQUEST_FUA;
+
+    switch (command) {
+    case BF_NBD_COMMAND_READ:
+        return client->structured ? flags | BF_NBD_REQUEST_DF : flags;
+    case BF_NBD_COMMAND_WRITE_ZEROES:
+        return flags | BF_NBD_REQUEST_NO_HOLE | BF_NBD_REQUEST_FAST_ZERO;
+    case BF_NBD_COMMAND_BLOCK_STATUS:
+        return flags | BF_NBD_REQUEST_REQ_ONE;
+    default:
+        return flags;
+    }
+}
+
+static bool
+changes_data(uint16_t command)
+{
+    return command == BF_NBD_COMMAND_WRITE ||
+           command == BF_NBD_COMMAND_WRITE_ZEROES ||
+           command == BF_NBD_COMMAND_TRIM;
+}
+
+/* READ, WRITE and CACHE have a limit; the others move no data. */
+static bool
+is_too_long(const BfNbdRequest *request)
+{
+    return request->length > BF_NBD_PAYLOAD_MAX &&
+           (request->command == BF_NBD_COMMAND_READ ||
+            request->command == BF_NBD_COMMAND_WRITE ||
+            request->command == BF_NBD_COMMAND_CACHE);
+}
+
+/* NBD proto.md, Error values, says which error is for what. */
+static BfNbdRefusal
+check_request(const BfNbdClient *client, const BfNbdRequest *request)
+{
+    const BfExport *exp = &client->exp->base;
+
+    if (request->command > BF_NBD_COMMAND_BLOCK_STATUS) {
+        return (BfNbdRefusal){EINVAL, "invalid request type"};
+    }
+    if (is_too_long(request)) {
+        return (BfNbdRefusal){EINVAL, "request is longer than 32 MiB"};
+    }
+    if (changes_data(request->command) && !exp->writable) {
+        return (BfNbdRefusal){EPERM, "Export is read-only"};
+    }
+    if (!bf_range_fits(request->offset, request->length, exp->size)) {
+        bool no_space = request->command == BF_NBD_COMMAND_WRITE ||
+                        request->command == BF_NBD_COMMAND_WRITE_ZEROES;
+
+        return (BfNbdRefusal){no_space ? ENOSPC : EINVAL, "operation past EOF"};
+    }
+    if ((request->flags & ~allowed_flags(client, request->command)) != 0) {
+        return (BfNbdRefusal){EINVAL, "unsupported flags"};
+    }
+    if (request->command == BF_NBD_COMMAND_BLOCK_STATUS) {
+        if (client->contexts == 0) {
+            return (BfNbdRefusal){EINVAL, "CMD_BLOCK_STATUS not negotiated"};
+        }
+        if (request->length == 0) {
+            return (BfNbdRefusal){EINVAL, "need non-zero length"};
+        }
+    }
+    return (BfNbdRefusal){0, NULL};
+}
+
+/*
+ * Requests.
+ */
+
+/* Replies to a request that is not done. */
+static bool
+reader_co_refuse(BfNbdClient *client, const BfNbdRequest *request,
+                 BfNbdRefusal refusal)
+{
+    BfNbdTask *task = bf_nbd_credit_co_take(client, 0);
+
+    if (task == NULL) {
+        return false;
+    }
+    task->request = *request;
+    bf_nbd_reply_error(task, refusal.err,
+                       "%s (command %s, flags 0x%x, from %" G_GUINT64_FORMAT
+                       ", bytes %u)",
+                       refusal.text, bf_nbd_command_name(request->command),
+                       request->flags, request->offset, request->length);
+    return true;
+}
+
+/* Can the payload be used where it lies? What the node would have to copy
+ * because of its alignment comes better into a buffer of its own. */
+static bool
+fits_in_place(const BfNbdClient *client, size_t bytes)
+{
+    return client->exp->base.limits.alignment <= 1 &&
+           (bytes <= IN_PLACE_MAX || bytes <= input_bytes(client));
+}
+
+/* Gets the payload of a write that was accepted. */
+static bool
+reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
+{
+    size_t bytes = task->request.length;
+
+    client->large_writes = bytes > IN_PLACE_MAX;
+    if (client->large_writes) {
+        client->window = SMALL_WINDOW;
+    }
+    if (fits_in_place(client, bytes)) {
+        if (!input_co_need(client, bytes, error)) {
+            return false;
+        }
+        task->input = client->input;
+        task->input->pins++;
+        task->payload = client->input->data + client->start;
+        client->start += bytes;
+        return true;
+    }
+    task->buf = bf_buffer_new(bytes);
+    task->buf_bytes = bytes;
+    task->payload = task->buf;
+    if (task->buf == NULL) {
+        return input_co_skip(client, bytes, error);
+    }
+    return input_co_receive(client, task->buf, bytes, error);
+}
+
+static size_t
+credit_of(const BfNbdClient *client, const BfNbdRequest *request)
+{
+    switch (request->command) {
+    case BF_NBD_COMMAND_READ:
+    case BF_NBD_COMMAND_WRITE:
+        return request->length;
+    case BF_NBD_COMMAND_BLOCK_STATUS:
+        return bf_nbd_meta_credit(client, request);
+    default:
+        return 0;
+    }
+}
+
+/* Starts a request that has passed the checks. */
+static bool
+reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
+                GError **error)
+{
+    BfNbdTask *task = NULL;
+
+    if (request->command == BF_NBD_COMMAND_READ) {
+        bf_nbd_credit_co_wait_for_replies(client);
+    }
+    task = bf_nbd_credit_co_take(client, credit_of(client, request));
+    if (task == NULL) {
+        bf_set_error(error, "the connection is being closed");
+        return false;
+    }
+    task->request = *request;
+    if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
+        if (!reader_co_take_payload(client, task, error)) {
+            bf_nbd_credit_release(task);
+            return false;
+        }
+        if (task->payload == NULL) {
+            bf_nbd_reply_error(task, ENOMEM, "No memory");
+            return true;
+        }
+    } else {
+        client->large_writes = false;
+    }
+    bf_co_spawn(bf_nbd_command_co_run, task);
+    return true;
+}
+
+/* Takes one request from the input, which has its header. */
+static bool
+reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
+                  GError **error)
+{
+    BfNbdRefusal refusal = check_request(client, request);
+
+    if (refusal.err == 0) {
+        return reader_co_start(client, request, error);
+    }
+    if (!reader_co_refuse(client, request, refusal)) {
+        bf_set_error(error, "the connection is being closed");
+        return false;
+    }
+    if (request->command != BF_NBD_COMMAND_WRITE) {
+        return true;
+    }
+    if (is_too_long(request)) {
+        bf_set_error(error, "write of %u bytes, which is above the limit",
+                     request->length);
+        return false;
+    }
+    return input_co_skip(client, request->length, error);
+}
+
+/* Returns true when the peer has left in due form. */
+static bool
+reader_co_loop(BfNbdClient *client, GError **error)
+{
+    for (;;) {
+        BfNbdRequest request;
+
+        switch (input_co_fill(client, BF_NBD_REQUEST_BYTES, error)) {
+        case BF_NBD_INPUT_OK:
+            break;
+        case BF_NBD_INPUT_EOF:
+            if (input_bytes(client) == 0) {
+                return true; /* without a word, as many clients do */
+            }
+            bf_set_error(error, "the peer left in the middle of a request");
+            return false;
+        case BF_NBD_INPUT_FAILED:
+            return false;
+        }
+        if (!bf_nbd_parse_request(client->input->data + client->start,
+                                  &request)) {
+            reader_co_refuse(client, &request,
+                             (BfNbdRefusal){EINVAL, "bad magic number"});
+            bf_set_error(error, "bad magic number of a request");
+            return false;
+        }
+        client->start += BF_NBD_REQUEST_BYTES;
+        if (request.command == BF_NBD_COMMAND_DISC) {
+            return true;
+        }
+        if (!reader_co_request(client, &request, error)) {
+            return false;
+        }
+    }
+}
+
+/*
+ * The connection.
+ */
+
+static bool
+transmit_start(BfNbdClient *client, GError **error)
+{
+    unsigned features = client->channel->features;
+
+    client->pipe_min_bytes = SIZE_MAX;
+    if ((features & BF_CHANNEL_SEND_PIPE) != 0) {
+        client->pipe_min_bytes = (features & BF_CHANNEL_LOCAL) != 0
+                                     ? PIPE_MIN_LOCAL
+                                     : PIPE_MIN_REMOTE;
+    }
+    client->window = NBD_INPUT_BYTES;
+    client->input = g_new0(BfNbdInput, 1);
+    client->input->data = bf_buffer_new(NBD_INPUT_BYTES);
+    client->n_inputs = 1;
+    if (client->input->data == NULL) {
+        g_clear_pointer(&client->input, g_free);
+        client->n_inputs = 0;
+        bf_set_error(error, "out of memory");
+        return false;
+    }
+    return true;
+}
+
+static void
+end_expired(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    bf_channel_shutdown(client->channel);
+}
+
+void
+bf_nbd_transmit_limit_end(BfNbdClient *client)
+{
+    bf_timer_stop(&client->timer);
+    bf_timer_start(&client->timer, NBD_BYE_MAX_NS, end_expired, client);
+}
+
+/* Waits until every request has ended and its reply is sent or given up. */
+static void
+transmit_co_drain(BfNbdClient *client)
+{
+    client->ending = true;
+    if (client->writing) {
+        bf_nbd_transmit_limit_end(client);
+    }
+    while (client->in_flight > 0 || client->writing) {
+        bf_co_queue_co_wait(&client->reader_wait);
+    }
+}
+
+bool
+bf_nbd_transmit_co_run(BfNbdClient *client, GError **error)
+{
+    bool ok = transmit_start(client, error);
+
+    if (ok) {
+        ok = reader_co_loop(client, error);
+        transmit_co_drain(client);
+    }
+    if (client->write_error != NULL) {
+        /* What the reader saw then is only a consequence. */
+        g_clear_error(error);
+        g_propagate_error(error, g_steal_pointer(&client->write_error));
+        ok = false;
+    }
+    if (!client->broken && !client->closing) {
+        bf_nbd_transmit_limit_end(client);
+        bf_channel_co_bye(client->channel);
+        bf_timer_stop(&client->timer);
+    }
+    bf_timer_stop(&client->idle_timer);
+    bf_nbd_pipe_clear(client);
+    bf_nbd_input_clear(client);
+    bf_nbd_credit_clear(client);
+    return ok;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Fuzzer of NBD requests. The first byte chooses the export and whether replies
+ * are structured, the second is the size of the portions, the rest is what
+ * comes after the handshake.
+ *
+ * Beyond not crashing: all that is sent is whole replies, each with a length
+ * that the protocol allows.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#include "nbd-session.h"
+#include "proto/nbd.h"
+
+#define STRING(text) ((BfNbdString){.data = (text), .len = sizeof(text) - 1})
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+add_option(GByteArray *input, uint32_t option, const GByteArray *payload)
+{
+    uint8_t header[BF_NBD_OPTION_BYTES];
+
+    bf_nbd_put_option(header, &(BfNbdOptionHeader){
+                                  .option = option,
+                                  .length = payload->len,
+                              });
+    g_byte_array_append(input, header, sizeof(header));
+    g_byte_array_append(input, payload->data, payload->len);
+}
+
+static void
+add_handshake(GByteArray *input, BfNbdString name, bool structured)
+{
+    const BfNbdString queries[] = {STRING("base:allocation"),
+                                   STRING("qemu:allocation-depth")};
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+
+    g_byte_array_append(input, (const guint8 *)"\0\0\0\3", 4);
+    if (structured) {
+        add_option(input, BF_NBD_OPTION_STRUCTURED_REPLY, payload);
+        bf_nbd_append_meta(payload, name, queries, G_N_ELEMENTS(queries));
+        add_option(input, BF_NBD_OPTION_SET_META_CONTEXT, payload);
+        g_byte_array_set_size(payload, 0);
+    }
+    bf_nbd_append_go(payload, name, NULL, 0);
+    add_option(input, BF_NBD_OPTION_GO, payload);
+}
+
+/* Returns where the replies to requests begin. */
+static size_t
+skip_handshake(const GByteArray *output)
+{
+    size_t at = BF_NBD_GREETING_BYTES;
+    BfNbdOptionReply reply;
+
+    do {
+        g_assert_cmpuint(output->len - at, >=, BF_NBD_OPTION_REPLY_BYTES);
+        g_assert_true(bf_nbd_parse_option_reply(output->data + at, &reply));
+        at += BF_NBD_OPTION_REPLY_BYTES + reply.length;
+    } while (reply.option != BF_NBD_OPTION_GO ||
+             reply.type != BF_NBD_REPLY_ACK);
+    return at;
+}
+
+/* A simple reply may carry the data of a READ; its length is not told, so the
+ * next magic number is looked for. Exports read as zeroes. */
+static size_t
+skip_zeroes(const GByteArray *output, size_t at)
+{
+    while (at < output->len && output->data[at] == 0) {
+        at++;
+    }
+    return at;
+}
+
+static void
+check_replies(const GByteArray *output, bool structured)
+{
+    size_t at = skip_handshake(output);
+    BfNbdSimpleReply simple;
+    BfNbdChunk chunk;
+
+    while (at < output->len) {
+        const uint8_t *next = output->data + at;
+        size_t left = output->len - at;
+
+        g_assert_cmpuint(left, >=, BF_NBD_SIMPLE_REPLY_BYTES);
+        if (bf_nbd_parse_simple_reply(next, &simple)) {
+            at += BF_NBD_SIMPLE_REPLY_BYTES;
+            at = structured ? at : skip_zeroes(output, at);
+            continue;
+        }
+        g_assert_true(structured);
+        g_assert_cmpuint(left, >=, BF_NBD_CHUNK_BYTES);
+        g_assert_true(bf_nbd_parse_chunk(next, &chunk));
+        g_assert_cmpuint(chunk.length, <=, left - BF_NBD_CHUNK_BYTES);
+        at += BF_NBD_CHUNK_BYTES + chunk.length;
+    }
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const BfNbdString names[] = {
+        {.data = "e0", .len = 2},
+        {.data = "ro", .len = 2},
+        {.data = "slow", .len = 4},
+        {.data = "bad", .len = 3},
+    };
+    g_autoptr(GByteArray) input = g_byte_array_new();
+    g_autoptr(GByteArray) output = NULL;
+    bool structured;
+
+    if (size < 2) {
+        return 0;
+    }
+    structured = (data[0] & 1) != 0;
+    add_handshake(input, names[(data[0] >> 1) % G_N_ELEMENTS(names)],
+                  structured);
+    g_byte_array_append(input, data + 2, size - 2);
+    output = nbd_session_run(input, (size_t)data[1] * 16 + 1);
+    check_replies(output, structured);
+    return 0;
+}

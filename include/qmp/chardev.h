@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Character devices (--chardev): where the connections of monitors come from.
+ *
+ * On main; _co_ functions suspend. A device is made first and started later;
+ * in between, clients can connect and wait.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <glib.h>
+
+#include "core/co-io.h"
+#include "io/channel.h"
+#include "schema/types.h"
+
+/**
+ * BfChardev: a character device
+ */
+typedef struct BfChardev BfChardev;
+
+/**
+ * BfChardevConfig: the argument of --chardev, checked
+ * @kind: the backend
+ * @id: owned: not empty
+ * @address: (nullable): owned: for sockets
+ * @server: sockets: listen instead of connect
+ * @wait: listening sockets: opening waits for the first client
+ * @reconnect_ms: connecting sockets: pause before the next attempt; 0 gives up
+ * @signal: stdio: the terminal's interrupt keys raise signals
+ */
+typedef struct BfChardevConfig {
+    BfChardevBackendKind kind;
+    char *id;
+    BfSocketAddress *address;
+    bool server;
+    bool wait;
+    uint64_t reconnect_ms;
+    bool signal;
+} BfChardevConfig;
+
+/**
+ * bf_chardev_config_parse:
+ * @text: "BACKEND,id=ID,key=value,..."; a comma in a value is doubled
+ * @error: set on failure
+ *
+ * Returns: (transfer full): what it says, or NULL
+ */
+BfChardevConfig *bf_chardev_config_parse(const char *text, GError **error);
+
+/**
+ * bf_chardev_config_free:
+ * @config: (nullable): a config
+ */
+void bf_chardev_config_free(BfChardevConfig *config);
+
+/**
+ * bf_chardev_help:
+ *
+ * Returns: (transfer none): the list of backends, as --chardev help prints it
+ */
+const char *bf_chardev_help(void);
+
+/**
+ * BfChardevFn: takes a connection
+ * @opaque: as given to bf_chardev_start()
+ * @channel: (transfer full): a connection
+ * @peer: who it is, for logs
+ *
+ * Runs on main and must not suspend.
+ */
+typedef void BfChardevFn(void *opaque, BfChannel *channel, const char *peer);
+
+/**
+ * bf_chardev_co_open:
+ * @config: (transfer full): freed also on failure
+ * @cancel: borrowed: ends waits for a first client or connection; it outlives
+ *     the device
+ * @error: set on failure
+ *
+ * Listens or connects.
+ *
+ * Returns: (transfer full): the device, or NULL
+ */
+BfChardev *bf_chardev_co_open(BfChardevConfig *config, BfCancel *cancel,
+                              GError **error);
+
+/**
+ * bf_chardev_co_free:
+ * @chardev: (nullable): listens no more; its UNIX socket is unlinked
+ *
+ * Connections that were handed over are not touched.
+ */
+void bf_chardev_co_free(BfChardev *chardev);
+
+/**
+ * bf_chardev_start:
+ * @chardev: a device that was not started
+ * @connected: called for each connection, those that wait first
+ * @opaque: passed to @connected
+ */
+void bf_chardev_start(BfChardev *chardev, BfChardevFn *connected, void *opaque);
+
+/**
+ * bf_chardev_disconnected:
+ * @chardev: a started device
+ *
+ * Tells that a connection that was handed over has ended: time to reconnect.
+ */
+void bf_chardev_disconnected(BfChardev *chardev);
+
+/**
+ * bf_chardev_get_config:
+ * @chardev: a device
+ *
+ * Returns: (transfer none): what it was made from
+ */
+const BfChardevConfig *bf_chardev_get_config(const BfChardev *chardev);
+
+/**
+ * bf_chardev_describe:
+ * @chardev: a device
+ *
+ * Returns: (transfer full): for logs and query-chardev, such as
+ * "unix:/run/m.sock,server=on"
+ */
+char *bf_chardev_describe(const BfChardev *chardev);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfChardevConfig, bf_chardev_config_free)

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From a client's text to a command to the text of its reply.
+ *
+ * On main; _co_ functions suspend. jansson recurses with the nesting of a
+ * value, up to 1024 levels from a client, so values are parsed and freed on the
+ * loop's own stack, or on the thread pool if the text is big; never on the
+ * stack of a coroutine.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include <glib.h>
+#include <jansson.h>
+
+#include "core/thread-pool.h"
+#include "qmp/framer.h"
+#include "qmp/json-write.h"
+#include "qmp/monitors.h"
+
+/* Texts from this size on are parsed on the thread pool. */
+#define BF_REQUEST_BIG_BYTES ((size_t)256 * 1024)
+
+/**
+ * BfMonitorClient: one client; see qmp/monitor.h
+ */
+typedef struct BfMonitorClient BfMonitorClient;
+
+/**
+ * BfQmpCall: the circumstances of a command that is being run
+ * @daemon: borrowed: what it works on
+ * @monitors: borrowed: the set that the client belongs to
+ * @client: borrowed: who gave the command; it lives until the command has
+ *     ended, connected or not
+ */
+typedef struct BfQmpCall {
+    BfDaemon *daemon;
+    BfMonitors *monitors;
+    BfMonitorClient *client;
+} BfQmpCall;
+
+/**
+ * BfRequest: one text of a client, to be answered
+ * @frame: owned: the text or an error
+ * @value: (nullable): owned: the text's value
+ * @error: (nullable): owned: why there is no value
+ */
+typedef struct BfRequest {
+    BfFrame *frame;
+    json_t *value;
+    GError *error;
+} BfRequest;
+
+/**
+ * bf_request_co_new:
+ * @frame: (transfer full): from the framer
+ * @lane: for big texts
+ *
+ * Parses.
+ *
+ * Returns: (transfer full): the request
+ */
+BfRequest *bf_request_co_new(BfFrame *frame, BfPoolLane *lane);
+
+/**
+ * bf_request_co_free:
+ * @request: (nullable): a request
+ * @lane: for big texts
+ */
+void bf_request_co_free(BfRequest *request, BfPoolLane *lane);
+
+/**
+ * bf_request_is_oob:
+ * @request: a request
+ *
+ * Returns: true if it is an object with a member exec-oob
+ */
+bool bf_request_is_oob(const BfRequest *request);
+
+/**
+ * bf_dispatch_co_run:
+ * @call: whose request it is
+ * @request: the request
+ * @style: layout of the reply
+ *
+ * Checks the request and runs its command.
+ *
+ * Returns: (transfer full): the reply with its line end
+ */
+GBytes *bf_dispatch_co_run(BfQmpCall *call, const BfRequest *request,
+                           BfJsonStyle style);
+
+/**
+ * bf_dispatch_version_new:
+ *
+ * Returns: (transfer full): the version of the interface and of the program
+ */
+BfVersionInfo *bf_dispatch_version_new(void);
+
+/**
+ * bf_dispatch_greeting:
+ * @style: layout
+ *
+ * Returns: (transfer full): the greeting with its line end
+ */
+GBytes *bf_dispatch_greeting(BfJsonStyle style);
+
+/**
+ * bf_dispatch_error_line:
+ * @message: description of an error
+ * @style: layout
+ *
+ * Returns: (transfer full): an error without id, with its line end
+ */
+GBytes *bf_dispatch_error_line(const char *message, BfJsonStyle style);
+
+/**
+ * bf_dispatch_co_next_turn:
+ *
+ * Lets the loop look after everything else first, I/O included.
+ */
+void bf_dispatch_co_next_turn(void);

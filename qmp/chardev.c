@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Character devices: where the connections of monitors come from.
+ *
+ * A device has either a listener, or a coroutine that connects and, if asked
+ * to, connects again when the connection has ended. Connections that come
+ * before bf_chardev_start() wait in @pending.
+ */
+#include "qmp/chardev.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include "core/co-lock.h"
+#include "core/error.h"
+#include "core/loop.h"
+#include "core/util.h"
+#include "io/address.h"
+#include "io/channel-socket.h"
+#include "io/listener.h"
+#include "qmp/chardev-private.h"
+
+/* How long one attempt to connect may take. */
+#define CONNECT_TIMEOUT_NS (30 * BF_NS_PER_SEC)
+
+struct BfChardev {
+    BfChardevConfig *config; /* owned */
+    char *where;             /* owned: the address with the port chosen */
+    BfListener *listener;    /* (nullable) owned */
+    GQueue pending;          /* of Connection, owned */
+    BfChardevFn *connected;  /* (nullable): set by start */
+    void *opaque;
+    BfCancel *cancel_start; /* borrowed */
+    BfCancel closing;
+    BfCoQueue changed; /* a client came, a connection ended, closing */
+    BfWaitGroup group; /* the coroutine that connects */
+    bool is_closing;
+    bool needs_connection; /* connecting devices: there is none */
+};
+
+/* A connection that nobody has taken yet. */
+typedef struct Connection {
+    BfChannel *channel;
+    char *peer;
+} Connection;
+
+static void
+connection_free(Connection *connection)
+{
+    bf_channel_free(connection->channel);
+    g_free(connection->peer);
+    g_free(connection);
+}
+
+static void
+deliver(BfChardev *chardev, BfChannel *channel, const char *peer)
+{
+    Connection *connection = NULL;
+
+    if (chardev->connected != NULL) {
+        chardev->connected(chardev->opaque, channel, peer);
+        return;
+    }
+    connection = g_new0(Connection, 1);
+    connection->channel = channel;
+    connection->peer = g_strdup(peer);
+    g_queue_push_tail(&chardev->pending, connection);
+}
+
+static void
+deliver_socket(BfChardev *chardev, int fd)
+{
+    g_autofree char *peer = bf_socket_peer_to_string(fd);
+
+    deliver(chardev, bf_channel_socket_new(fd), peer);
+}
+
+static void
+accepted(void *opaque, int fd)
+{
+    deliver_socket(opaque, fd);
+}
+
+static int
+take_inherited_fd(void *opaque, const char *name, GError **error)
+{
+    guint64 fd = 0;
+
+    if (!g_ascii_string_to_unsigned(name, 10, 0, G_MAXINT, &fd, NULL)) {
+        bf_set_error(error, "Unable to parse FD number %s", name);
+        return -1;
+    }
+    return fd;
+}
+
+/* A descriptor that can be read while a client waits at any of @fds. */
+static int
+watch_listeners(const GArray *fds, GError **error)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    bf_autofd watch_fd = epoll_create1(EPOLL_CLOEXEC);
+
+    for (unsigned i = 0; watch_fd >= 0 && i < fds->len; i++) {
+        if (epoll_ctl(watch_fd, EPOLL_CTL_ADD, g_array_index(fds, int, i),
+                      &event) < 0) {
+            bf_set_errno(error, errno, "cannot wait for a client");
+            return -1;
+        }
+    }
+    if (watch_fd < 0) {
+        bf_set_errno(error, errno, "cannot wait for a client");
+    }
+    return bf_steal_fd(&watch_fd);
+}
+
+/* Waits for the first client; ended by signals and by the end of the start. */
+static bool
+co_wait_for_client(BfChardev *chardev, int watch_fd, GError **error)
+{
+    g_autofree char *text = bf_chardev_describe(chardev);
+    int ret = 0;
+
+    g_message("waiting for a client on %s", text);
+    ret = bf_co_poll(watch_fd, POLLIN, BF_FOREVER, chardev->cancel_start);
+    if (ret < 0) {
+        bf_set_errno(error, -ret, "chardev '%s': waiting for a client",
+                     chardev->config->id);
+        return false;
+    }
+    return true;
+}
+
+static bool
+co_open_server(BfChardev *chardev, GError **error)
+{
+    const BfChardevConfig *config = chardev->config;
+    const BfSocketAddress *address = config->address;
+    const char *path = NULL;
+    GArray *fds = NULL;
+    bf_autofd watch_fd = -1;
+
+    if (!bf_address_co_listen(address, take_inherited_fd, NULL, &fds, error)) {
+        return false;
+    }
+    if (config->wait) {
+        watch_fd = watch_listeners(fds, error);
+    }
+    chardev->where = bf_socket_local_to_string(g_array_index(fds, int, 0));
+    if (address->type == BF_SOCKET_ADDRESS_TYPE_UNIX &&
+        !address->u.unix_->abstract) {
+        path = address->u.unix_->path;
+    }
+    chardev->listener = bf_listener_new(fds, path, accepted, chardev);
+    /* Clients wait in the queue of the kernel until the start. */
+    bf_listener_set_paused(chardev->listener, true);
+    return !config->wait ||
+           (watch_fd >= 0 && co_wait_for_client(chardev, watch_fd, error));
+}
+
+static bool
+co_connect(BfChardev *chardev, BfCancel *cancel, GError **error)
+{
+    int fd = bf_address_co_connect(chardev->config->address, take_inherited_fd,
+                                   NULL, CONNECT_TIMEOUT_NS, cancel, error);
+
+    if (fd < 0) {
+        return false;
+    }
+    chardev->needs_connection = false;
+    deliver_socket(chardev, fd);
+    return true;
+}
+
+/* Connects whenever there is no connection. */
+static void
+reconnect_co_run(void *arg)
+{
+    BfChardev *chardev = arg;
+    const uint64_t pause_ns = chardev->config->reconnect_ms * BF_NS_PER_MS;
+
+    while (!chardev->is_closing) {
+        g_autoptr(GError) error = NULL;
+
+        if (!chardev->needs_connection) {
+            bf_co_queue_co_wait(&chardev->changed);
+            continue;
+        }
+        if (!co_connect(chardev, &chardev->closing, &error)) {
+            g_info("chardev '%s': %s", chardev->config->id, error->message);
+            bf_co_sleep_cancel(pause_ns, &chardev->closing);
+        }
+    }
+    bf_wait_group_done(&chardev->group);
+}
+
+static bool
+co_open_client(BfChardev *chardev, GError **error)
+{
+    chardev->where = bf_address_to_string(chardev->config->address);
+    if (chardev->config->reconnect_ms == 0) {
+        return co_connect(chardev, chardev->cancel_start, error);
+    }
+    chardev->needs_connection = true;
+    bf_wait_group_add(&chardev->group, 1);
+    bf_co_spawn_later(reconnect_co_run, chardev);
+    return true;
+}
+
+static bool
+open_stdio(BfChardev *chardev, GError **error)
+{
+    BfChannel *channel = bf_channel_stdio_new(chardev->config->signal, error);
+
+    chardev->where = g_strdup("stdio");
+    if (channel == NULL) {
+        return false;
+    }
+    deliver(chardev, channel, "stdio");
+    return true;
+}
+
+static bool
+co_open_backend(BfChardev *chardev, GError **error)
+{
+    switch (chardev->config->kind) {
+    case BF_CHARDEV_BACKEND_KIND_SOCKET:
+        return chardev->config->server ? co_open_server(chardev, error)
+                                       : co_open_client(chardev, error);
+    case BF_CHARDEV_BACKEND_KIND_STDIO:
+        return open_stdio(chardev, error);
+    case BF_CHARDEV_BACKEND_KIND_NULL:
+        chardev->where = g_strdup("null");
+        return true;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+BfChardev *
+bf_chardev_co_open(BfChardevConfig *config, BfCancel *cancel, GError **error)
+{
+    BfChardev *chardev = g_new0(BfChardev, 1);
+
+    bf_assert_main();
+    chardev->config = config;
+    chardev->cancel_start = cancel;
+    g_queue_init(&chardev->pending);
+    if (!co_open_backend(chardev, error)) {
+        bf_chardev_co_free(chardev);
+        return NULL;
+    }
+    return chardev;
+}
+
+void
+bf_chardev_co_free(BfChardev *chardev)
+{
+    if (chardev == NULL) {
+        return;
+    }
+    chardev->is_closing = true;
+    bf_cancel_fire(&chardev->closing);
+    bf_co_queue_wake_all(&chardev->changed);
+    bf_wait_group_co_wait(&chardev->group);
+    bf_listener_co_free(chardev->listener);
+    g_queue_clear_full(&chardev->pending, (GDestroyNotify)connection_free);
+    bf_chardev_config_free(chardev->config);
+    g_free(chardev->where);
+    g_free(chardev);
+}
+
+void
+bf_chardev_start(BfChardev *chardev, BfChardevFn *connected, void *opaque)
+{
+    Connection *connection = NULL;
+
+    bf_assert_main();
+    g_assert(chardev->connected == NULL);
+    chardev->connected = connected;
+    chardev->opaque = opaque;
+    while ((connection = g_queue_pop_head(&chardev->pending)) != NULL) {
+        connected(opaque, g_steal_pointer(&connection->channel),
+                  connection->peer);
+        connection_free(connection);
+    }
+    if (chardev->listener != NULL) {
+        bf_listener_set_paused(chardev->listener, false);
+    }
+}
+
+void
+bf_chardev_disconnected(BfChardev *chardev)
+{
+    if (chardev->config->reconnect_ms > 0) {
+        chardev->needs_connection = true;
+        bf_co_queue_wake_all(&chardev->changed);
+    }
+}
+
+const BfChardevConfig *
+bf_chardev_get_config(const BfChardev *chardev)
+{
+    return chardev->config;
+}
+
+char *
+bf_chardev_describe(const BfChardev *chardev)
+{
+    return g_strdup_printf("%s%s", chardev->where,
+                           chardev->config->server ? ",server=on" : "");
+}

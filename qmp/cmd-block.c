@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QMP commands on block nodes. The graph checks and serialises; only what is
+ * particular to a command's arguments is here.
+ */
+#include "block/node.h"
+#include "core/error.h"
+#include "qmp/dispatch.h"
+#include "qmp/gen-commands.h"
+
+bool
+bf_qmp_co_blockdev_add(BfQmpCall *call, const BfBlockdevOptions *args,
+                       GError **error)
+{
+    return bf_graph_co_blockdev_add(call->daemon->graph, args, error);
+}
+
+bool
+bf_qmp_co_blockdev_del(BfQmpCall *call, const BfBlockdevDelArgs *args,
+                       GError **error)
+{
+    return bf_graph_co_blockdev_del(call->daemon->graph, args->node_name,
+                                    error);
+}
+
+bool
+bf_qmp_co_blockdev_reopen(BfQmpCall *call, const BfBlockdevReopenArgs *args,
+                          GError **error)
+{
+    return bf_graph_co_reopen(call->daemon->graph, args->options, error);
+}
+
+bool
+bf_qmp_co_block_resize(BfQmpCall *call, const BfBlockResizeArgs *args,
+                       GError **error)
+{
+    /* There are no devices; their names stand for nodes. */
+    const char *name = args->node_name != NULL ? args->node_name : args->device;
+    BfNode *node = bf_graph_find_node(call->daemon->graph, name);
+
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
+                     args->device != NULL ? args->device : "",
+                     name != NULL ? name : "");
+        return false;
+    }
+    if (args->size < 0) {
+        bf_set_error(error, "Parameter 'size' expects a >0 size");
+        return false;
+    }
+    return bf_graph_co_resize(call->daemon->graph, node, args->size, error);
+}
+
+bool
+bf_qmp_co_query_named_block_nodes(BfQmpCall *call,
+                                  const BfQueryNamedBlockNodesArgs *args,
+                                  BfBlockDeviceInfoList **ret_value,
+                                  GError **error)
+{
+    *ret_value = bf_graph_co_query(call->daemon->graph, args->flat);
+    return true;
+}

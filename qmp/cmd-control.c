@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QMP commands on the connection and the program: capabilities, version,
+ * introspection, character devices, quit.
+ */
+#include "core/error.h"
+#include "qmp/dispatch.h"
+#include "qmp/gen-commands.h"
+#include "qmp/monitor.h"
+#include "qmp/monitors-private.h"
+
+bool
+bf_qmp_co_qmp_capabilities(BfQmpCall *call, const BfQmpCapabilitiesArgs *args,
+                           GError **error)
+{
+    bool has_oob = false;
+
+    if (bf_monitor_client_is_negotiated(call->client)) {
+        g_set_error(error, BF_ERROR, BF_ERROR_COMMAND_NOT_FOUND,
+                    "Capabilities negotiation is already complete, command "
+                    "ignored");
+        return false;
+    }
+    for (size_t i = 0; args->enable != NULL && i < args->enable->len; i++) {
+        has_oob |= args->enable->items[i] == BF_QMP_CAPABILITY_OOB;
+    }
+    bf_monitor_client_negotiate(call->client, has_oob);
+    return true;
+}
+
+bool
+bf_qmp_co_query_version(BfQmpCall *call, BfVersionInfo **ret_value,
+                        GError **error)
+{
+    *ret_value = bf_dispatch_version_new();
+    return true;
+}
+
+bool
+bf_qmp_co_query_commands(BfQmpCall *call, BfCommandInfoList **ret_value,
+                         GError **error)
+{
+    BfCommandInfoList *list = bf_type_new(&bf_command_info_list_type);
+
+    list->len = bf_qmp_n_commands;
+    list->items = g_new0(BfCommandInfo *, list->len);
+    for (size_t i = 0; i < list->len; i++) {
+        list->items[i] = bf_type_new(&bf_command_info_type);
+        list->items[i]->name = g_strdup(bf_qmp_commands[i].name);
+    }
+    *ret_value = list;
+    return true;
+}
+
+bool
+bf_qmp_co_query_qmp_schema(BfQmpCall *call, char **ret_value, GError **error)
+{
+    *ret_value = g_strdup(bf_qmp_introspection);
+    return true;
+}
+
+bool
+bf_qmp_co_query_chardev(BfQmpCall *call, BfChardevInfoList **ret_value,
+                        GError **error)
+{
+    *ret_value = bf_monitors_query_chardevs(call->monitors);
+    return true;
+}
+
+bool
+bf_qmp_co_quit(BfQmpCall *call, GError **error)
+{
+    /* The reply is queued when this returns and sent before the end. */
+    bf_monitors_quit(call->monitors);
+    return true;
+}

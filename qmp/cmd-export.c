@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QMP commands on exports and on the NBD server.
+ */
+#include "block/node.h"
+#include "core/error.h"
+#include "qmp/dispatch.h"
+#include "qmp/gen-commands.h"
+#include "qmp/monitor.h"
+
+/* The nested form of an address as the flat one; all is borrowed. */
+static void
+flatten_address(const BfSocketAddressLegacy *legacy, BfSocketAddress *ret_flat)
+{
+    ret_flat->type = legacy->type;
+    switch (legacy->type) {
+    case BF_SOCKET_ADDRESS_TYPE_INET:
+        ret_flat->u.inet = legacy->u.inet->data;
+        break;
+    case BF_SOCKET_ADDRESS_TYPE_UNIX:
+        ret_flat->u.unix_ = legacy->u.unix_->data;
+        break;
+    case BF_SOCKET_ADDRESS_TYPE_VSOCK:
+        ret_flat->u.vsock = legacy->u.vsock->data;
+        break;
+    case BF_SOCKET_ADDRESS_TYPE_FD:
+        ret_flat->u.fd = legacy->u.fd->data;
+        break;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+bool
+bf_qmp_co_nbd_server_start(BfQmpCall *call, const BfNbdServerStartArgs *args,
+                           GError **error)
+{
+    BfSocketAddress addr = {0};
+    const BfNbdServerOptions options = {
+        .addr = &addr,
+        .handshake_max_seconds = args->handshake_max_seconds,
+        .tls_creds = args->tls_creds,
+        .tls_authz = args->tls_authz,
+        .max_connections = args->max_connections,
+    };
+
+    flatten_address(args->addr, &addr);
+    return bf_daemon_co_nbd_start(call->daemon, &options,
+                                  bf_monitor_client_take_named_fd, call->client,
+                                  error);
+}
+
+bool
+bf_qmp_co_nbd_server_stop(BfQmpCall *call, GError **error)
+{
+    return bf_daemon_co_nbd_stop(call->daemon, error);
+}
+
+bool
+bf_qmp_co_block_export_add(BfQmpCall *call, const BfBlockExportOptions *args,
+                           GError **error)
+{
+    return bf_daemon_co_export_add(call->daemon, args, error);
+}
+
+/* A list of one bitmap, all of it borrowed. */
+typedef struct OneBitmap {
+    BfBlockDirtyBitmapOrStr bitmap;
+    BfBlockDirtyBitmapOrStr *items[1];
+    BfBlockDirtyBitmapOrStrList list;
+} OneBitmap;
+
+static BfBlockDirtyBitmapOrStrList *
+make_bitmap_list(OneBitmap *one, char *name)
+{
+    if (name == NULL) {
+        return NULL;
+    }
+    one->bitmap.kind = BF_BLOCK_DIRTY_BITMAP_OR_STR_KIND_STR;
+    one->bitmap.u.str = name;
+    one->items[0] = &one->bitmap;
+    one->list.len = 1;
+    one->list.items = one->items;
+    return &one->list;
+}
+
+bool
+bf_qmp_co_nbd_server_add(BfQmpCall *call, const BfNbdServerAddOptions *args,
+                         GError **error)
+{
+    const BfNode *node = bf_graph_find_node(call->daemon->graph, args->device);
+    char *name = args->name != NULL ? args->name : args->device;
+    OneBitmap one = {.list = {0}};
+    BfBlockExportOptionsNbd nbd = {
+        .name = name,
+        .description = args->description,
+        .bitmaps = make_bitmap_list(&one, args->bitmap),
+    };
+    BfBlockExportOptions options = {
+        .type = BF_BLOCK_EXPORT_TYPE_NBD,
+        .id = name,
+        .node_name = args->device,
+        .writable = args->writable,
+        .u.nbd = &nbd,
+    };
+
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
+                     args->device, args->device);
+        return false;
+    }
+    /* Unlike block-export-add, this command never fails for a wish to write. */
+    options.writable = args->writable && !bf_node_is_read_only(node);
+    return bf_daemon_co_export_add(call->daemon, &options, error);
+}
+
+static bool
+remove_export(BfExportTable *table, const char *id,
+              BfBlockExportRemoveMode mode, GError **error)
+{
+    BfExport *exp = bf_export_table_find(table, id);
+
+    if (exp == NULL) {
+        bf_set_error(error, "Export '%s' is not found", id);
+        return false;
+    }
+    if (bf_export_is_closing(exp)) {
+        bf_set_error(error, "Export '%s' is already shutting down", id);
+        return false;
+    }
+    if (mode == BF_BLOCK_EXPORT_REMOVE_MODE_SAFE &&
+        bf_export_count_clients(exp) > 0) {
+        bf_set_error(error, "export '%s' still in use", id);
+        return false;
+    }
+    /* The reply means "closing"; BLOCK_EXPORT_DELETED means "gone". */
+    bf_export_start_close(exp);
+    return true;
+}
+
+bool
+bf_qmp_co_block_export_del(BfQmpCall *call, const BfBlockExportDelArgs *args,
+                           GError **error)
+{
+    return remove_export(call->daemon->exports, args->id, args->mode, error);
+}
+
+/* All exports are NBD exports, so their type need not be looked at. */
+bool
+bf_qmp_co_nbd_server_remove(BfQmpCall *call, const BfNbdServerRemoveArgs *args,
+                            GError **error)
+{
+    return remove_export(call->daemon->exports, args->name, args->mode, error);
+}
+
+bool
+bf_qmp_co_query_block_exports(BfQmpCall *call,
+                              BfBlockExportInfoList **ret_value, GError **error)
+{
+    g_autoptr(GPtrArray) exports = bf_export_table_list(call->daemon->exports);
+    BfBlockExportInfoList *list = bf_type_new(&bf_block_export_info_list_type);
+
+    list->len = exports->len;
+    list->items = g_new0(BfBlockExportInfo *, list->len);
+    for (unsigned i = 0; i < exports->len; i++) {
+        /* Newest first. */
+        const BfExport *exp = g_ptr_array_index(exports, exports->len - 1 - i);
+        BfBlockExportInfo *info = bf_type_new(&bf_block_export_info_type);
+
+        info->id = g_strdup(bf_export_id(exp));
+        info->type = BF_BLOCK_EXPORT_TYPE_NBD;
+        info->node_name = g_strdup(bf_export_node_name(exp));
+        info->shutting_down = bf_export_is_closing(exp);
+        list->items[i] = info;
+    }
+    *ret_value = list;
+    return true;
+}

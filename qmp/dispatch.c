@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From a client's text to a command to the text of its reply.
+ *
+ * The checks of a request stand in the order in which QEMU makes them, because
+ * clients match on the first error. The id is echoed from the source text, so
+ * that numbers come back as they were written.
+ */
+#include "qmp/dispatch.h"
+
+#include <string.h>
+
+#include "core/error.h"
+#include "core/loop.h"
+#include "qmp/gen-commands.h"
+#include "qmp/gen-json.h"
+#include "qmp/json-value.h"
+#include "qmp/monitor.h"
+
+#define LINE_END "\r\n"
+
+/* A function on its way to the loop's own stack. */
+typedef struct PlainCall {
+    BfFn *fn;
+    void *arg;
+    BfCo *co;
+} PlainCall;
+
+static void
+run_plain(void *arg)
+{
+    PlainCall *call = arg;
+
+    call->fn(call->arg);
+    bf_co_wake(call->co);
+}
+
+/* Runs @fn where there is stack for jansson's recursion. */
+static void
+co_run_off_stack(BfFn *fn, void *arg, bool is_big, BfPoolLane *lane)
+{
+    PlainCall call = {.fn = fn, .arg = arg, .co = bf_co_self()};
+
+    if (is_big) {
+        bf_co_offload(lane, fn, arg);
+        return;
+    }
+    bf_loop_post(bf_loop_self(), run_plain, &call);
+    bf_co_suspend();
+}
+
+static void
+do_nothing(void *arg)
+{
+}
+
+void
+bf_dispatch_co_next_turn(void)
+{
+    co_run_off_stack(do_nothing, NULL, false, NULL);
+}
+
+static bool
+is_big(const BfRequest *request)
+{
+    return request->frame->len >= BF_REQUEST_BIG_BYTES;
+}
+
+static void
+parse(void *arg)
+{
+    BfRequest *request = arg;
+
+    request->value = bf_json_parse_frame(request->frame->text,
+                                         request->frame->len, &request->error);
+}
+
+static void
+free_value(void *arg)
+{
+    json_decref(((BfRequest *)arg)->value);
+}
+
+BfRequest *
+bf_request_co_new(BfFrame *frame, BfPoolLane *lane)
+{
+    BfRequest *request = g_new0(BfRequest, 1);
+
+    request->frame = frame;
+    if (frame->error != NULL) {
+        bf_set_error(&request->error, "%s", frame->error);
+    } else {
+        co_run_off_stack(parse, request, is_big(request), lane);
+    }
+    return request;
+}
+
+void
+bf_request_co_free(BfRequest *request, BfPoolLane *lane)
+{
+    if (request == NULL) {
+        return;
+    }
+    if (request->value != NULL) {
+        co_run_off_stack(free_value, request, is_big(request), lane);
+    }
+    bf_frame_free(request->frame);
+    g_clear_error(&request->error);
+    g_free(request);
+}
+
+bool
+bf_request_is_oob(const BfRequest *request)
+{
+    return json_object_get(request->value, "exec-oob") != NULL;
+}
+
+/* A request that has the right form. */
+typedef struct Command {
+    const char *name;
+    const json_t *arguments; /* (nullable) */
+    bool has_nul; /* the name goes on after a NUL: no command has it */
+    bool is_oob;
+} Command;
+
+static bool
+check_member(Command *command, const char *key, const json_t *value,
+             bool has_oob, GError **error)
+{
+    bool is_exec = strcmp(key, "execute") == 0;
+    bool is_oob = has_oob && strcmp(key, "exec-oob") == 0;
+    uint64_t number = 0;
+
+    if (is_exec || is_oob) {
+        if (!json_is_string(value) || bf_json_get_big_uint(value, &number)) {
+            bf_set_error(error, "QMP input member '%s' must be a string", key);
+            return false;
+        }
+        if (command->name != NULL) {
+            bf_set_error(error, "QMP input member 'execute' clashes with "
+                                "'exec-oob'");
+            return false;
+        }
+        command->name = json_string_value(value);
+        command->has_nul = strlen(command->name) != json_string_length(value);
+        command->is_oob = is_oob;
+    } else if (strcmp(key, "arguments") == 0) {
+        if (!json_is_object(value)) {
+            bf_set_error(error, "QMP input member 'arguments' must be an "
+                                "object");
+            return false;
+        }
+        command->arguments = value;
+    } else if (strcmp(key, "id") != 0) {
+        bf_set_error(error, "QMP input member '%s' is unexpected", key);
+        return false;
+    }
+    return true;
+}
+
+static bool
+check_form(Command *command, const json_t *value, bool has_oob, GError **error)
+{
+    if (!json_is_object(value)) {
+        bf_set_error(error, "QMP input must be a JSON object");
+        return false;
+    }
+    for (void *iter = json_object_iter((json_t *)value); iter != NULL;
+         iter = json_object_iter_next((json_t *)value, iter)) {
+        if (!check_member(command, json_object_iter_key(iter),
+                          json_object_iter_value(iter), has_oob, error)) {
+            return false;
+        }
+    }
+    if (command->name == NULL) {
+        bf_set_error(error, "QMP input lacks member 'execute'");
+        return false;
+    }
+    return true;
+}
+
+static const BfQmpCommand *
+find_command(const Command *command, bool is_negotiated, GError **error)
+{
+    const BfQmpCommand *found =
+        command->has_nul ? NULL : bf_qmp_command_find(command->name);
+
+    if (!is_negotiated &&
+        (found == NULL || strcmp(found->name, "qmp_capabilities") != 0)) {
+        g_set_error(error, BF_ERROR, BF_ERROR_COMMAND_NOT_FOUND,
+                    "Expecting capabilities negotiation with "
+                    "'qmp_capabilities'");
+        return NULL;
+    }
+    if (found == NULL) {
+        g_set_error(error, BF_ERROR, BF_ERROR_COMMAND_NOT_FOUND,
+                    "The command %s has not been found", command->name);
+        return NULL;
+    }
+    if (command->is_oob && !(found->flags & BF_QMP_COMMAND_ALLOW_OOB)) {
+        bf_set_error(error, "The command %s does not support OOB",
+                     command->name);
+        return NULL;
+    }
+    return found;
+}
+
+static json_t *
+co_execute(BfQmpCall *call, const BfRequest *request, GError **error)
+{
+    Command command = {0};
+    const BfQmpCommand *found = NULL;
+    json_t *ret = NULL;
+
+    if (request->error != NULL) {
+        if (error != NULL) {
+            *error = g_error_copy(request->error);
+        }
+        return NULL;
+    }
+    if (!check_form(&command, request->value,
+                    bf_monitor_client_has_oob(call->client), error)) {
+        return NULL;
+    }
+    found = find_command(&command,
+                         bf_monitor_client_is_negotiated(call->client), error);
+    if (found == NULL || !found->co_run(call, command.arguments, &ret, error)) {
+        return NULL;
+    }
+    return ret;
+}
+
+static const char *
+class_of(const GError *error)
+{
+    if (error->domain != BF_ERROR) {
+        return "GenericError";
+    }
+    switch (error->code) {
+    case BF_ERROR_COMMAND_NOT_FOUND:
+        return "CommandNotFound";
+    case BF_ERROR_DEVICE_NOT_FOUND:
+        return "DeviceNotFound";
+    case BF_ERROR_DEVICE_NOT_ACTIVE:
+        return "DeviceNotActive";
+    default:
+        return "GenericError";
+    }
+}
+
+static json_t *
+error_to_json(const char *class, const char *message)
+{
+    json_t *error = json_object();
+
+    json_object_set_new(error, "class", json_string(class));
+    json_object_set_new(error, "desc", bf_json_str(message));
+    return error;
+}
+
+/* Behind the closing quote of the string that begins at @at: valid JSON. */
+static const char *
+string_end(const char *at)
+{
+    at++;
+    for (;;) {
+        at += strcspn(at, "\"\\");
+        if (*at == '"') {
+            return at + 1;
+        }
+        at += 2; /* never a NUL */
+    }
+}
+
+/* An id as the framer gave it, with the spaces that all output has. */
+static void
+append_id(GString *text, const char *id)
+{
+    while (*id != '\0') {
+        size_t run = strcspn(id, "\",:");
+
+        g_string_append_len(text, id, (gssize)run);
+        id += run;
+        if (*id == '"') {
+            const char *end = string_end(id);
+
+            g_string_append_len(text, id, end - id);
+            id = end;
+        } else if (*id != '\0') {
+            g_string_append_c(text, *id++);
+            g_string_append_c(text, ' ');
+        }
+    }
+}
+
+/* Writes {@key: @value, "id": @id}; takes @value over. */
+static GBytes *
+write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
+{
+    static const char *const ends[] = {
+        [BF_JSON_STYLE_COMPACT] = "}", [BF_JSON_STYLE_PRETTY] = LINE_END "}"};
+    GString *text = g_string_new(NULL);
+    json_t *reply = json_object();
+
+    json_object_set_new(reply, key, value);
+    bf_json_write(text, reply, style);
+    json_decref(reply);
+    if (id != NULL) {
+        /* The id is text already, so it is put in by hand. */
+        g_string_truncate(text, text->len - strlen(ends[style]));
+        g_string_append(text, style == BF_JSON_STYLE_PRETTY ? "," LINE_END
+                                                              "    \"id\": "
+                                                            : ", \"id\": ");
+        append_id(text, id);
+        g_string_append(text, ends[style]);
+    }
+    g_string_append(text, LINE_END);
+    return g_string_free_to_bytes(text);
+}
+
+GBytes *
+bf_dispatch_co_run(BfQmpCall *call, const BfRequest *request, BfJsonStyle style)
+{
+    g_autoptr(GError) error = NULL;
+    /* A text that cannot be parsed has no id that could be trusted. */
+    const char *id = request->error != NULL ? NULL : request->frame->id;
+    json_t *ret = NULL;
+
+    bf_assert_main();
+    ret = co_execute(call, request, &error);
+    if (ret != NULL) {
+        return write_reply("return", ret, id, style);
+    }
+    return write_reply("error", error_to_json(class_of(error), error->message),
+                       id, style);
+}
+
+BfVersionInfo *
+bf_dispatch_version_new(void)
+{
+    BfVersionInfo *version = bf_type_new(&bf_version_info_type);
+
+    version->qemu = bf_type_new(&bf_version_triple_type);
+    version->qemu->major = 10;
+    version->package = g_strdup("blockferry " BF_VERSION);
+    return version;
+}
+
+GBytes *
+bf_dispatch_greeting(BfJsonStyle style)
+{
+    g_autoptr(BfVersionInfo) version = bf_dispatch_version_new();
+    json_t *capabilities = json_array();
+    json_t *greeting = json_object();
+
+    json_array_append_new(capabilities, json_string(bf_qmp_capability_str(
+                                            BF_QMP_CAPABILITY_OOB)));
+    json_object_set_new(greeting, "version", bf_version_info_to_json(version));
+    json_object_set_new(greeting, "capabilities", capabilities);
+    return write_reply("QMP", greeting, NULL, style);
+}
+
+GBytes *
+bf_dispatch_error_line(const char *message, BfJsonStyle style)
+{
+    return write_reply("error", error_to_json("GenericError", message), NULL,
+                       style);
+}

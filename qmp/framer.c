@@ -1,0 +1,647 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The framer, in three steps: bytes to tokens, tokens to strict text, balanced
+ * brackets to frames. QEMU collects tokens until the brackets balance and only
+ * then looks at the grammar; to give the same errors at the same time, the
+ * first grammar error is kept until then, while brackets and limits are still
+ * counted.
+ */
+#include "qmp/framer.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "qmp/framer-private.h"
+
+#define TOKEN_BYTES_MAX (64 << 20) /* of all tokens of a value */
+#define TOKEN_COUNT_MAX (2 << 20)
+#define NESTING_MAX 1024
+#define KEEP_BYTES_MAX (64 << 10) /* buffers above this are given back */
+#define STRAY_BYTES_MAX 1000      /* of bad input that is shown */
+
+/* Where the lexer is inside of a token; then the tokens. */
+typedef enum Lex {
+    LEX_START,
+    LEX_STRING,
+    LEX_ESCAPE,
+    LEX_SIGN,
+    LEX_ZERO,
+    LEX_DIGITS,
+    LEX_POINT,
+    LEX_FRACTION,
+    LEX_EXPONENT,
+    LEX_EXPONENT_SIGN,
+    LEX_EXPONENT_DIGITS,
+    LEX_KEYWORD,
+    LEX_RECOVERY,
+    LEX_ERROR,
+    TOKEN_STRING,
+    TOKEN_INTEGER,
+    TOKEN_FLOAT,
+    TOKEN_KEYWORD,
+    TOKEN_PUNCTUATION,
+} Lex;
+
+/* What the grammar wants next. */
+typedef enum Expect {
+    EXPECT_VALUE,
+    EXPECT_VALUE_OR_END,
+    EXPECT_KEY,
+    EXPECT_KEY_OR_END,
+    EXPECT_COLON,
+    EXPECT_SEPARATOR,
+} Expect;
+
+/* Flags of an open array or object. */
+enum {
+    LEVEL_IS_OBJECT = 1,
+    LEVEL_IS_KEY = 2, /* it stands where a key should */
+};
+
+struct BfFramer {
+    GByteArray *input; /* fed */
+    size_t used;       /* of input */
+
+    /* Lexer. */
+    Lex lex;
+    char quote;     /* that began the string */
+    GString *token; /* source text */
+
+    /* The value so far. */
+    int64_t braces;
+    int64_t brackets;
+    size_t token_bytes;
+    size_t token_count;
+    bool skipping; /* beyond a limit: drop the rest */
+
+    /* Grammar. */
+    Expect expect;
+    uint8_t levels[NESTING_MAX + 1];
+    size_t depth;
+    GString *text;
+    char *error; /* the first one, or NULL */
+    bool in_id;
+    size_t id_start;
+    size_t id_end; /* 0: no id seen */
+};
+
+BfFramer *
+bf_framer_new(void)
+{
+    BfFramer *framer = g_new0(BfFramer, 1);
+
+    framer->input = g_byte_array_new();
+    framer->token = g_string_new(NULL);
+    framer->text = g_string_new(NULL);
+    return framer;
+}
+
+static void
+free_wiped(GString *string)
+{
+    explicit_bzero(string->str, string->len);
+    g_string_free(string, true);
+}
+
+void
+bf_framer_free(BfFramer *framer)
+{
+    if (framer == NULL) {
+        return;
+    }
+    if (framer->input->len > 0) {
+        explicit_bzero(framer->input->data, framer->input->len);
+    }
+    g_byte_array_unref(framer->input);
+    free_wiped(framer->token);
+    free_wiped(framer->text);
+    g_free(framer->error);
+    g_free(framer);
+}
+
+void
+bf_frame_free(BfFrame *frame)
+{
+    if (frame == NULL) {
+        return;
+    }
+    if (frame->text != NULL) {
+        explicit_bzero(frame->text, frame->len);
+    }
+    g_free(frame->text);
+    g_free(frame->id);
+    g_free(frame->error);
+    g_free(frame);
+}
+
+void
+bf_framer_feed(BfFramer *framer, const void *bytes, size_t len)
+{
+    GByteArray *input = framer->input;
+
+    /* Each byte moves at most once for each doubling: linear in total. */
+    if (framer->used > 0 && framer->used >= input->len / 2) {
+        g_byte_array_remove_range(input, 0, (guint)framer->used);
+        framer->used = 0;
+    }
+    g_byte_array_append(input, bytes, (guint)len);
+}
+
+bool
+bf_framer_is_inside(const BfFramer *framer)
+{
+    return framer->braces > 0 || framer->brackets > 0 || framer->skipping ||
+           (framer->lex != LEX_START && framer->lex != LEX_RECOVERY);
+}
+
+/* Forgets the value so far. */
+static void
+reset_value(BfFramer *framer)
+{
+    framer->braces = 0;
+    framer->brackets = 0;
+    framer->token_bytes = 0;
+    framer->token_count = 0;
+    framer->expect = EXPECT_VALUE;
+    framer->depth = 0;
+    framer->in_id = false;
+    framer->id_end = 0;
+    g_clear_pointer(&framer->error, g_free);
+    if (framer->text->allocated_len > KEEP_BYTES_MAX) {
+        free_wiped(framer->text);
+        framer->text = g_string_new(NULL);
+    }
+    g_string_truncate(framer->text, 0);
+}
+
+static void
+drop_token(BfFramer *framer)
+{
+    if (framer->token->allocated_len > KEEP_BYTES_MAX) {
+        free_wiped(framer->token);
+        framer->token = g_string_new(NULL);
+    }
+    g_string_truncate(framer->token, 0);
+}
+
+/* @error: (transfer full) */
+static BfFrame *
+emit_error(BfFramer *framer, char *error)
+{
+    BfFrame *frame = g_new0(BfFrame, 1);
+
+    frame->error = error;
+    reset_value(framer);
+    return frame;
+}
+
+static BfFrame *
+emit_value(BfFramer *framer)
+{
+    BfFrame *frame;
+
+    if (framer->error != NULL) {
+        return emit_error(framer, g_steal_pointer(&framer->error));
+    }
+    frame = g_new0(BfFrame, 1);
+    if (framer->id_end > 0) {
+        frame->id = bf_framer_echo(framer->text->str + framer->id_start,
+                                   framer->id_end - framer->id_start);
+    }
+    frame->len = framer->text->len;
+    frame->text = g_string_free(framer->text, false);
+    framer->text = g_string_new(NULL);
+    reset_value(framer);
+    return frame;
+}
+
+/* Grammar. */
+
+static void
+set_error(BfFramer *framer, const char *problem)
+{
+    framer->error = g_strconcat("JSON parse error, ", problem, NULL);
+}
+
+/* A value is complete; @is_string tells whether it can be a key. */
+static void
+end_value(BfFramer *framer, bool is_key, bool is_string)
+{
+    if (is_key) {
+        if (!is_string) {
+            set_error(framer, "key is not a string in object");
+        }
+        framer->expect = EXPECT_COLON;
+        return;
+    }
+    framer->expect = EXPECT_SEPARATOR;
+    if (framer->depth == 1 && framer->in_id) {
+        framer->in_id = false;
+        framer->id_end = framer->text->len;
+    }
+}
+
+static void
+close_level(BfFramer *framer, char c)
+{
+    uint8_t level = framer->levels[--framer->depth];
+
+    g_string_append_c(framer->text, c);
+    end_value(framer, (level & LEVEL_IS_KEY) != 0, false);
+}
+
+static void
+open_level(BfFramer *framer, char c, bool is_key)
+{
+    bool is_object = c == '{';
+
+    framer->levels[framer->depth++] =
+        (uint8_t)((is_object ? LEVEL_IS_OBJECT : 0) |
+                  (is_key ? LEVEL_IS_KEY : 0));
+    framer->expect = is_object ? EXPECT_KEY_OR_END : EXPECT_VALUE_OR_END;
+    g_string_append_c(framer->text, c);
+}
+
+static void
+take_string(BfFramer *framer, bool is_key)
+{
+    g_autofree char *problem = NULL;
+    size_t start = framer->text->len;
+
+    if (!bf_framer_convert_string(framer->token->str, framer->token->len,
+                                  is_key, framer->text, &problem)) {
+        set_error(framer, problem);
+        return;
+    }
+    if (is_key && framer->depth == 1) {
+        framer->in_id = g_str_equal(framer->text->str + start, "\"id\"");
+        if (framer->in_id) {
+            framer->id_start = framer->text->len + 1; /* behind the colon */
+        }
+    }
+    end_value(framer, is_key, true);
+}
+
+static void
+take_keyword(BfFramer *framer, bool is_key)
+{
+    static const char *const known[] = {"true", "false", "null", NULL};
+
+    if (!g_strv_contains(known, framer->token->str)) {
+        g_autofree char *problem = g_strdup_printf(
+            "invalid keyword '%.*s'", STRAY_BYTES_MAX, framer->token->str);
+
+        set_error(framer, problem);
+        return;
+    }
+    g_string_append(framer->text, framer->token->str);
+    end_value(framer, is_key, false);
+}
+
+static void
+take_value(BfFramer *framer, Lex token, char c)
+{
+    bool is_key =
+        framer->expect == EXPECT_KEY || framer->expect == EXPECT_KEY_OR_END;
+
+    if ((c == ']' && framer->expect == EXPECT_VALUE_OR_END) ||
+        (c == '}' && framer->expect == EXPECT_KEY_OR_END)) {
+        close_level(framer, c);
+    } else if (c == '{' || c == '[') {
+        open_level(framer, c, is_key);
+    } else if (token == TOKEN_STRING) {
+        take_string(framer, is_key);
+    } else if (token == TOKEN_INTEGER || token == TOKEN_FLOAT) {
+        bf_framer_convert_number(framer->token->str, framer->token->len,
+                                 token == TOKEN_FLOAT, framer->text);
+        end_value(framer, is_key, false);
+    } else if (token == TOKEN_KEYWORD) {
+        take_keyword(framer, is_key);
+    } else {
+        set_error(framer, "expecting value");
+    }
+}
+
+static void
+take_separator(BfFramer *framer, char c)
+{
+    bool is_object = (framer->levels[framer->depth - 1] & LEVEL_IS_OBJECT) != 0;
+
+    if (c == (is_object ? '}' : ']')) {
+        close_level(framer, c);
+    } else if (c == ',') {
+        framer->expect = is_object ? EXPECT_KEY : EXPECT_VALUE;
+        g_string_append_c(framer->text, c);
+    } else {
+        set_error(framer, is_object ? "expected separator in dict"
+                                    : "expected separator in list");
+    }
+}
+
+static void
+take_token(BfFramer *framer, Lex token)
+{
+    char c = token == TOKEN_PUNCTUATION ? framer->token->str[0] : '\0';
+
+    if (framer->expect == EXPECT_COLON) {
+        if (c == ':') {
+            framer->expect = EXPECT_VALUE;
+            g_string_append_c(framer->text, c);
+        } else {
+            set_error(framer, "missing : in object pair");
+        }
+    } else if (framer->expect == EXPECT_SEPARATOR) {
+        take_separator(framer, c);
+    } else {
+        take_value(framer, token, c);
+    }
+}
+
+/* Limits and balance. */
+
+static void
+count_bracket(BfFramer *framer, char c)
+{
+    framer->braces += (c == '{') - (c == '}');
+    framer->brackets += (c == '[') - (c == ']');
+}
+
+static bool
+is_open(const BfFramer *framer)
+{
+    return (framer->braces > 0 || framer->brackets > 0) &&
+           framer->braces >= 0 && framer->brackets >= 0;
+}
+
+static BfFrame *
+fail_limit(BfFramer *framer, const char *text)
+{
+    int64_t braces = framer->braces;
+    int64_t brackets = framer->brackets;
+    BfFrame *frame = emit_error(framer, g_strdup(text));
+
+    drop_token(framer);
+    if (framer->lex != LEX_STRING && framer->lex != LEX_ESCAPE) {
+        framer->lex = LEX_START;
+    }
+    framer->braces = braces;
+    framer->brackets = brackets;
+    framer->skipping = framer->lex != LEX_START || is_open(framer);
+    if (!framer->skipping) {
+        reset_value(framer);
+    }
+    return frame;
+}
+
+static BfFrame *
+end_token(BfFramer *framer, Lex token)
+{
+    framer->lex = LEX_START;
+    if (token == TOKEN_PUNCTUATION) {
+        count_bracket(framer, framer->token->str[0]);
+    }
+    framer->token_bytes += framer->token->len;
+    framer->token_count++;
+    if (framer->token_bytes >= TOKEN_BYTES_MAX) {
+        return fail_limit(framer, "JSON token size limit exceeded");
+    }
+    if (framer->token_count > TOKEN_COUNT_MAX) {
+        return fail_limit(framer, "JSON token count limit exceeded");
+    }
+    if (framer->braces + framer->brackets > NESTING_MAX) {
+        return fail_limit(framer, "JSON nesting depth limit exceeded");
+    }
+    if (framer->error == NULL) {
+        take_token(framer, token);
+    }
+    drop_token(framer);
+    return is_open(framer) ? NULL : emit_value(framer);
+}
+
+/* Lexer. */
+
+static bool
+is_control(uint8_t c)
+{
+    return c < 0x20 || c >= 0xFE;
+}
+
+static Lex
+lex_start(BfFramer *framer, uint8_t c)
+{
+    if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+        return LEX_START;
+    }
+    if (c == '"' || c == '\'') {
+        framer->quote = (char)c;
+        return LEX_STRING;
+    }
+    if (c != '\0' && strchr("{}[],:", c) != NULL) {
+        return TOKEN_PUNCTUATION;
+    }
+    if (c == '-') {
+        return LEX_SIGN;
+    }
+    if (g_ascii_isdigit(c)) {
+        return c == '0' ? LEX_ZERO : LEX_DIGITS;
+    }
+    return g_ascii_islower(c) ? LEX_KEYWORD : LEX_ERROR;
+}
+
+/* Sets *ret_ahead if the token ended before @c. */
+static Lex
+lex_number(Lex lex, uint8_t c, bool *ret_ahead)
+{
+    bool is_digit = g_ascii_isdigit(c);
+
+    switch (lex) {
+    case LEX_SIGN:
+        return c == '0' ? LEX_ZERO : is_digit ? LEX_DIGITS : LEX_ERROR;
+    case LEX_POINT:
+        return is_digit ? LEX_FRACTION : LEX_ERROR;
+    case LEX_EXPONENT:
+        if (c == '+' || c == '-') {
+            return LEX_EXPONENT_SIGN;
+        }
+        G_GNUC_FALLTHROUGH;
+    case LEX_EXPONENT_SIGN:
+        return is_digit ? LEX_EXPONENT_DIGITS : LEX_ERROR;
+    case LEX_ZERO:
+        if (is_digit) {
+            return LEX_ERROR;
+        }
+        break;
+    default:
+        if (is_digit) {
+            return lex;
+        }
+    }
+    if (c == '.' && (lex == LEX_ZERO || lex == LEX_DIGITS)) {
+        return LEX_POINT;
+    }
+    if ((c == 'e' || c == 'E') && lex != LEX_EXPONENT_DIGITS) {
+        return LEX_EXPONENT;
+    }
+    *ret_ahead = true;
+    return lex == LEX_ZERO || lex == LEX_DIGITS ? TOKEN_INTEGER : TOKEN_FLOAT;
+}
+
+static Lex
+lex_next(BfFramer *framer, uint8_t c, bool *ret_ahead)
+{
+    switch (framer->lex) {
+    case LEX_START:
+        return lex_start(framer, c);
+    case LEX_STRING:
+        if (c == (uint8_t)framer->quote) {
+            return TOKEN_STRING;
+        }
+        if (c == '\\') {
+            return LEX_ESCAPE;
+        }
+        G_GNUC_FALLTHROUGH;
+    case LEX_ESCAPE:
+        return is_control(c) ? LEX_ERROR : LEX_STRING;
+    case LEX_KEYWORD:
+        if (g_ascii_islower(c)) {
+            return LEX_KEYWORD;
+        }
+        *ret_ahead = true;
+        return TOKEN_KEYWORD;
+    case LEX_RECOVERY:
+        if ((is_control(c) && c != '\t') || strchr("{}[],:", c) != NULL) {
+            *ret_ahead = true;
+            return LEX_START;
+        }
+        return LEX_RECOVERY;
+    default:
+        return lex_number(framer->lex, c, ret_ahead);
+    }
+}
+
+static BfFrame *
+fail_stray(BfFramer *framer)
+{
+    g_autofree char *shown = NULL;
+    const char *cut = "";
+    size_t len = strnlen(framer->token->str, framer->token->len);
+
+    if (len > STRAY_BYTES_MAX) {
+        len = STRAY_BYTES_MAX;
+        cut = "...";
+    }
+    shown = g_utf8_make_valid(framer->token->str, (gssize)len);
+    drop_token(framer);
+    framer->lex = LEX_RECOVERY;
+    return emit_error(
+        framer, g_strdup_printf("JSON parse error, stray '%s%s'", shown, cut));
+}
+
+/* Takes one byte, or leaves it for the next call after ending a token. */
+static BfFrame *
+lex_byte(BfFramer *framer, uint8_t c)
+{
+    bool is_ahead = false;
+    Lex next = lex_next(framer, c, &is_ahead);
+
+    if (!is_ahead) {
+        framer->used++;
+        if (next != LEX_START && next != LEX_RECOVERY) {
+            g_string_append_c(framer->token, (char)c);
+        }
+    }
+    if (next == LEX_ERROR) {
+        return fail_stray(framer);
+    }
+    if (next > LEX_ERROR) {
+        return end_token(framer, next);
+    }
+    framer->lex = next;
+    if (framer->token_bytes + framer->token->len >= TOKEN_BYTES_MAX) {
+        return fail_limit(framer, "JSON token size limit exceeded");
+    }
+    return NULL;
+}
+
+/* Takes the plain part of a string at once; it may be none. */
+static void
+lex_run(BfFramer *framer)
+{
+    const char *start = (const char *)framer->input->data + framer->used;
+    size_t room = TOKEN_BYTES_MAX - framer->token_bytes - framer->token->len;
+    size_t left = MIN(framer->input->len - framer->used, room - 1);
+    size_t n = 0;
+
+    while (n < left && !is_control((uint8_t)start[n]) && start[n] != '\\' &&
+           start[n] != framer->quote) {
+        n++;
+    }
+    g_string_append_len(framer->token, start, (gssize)n);
+    framer->used += n;
+}
+
+/* Follows a byte that is dropped as far as strings and brackets go. */
+static void
+skip_inside(BfFramer *framer, uint8_t c)
+{
+    if (framer->lex == LEX_ESCAPE) {
+        framer->lex = LEX_STRING;
+    } else if (framer->lex == LEX_STRING) {
+        if (c == '\\') {
+            framer->lex = LEX_ESCAPE;
+        } else if (c == (uint8_t)framer->quote) {
+            framer->lex = LEX_START;
+        }
+    } else if (c == '"' || c == '\'') {
+        framer->quote = (char)c;
+        framer->lex = LEX_STRING;
+    } else {
+        count_bracket(framer, (char)c);
+    }
+}
+
+/* Drops a byte of a value beyond a limit, or ends that. */
+static void
+skip_byte(BfFramer *framer, uint8_t c)
+{
+    bool is_end = is_control(c) && c != '\t';
+
+    if (!is_end) {
+        framer->used++;
+        skip_inside(framer, c);
+        is_end = framer->lex == LEX_START && !is_open(framer);
+    }
+    if (is_end) {
+        framer->skipping = false;
+        framer->lex = LEX_START;
+        reset_value(framer);
+    }
+}
+
+BfFrame *
+bf_framer_next(BfFramer *framer)
+{
+    BfFrame *frame = NULL;
+
+    while (frame == NULL && framer->used < framer->input->len) {
+        uint8_t c = framer->input->data[framer->used];
+
+        if (framer->skipping) {
+            skip_byte(framer, c);
+            continue;
+        }
+        if (framer->lex == LEX_STRING) {
+            lex_run(framer);
+            if (framer->used == framer->input->len) {
+                break;
+            }
+            c = framer->input->data[framer->used];
+        }
+        frame = lex_byte(framer, c);
+    }
+    if (framer->used == framer->input->len) {
+        g_byte_array_set_size(framer->input, 0);
+        framer->used = 0;
+    }
+    return frame;
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The framer: each case is bytes of a client and the frames that must come of
+ * them, in any portions. "V text" stands for a value, "E text" for an error.
+ */
+#include "qmp/framer.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "qmp/json-value.h"
+#include "qmp/json-write.h"
+
+#define PARSE "E JSON parse error, "
+#define MARK BF_JSON_MARK
+
+/* Feeds @len bytes of @input in portions of @portion; one line per frame. */
+static char *
+frames_of(const char *input, size_t len, size_t portion)
+{
+    g_autoptr(BfFramer) framer = bf_framer_new();
+    GString *out = g_string_new(NULL);
+
+    for (size_t i = 0; i < len; i += portion) {
+        BfFrame *frame;
+
+        bf_framer_feed(framer, input + i, MIN(portion, len - i));
+        while ((frame = bf_framer_next(framer)) != NULL) {
+            g_string_append_printf(out, "%s%s %s", out->len > 0 ? "|" : "",
+                                   frame->error != NULL ? "E" : "V",
+                                   frame->error != NULL ? frame->error
+                                                        : frame->text);
+            bf_frame_free(frame);
+        }
+    }
+    return g_string_free(out, false);
+}
+
+static void
+check(const char *input, const char *frames)
+{
+    const size_t portions[] = {1, 2, 3, 7, SIZE_MAX / 2};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(portions); i++) {
+        g_autofree char *got = frames_of(input, strlen(input), portions[i]);
+
+        g_assert_cmpstr(got, ==, frames);
+    }
+}
+
+static void
+test_values_become_strict(void)
+{
+    check("{\"execute\" : 'quit' }", "V {\"execute\":\"quit\"}");
+    check("{}[]{}", "V {}|V []|V {}");
+    check(" [1 , -2,\t3.5e+2,\r\n0e1] ", "V [1,-2,3.5e+2,0e1]");
+    check("[true,false,null]", "V [true,false,null]");
+    check("5 true 'x'\"y\"", "V 5|V true|V \"x\"|V \"y\"");
+    check("['a\"b\\'c',\"d'e\\'f\"]", "V [\"a\\\"b'c\",\"d'e'f\"]");
+    check("['\\b\\f\\n\\r\\t\\/\\\\\\u0041']",
+          "V [\"\\u0008\\u000C\\u000A\\u000D\\u0009/\\\\A\"]");
+    check("['\\ud83d\\ude00\\u00e9']", "V [\"\xF0\x9F\x98\x80\xC3\xA9\"]");
+    check("['\xC3\xA9\xF0\x9F\x98\x80']", "V [\"\xC3\xA9\xF0\x9F\x98\x80\"]");
+    check("5", ""); /* may go on */
+}
+
+static void
+test_nul_is_kept(void)
+{
+    check("['\xC0\x80','\\u0000']", "V [\"\\u0000\",\"\\u0000\"]");
+    check("{'a\\u0000':1}", "V {\"a" MARK "\":1}");
+}
+
+static void
+test_numbers_fit_jansson(void)
+{
+    check("[9223372036854775807,-9223372036854775808]",
+          "V [9223372036854775807,-9223372036854775808]");
+    check("[9223372036854775808,18446744073709551615]",
+          "V [\"" MARK "9223372036854775808\",\"" MARK
+          "18446744073709551615\"]");
+    check("[18446744073709551616,-9223372036854775809]",
+          "V [1.8446744073709552e+19,-9.2233720368547758e+18]");
+    check("[1e999,-1e999]",
+          "V [1.7976931348623157e+308,-1.7976931348623157e+308]");
+}
+
+static void
+test_lexical_errors(void)
+{
+    check("\x01", PARSE "stray '\x01'");
+    check("[\"a\x01", PARSE "stray '\"a\x01'");
+    check("\xFF\n", PARSE "stray '\xEF\xBF\xBD'");
+    check("#", PARSE "stray '#'");
+    check("+1\n", PARSE "stray '+'");
+    check("-x\n", PARSE "stray '-x'");
+    check("1.]", PARSE "stray '1.]'");
+    check("1e+\n", PARSE "stray '1e+\n'");
+    check("['a\tb'\n", PARSE "stray ''a\t'");
+}
+
+static void
+test_nul_byte_shows_nothing(void)
+{
+    g_autofree char *got = frames_of("\0", 1, 1);
+
+    g_assert_cmpstr(got, ==, PARSE "stray ''");
+}
+
+static void
+test_grammar_errors(void)
+{
+    check("{\"a\" 1}", PARSE "missing : in object pair");
+    check("{\"a\":1 \"b\":2}", PARSE "expected separator in dict");
+    check("[1 2]", PARSE "expected separator in list");
+    check("{\"a\":1,}", PARSE "expecting value");
+    check("[1,]", PARSE "expecting value");
+    check("{\"a\":}", PARSE "expecting value");
+    check("{1:2}", PARSE "key is not a string in object");
+    check("{[1]:2}", PARSE "key is not a string in object");
+    check("{[1 2]:2}", PARSE "expected separator in list");
+    check("{nul:2}", PARSE "invalid keyword 'nul'");
+    check("[}", PARSE "expecting value");
+    check("{]", PARSE "expecting value");
+    check("[{]}", PARSE "expecting value");
+    check("}:,", PARSE "expecting value|" PARSE "expecting value|" PARSE
+                       "expecting value");
+}
+
+static void
+test_string_errors(void)
+{
+    check("'\\ud800'", PARSE "\\ud800 is not a valid Unicode character");
+    check("'\\udc00'", PARSE "\\udc00 is not a valid Unicode character");
+    check("'\\ud800\\ud800'", PARSE "\\ud800 is not a valid Unicode character");
+    check("'\\uFFFF'", PARSE "\\uFFFF is not a valid Unicode character");
+    check("'\\ufdd0'", PARSE "\\ufdd0 is not a valid Unicode character");
+    check("'\\u12'", PARSE "\\u12' is not a valid Unicode character");
+    check("'\\x'", PARSE "invalid escape sequence in string");
+    check("'\xC3'", PARSE "invalid UTF-8 sequence in string");
+    check("'\xED\xA0\x80'", PARSE "invalid UTF-8 sequence in string");
+    check("'\xF5\x80\x80\x80'", PARSE "invalid UTF-8 sequence in string");
+    check("'" MARK "'", PARSE "invalid UTF-8 sequence in string");
+    check("'\xC0\x81'", PARSE "invalid UTF-8 sequence in string");
+}
+
+static void
+test_recovery(void)
+{
+    /* As QEMU: the rest of the broken value is read anew from its bracket. */
+    check("{\"execute\":\"x\",\"id\":01}{}",
+          PARSE "stray '01'|" PARSE "expecting value|V {}");
+    check("{\"a\": # this 'is' dropped \n{}", PARSE "stray '#'|V {}");
+    check("[[[{\"a\":\"b\x01[1]", PARSE "stray '\"b\x01'|V [1]");
+    check("[[[1,\xFF[1]", PARSE "stray '\xEF\xBF\xBD'|V [1]");
+    check("#\x01[1]", PARSE "stray '#'|" PARSE "stray '\x01'|V [1]");
+    check("#\t\xC3[1]", PARSE "stray '#'|V [1]");
+}
+
+static char *
+repeat(const char *what, size_t n, const char *middle, const char *after)
+{
+    GString *text = g_string_new(NULL);
+
+    for (size_t i = 0; i < n; i++) {
+        g_string_append(text, what);
+    }
+    g_string_append(text, middle);
+    for (size_t i = 0; i < n; i++) {
+        g_string_append(text, after);
+    }
+    return g_string_free(text, false);
+}
+
+static void
+test_depth_limit(void)
+{
+    g_autofree char *most = repeat("[", 1024, "", "]");
+    g_autofree char *above = repeat("{'a':", 1025, "'}'", "}");
+    g_autofree char *above_then = g_strconcat(above, "[1]", NULL);
+    g_autofree char *open = repeat("[", 3000, "\n[2]", "");
+    g_autofree char *got = frames_of(most, strlen(most), 100);
+
+    g_assert_cmpuint(strlen(got), ==, 2 + 2048);
+    check(above_then, "E JSON nesting depth limit exceeded|V [1]");
+    check(open, "E JSON nesting depth limit exceeded|V [2]");
+}
+
+static void
+test_deepest_value_is_parsed(void)
+{
+    g_autofree char *most = repeat("{'a':", 1024, "1", "}");
+    g_autoptr(BfFramer) framer = bf_framer_new();
+    g_autoptr(BfFrame) frame = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GString) out = g_string_new(NULL);
+    json_t *value;
+
+    bf_framer_feed(framer, most, strlen(most));
+    frame = bf_framer_next(framer);
+    value = bf_json_parse_frame(frame->text, frame->len, &error);
+    g_assert_no_error(error);
+    bf_json_write(out, value, BF_JSON_STYLE_COMPACT);
+    g_assert_cmpuint(out->len, ==, 1024 * 7 + 1);
+    json_decref(value);
+}
+
+static void
+test_count_limit(void)
+{
+    g_autofree char *text = repeat("[],", 800 * 1000, "1]", "");
+    g_autofree char *whole = g_strconcat("[", text, "{}", NULL);
+    g_autofree char *got = frames_of(whole, strlen(whole), 65536);
+
+    g_assert_cmpstr(got, ==, "E JSON token count limit exceeded|V {}");
+}
+
+static void
+check_size_limit(const char *before, const char *after, const char *frames)
+{
+    const size_t len = 64 << 20;
+    g_autofree char *text = g_malloc(len + 64);
+    size_t head = strlen(before);
+    g_autofree char *got = NULL;
+
+    memcpy(text, before, head);
+    memset(text + head, 'x', len);
+    strcpy(text + head + len, after);
+    got = frames_of(text, head + len + strlen(after), 1 << 20);
+    g_assert_cmpstr(got, ==, frames);
+}
+
+static void
+test_size_limit(void)
+{
+    check_size_limit("['", "]\\']']{}",
+                     "E JSON token size limit exceeded|V {}");
+}
+
+static void
+test_runaway_string_ends_with_line(void)
+{
+    check_size_limit("{'a':'", "\n[3]",
+                     "E JSON token size limit exceeded|V [3]");
+}
+
+static void
+test_truncated_gives_nothing(void)
+{
+    const char text[] = "{'execute': \"x\", 'id': [01e, {}], \"a\\u0041\": tr}";
+
+    for (size_t n = 0; n < sizeof(text) - 1; n++) {
+        g_autoptr(BfFramer) framer = bf_framer_new();
+
+        if (memchr(text, '0', n) != NULL) {
+            break; /* there the error is */
+        }
+        bf_framer_feed(framer, text, n);
+        g_assert_null(bf_framer_next(framer));
+        g_assert_cmpint(bf_framer_is_inside(framer), ==, n > 0);
+    }
+}
+
+static void
+check_id(const char *input, const char *id)
+{
+    g_autoptr(BfFramer) framer = bf_framer_new();
+    g_autoptr(BfFrame) frame = NULL;
+
+    bf_framer_feed(framer, input, strlen(input));
+    frame = bf_framer_next(framer);
+    g_assert_nonnull(frame);
+    g_assert_cmpstr(frame->error, ==, NULL);
+    g_assert_cmpstr(frame->id, ==, id);
+}
+
+static void
+test_id_is_echoed(void)
+{
+    check_id("{'execute':'x'}", NULL);
+    check_id("{'execute':'x','id':null}", "null");
+    check_id("{'id':1.50,'execute':'x'}", "1.50");
+    check_id("{'id':18446744073709551615}", "18446744073709551615");
+    check_id("{'id':'\\u0000\xC3\xA9\xF0\x9F\x98\x80\\n\"'}",
+             "\"\\u0000\\u00E9\\uD83D\\uDE00\\u000A\\\"\"");
+    check_id("{'a':{'id':1},'id':{'id':[2,'\x7F'],'b\\u00005':3},'z':4}",
+             "{\"id\":[2,\"\\u007F\"],\"b\\u00005\":3}");
+    check_id("{'id':{'\\u00005':9223372036854775808}}",
+             "{\"\\u00005\":9223372036854775808}");
+    check_id("{'a':{'id':1}}", NULL);
+    check_id("[{'id':1}]", NULL);
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/qmp/framer/next/values-become-strict",
+                    test_values_become_strict);
+    g_test_add_func("/qmp/framer/next/nul-is-kept", test_nul_is_kept);
+    g_test_add_func("/qmp/framer/next/numbers-fit-jansson",
+                    test_numbers_fit_jansson);
+    g_test_add_func("/qmp/framer/next/lexical-errors", test_lexical_errors);
+    g_test_add_func("/qmp/framer/next/nul-byte-shows-nothing",
+                    test_nul_byte_shows_nothing);
+    g_test_add_func("/qmp/framer/next/grammar-errors", test_grammar_errors);
+    g_test_add_func("/qmp/framer/next/string-errors", test_string_errors);
+    g_test_add_func("/qmp/framer/next/recovery", test_recovery);
+    g_test_add_func("/qmp/framer/next/depth-limit", test_depth_limit);
+    g_test_add_func("/qmp/framer/next/deepest-value-is-parsed",
+                    test_deepest_value_is_parsed);
+    g_test_add_func("/qmp/framer/next/count-limit", test_count_limit);
+    g_test_add_func("/qmp/framer/next/size-limit", test_size_limit);
+    g_test_add_func("/qmp/framer/next/runaway-string-ends-with-line",
+                    test_runaway_string_ends_with_line);
+    g_test_add_func("/qmp/framer/next/truncated-gives-nothing",
+                    test_truncated_gives_nothing);
+    g_test_add_func("/qmp/framer/next/id-is-echoed", test_id_is_echoed);
+    return g_test_run();
+}

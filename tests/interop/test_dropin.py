@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One script for both daemons: ours drops in for qemu-storage-daemon.
+
+The script was written against the reference's monitor. Every reply must fit
+the reference's own query-qmp-schema and have the same members, but for the
+additions listed here.
+"""
+import json
+
+import pytest
+
+import harness
+import qapi
+import qmp
+import rawnbd
+
+# command -> members that ours may have in its reply beyond the reference's.
+# They are of QEMU 8.0 to 10.0; the reference here is 7.2.
+ADDITIONS = {
+    "query-named-block-nodes": {"[].active", "[].children",
+                                "[].image.children",
+                                "[].image.format-specific",
+                                "[].image.format-specific.type",
+                                "[].image.format-specific.data",
+                                "[].children[].child",
+                                "[].children[].node-name"},
+}
+# Members whose presence depends on the node's history or the file system.
+VOLATILE = {"query-named-block-nodes": {"[].image.actual-size"}}
+
+VERSION_PATHS = {".qemu", ".qemu.major", ".qemu.minor", ".qemu.micro",
+                 ".package"}
+
+
+def script(box, tls_dir, name):
+    """Yields (command, arguments, what must come back)."""
+    sock = str(box / f"{name}.nbd")
+    disk = str(box / f"{name}.img")
+    ok, refused = "return", "error"
+    yield "query-version", None, ok
+    yield "query-commands", None, ok
+    yield "query-named-block-nodes", None, ok
+    yield "query-block-exports", None, ok
+    yield "object-add", {"qom-type": "tls-creds-x509", "id": "tls0",
+                         "endpoint": "server", "dir": str(tls_dir)}, ok
+    yield "object-add", {"qom-type": "secret", "id": "sec0",
+                         "data": "letmein"}, ok
+    yield "object-add", {"qom-type": "secret", "id": "sec0",
+                         "data": "again"}, refused
+    yield "object-add", {"qom-type": "nosuch", "id": "x"}, refused
+    yield "object-add", {"qom-type": "iothread", "id": "io9"}, ok
+    yield "qom-list", {"path": "/objects"}, ok
+    yield "qom-get", {"path": "/objects/tls0", "property": "endpoint"}, ok
+    yield "qom-get", {"path": "/objects/nope", "property": "x"}, refused
+    yield "qom-list-types", {"implements": "user-creatable"}, ok
+    yield "qom-list-properties", {"typename": "secret"}, ok
+    yield "nbd-server-stop", None, refused
+    yield "nbd-server-start", {"addr": {"type": "unix", "path": sock}}, refused
+    yield "nbd-server-start", {"addr": {"type": "unix", "data": {
+        "path": sock}}, "tls-creds": "nope"}, refused
+    yield "nbd-server-start", {"addr": {"type": "unix", "data": {
+        "path": sock}}, "max-connections": 10}, ok
+    yield "nbd-server-start", {"addr": {"type": "unix", "data": {
+        "path": sock}}}, refused
+    yield "blockdev-add", {"driver": "raw", "node-name": "d0", "file": {
+        "driver": "file", "node-name": "f0", "filename": disk,
+        "cache": {"no-flush": True}}}, ok
+    yield "blockdev-add", {"driver": "file", "node-name": "d0",
+                           "filename": disk}, refused
+    yield "blockdev-add", {"driver": "null-co", "node-name": "n0",
+                           "size": 1048576, "read-zeroes": True}, ok
+    yield "blockdev-add", {"driver": "file", "node-name": "x",
+                           "filename": "/nonexistent"}, refused
+    yield "query-named-block-nodes", None, ok
+    yield "query-named-block-nodes", {"flat": True}, ok
+    yield "block_resize", {"node-name": "d0", "size": 2097152}, ok
+    for read_only in (True, False):
+        yield "blockdev-reopen", {"options": [
+            {"driver": "raw", "node-name": "d0", "read-only": read_only,
+             "file": {"driver": "file", "node-name": "f0", "filename": disk,
+                      "cache": {"no-flush": True},
+                      "read-only": read_only}}]}, ok
+    yield "block-export-add", {"type": "nbd", "id": "e0", "node-name": "d0",
+                               "name": "zero", "description": "first",
+                               "writable": True}, ok
+    yield "block-export-add", {"type": "nbd", "id": "e1",
+                               "node-name": "n0"}, ok
+    yield "block-export-add", {"type": "nbd", "id": "e1",
+                               "node-name": "n0"}, refused
+    yield "block-export-add", {"type": "nbd", "id": "e2",
+                               "node-name": "nope"}, refused
+    yield "nbd-server-add", {"device": "n0", "name": "old"}, ok
+    yield "query-block-exports", None, ok
+    yield "block_resize", {"node-name": "d0", "size": 4194304}, refused
+    yield "blockdev-del", {"node-name": "d0"}, refused
+    yield "CONNECT", sock, ok
+    yield "block-export-del", {"id": "e0"}, refused
+    yield "nbd-server-remove", {"name": "old"}, ok
+    yield "block-export-del", {"id": "e1"}, ok
+    yield "block-export-del", {"id": "e9"}, refused
+    yield "block-export-del", {"id": "e0", "mode": "hard"}, ok
+    yield "EVENT", "e0", ok
+    yield "query-block-exports", None, ok
+    yield "nbd-server-stop", None, ok
+    yield "blockdev-del", {"node-name": "d0"}, ok
+    yield "blockdev-del", {"node-name": "d0"}, refused
+    yield "blockdev-del", {"node-name": "n0"}, ok
+    yield "object-del", {"id": "tls0"}, ok
+    yield "object-del", {"id": "tls0"}, refused
+    yield "nosuch-command", None, refused
+    yield "query-named-block-nodes", None, ok
+    yield "quit", None, ok
+
+
+def play(daemon, box, tls_dir):
+    """Runs the script; returns [(step, reply)] and the events."""
+    harness.make_image(box / f"{daemon.name}.img", 1 << 20, {0: b"x" * 4096})
+    replies, client = [], None
+    for command, arguments, wanted in script(box, tls_dir, daemon.name):
+        if command == "CONNECT":
+            client = rawnbd.RawNbd(arguments)
+            client.go("zero")
+            continue
+        if command == "EVENT":
+            event = daemon.qmp.take_event("BLOCK_EXPORT_DELETED",
+                                          id=arguments)
+            daemon.qmp.events.append(event)
+            client.close()
+            continue
+        reply = daemon.qmp.reply(daemon.qmp.send(command, arguments))
+        step = f"{command} {json.dumps(arguments)}"
+        assert wanted in reply, f"{daemon.name}: {step}: {reply}"
+        replies.append((step, reply))
+    assert daemon.qmp.at_eof()
+    assert daemon.wait() == 0
+    return replies, daemon.qmp.events
+
+
+def own_schema(daemons):
+    reference = daemons(program=harness.REFERENCE, name="schema",
+                        workers=False)
+    return qapi.Schema(reference.cmd("query-qmp-schema"))
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+def test_same_script_gets_same_shapes(daemons, box, tls_dir):
+    schema = own_schema(daemons)
+    theirs, _ = play(daemons(program=harness.REFERENCE, name="theirs"), box,
+                     tls_dir)
+    ours, _ = play(daemons(name="ours"), box, tls_dir)
+    problems = []
+    for (step, reply), (_, other) in zip(ours, theirs, strict=True):
+        command = step.split(" ", 1)[0]
+        extra = ADDITIONS.get(command, set())
+        if "error" in other:
+            if reply["error"]["class"] != other["error"]["class"]:
+                problems.append(f"{step}: {reply['error']} against "
+                                f"{other['error']}")
+            continue
+        value = reply["return"]
+        problems += [f"{step}: {p}" for p in schema.problems(
+            value, schema.command(command)["ret-type"], "", extra)]
+        volatile = VOLATILE.get(command, set())
+        more = qapi.key_paths(value) - qapi.key_paths(other["return"])
+        less = qapi.key_paths(other["return"]) - qapi.key_paths(value)
+        if more - extra - volatile or less - volatile:
+            problems.append(f"{step}: more: {sorted(more - extra)}, "
+                            f"less: {sorted(less)}")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+def test_events_fit_reference_schema(daemons, box, tls_dir):
+    schema = own_schema(daemons)
+    _, events = play(daemons(name="ours"), box, tls_dir)
+    assert {e["data"]["id"] for e in events
+            if e["event"] == "BLOCK_EXPORT_DELETED"} == {"e0", "e1", "old"}
+    for event in events:
+        entry = schema.event(event["event"])
+        assert entry, f"the reference has no event {event['event']}"
+        problems = list(schema.problems(event.get("data", {}),
+                                        entry["arg-type"]))
+        assert not problems, problems
+        assert set(event["timestamp"]) == {"seconds", "microseconds"}
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+def test_greeting_has_same_shape(daemons):
+    theirs = daemons(program=harness.REFERENCE, name="theirs")
+    ours = daemons(name="ours")
+    for daemon in (theirs, ours):
+        greeting = daemon.qmp.greeting
+        assert set(greeting) == {"QMP"}
+        assert set(greeting["QMP"]) == {"version", "capabilities"}
+        assert qapi.key_paths(greeting["QMP"]["version"]) == VERSION_PATHS
+        assert isinstance(greeting["QMP"]["capabilities"], list)
+
+
+# What the first issue's commands take in the reference and ours leaves out.
+MISSING_ALLOWED = {"object-add", "blockdev-add", "blockdev-reopen",
+                   "block-export-add"}
+
+
+def argument_names(schema, command):
+    """{member: is it optional} of a command's own arguments."""
+    entry = schema.command(command)
+    return {m["name"]: "default" in m
+            for m in schema.types[entry["arg-type"]]["members"]}
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+@pytest.mark.ours("compares two daemons")
+def test_commands_take_the_reference_arguments(daemons, daemon):
+    theirs = own_schema(daemons)
+    ours = qapi.Schema(daemon.cmd("query-qmp-schema"))
+    commands = {entry["name"] for entry in daemon.cmd("query-commands")}
+    problems = []
+    for name in sorted(commands):
+        assert ours.command(name), f"{name} is not in the schema"
+        if not theirs.command(name):
+            continue
+        wanted, found = argument_names(theirs, name), argument_names(ours, name)
+        for member, optional in wanted.items():
+            if member not in found:
+                if name not in MISSING_ALLOWED:
+                    problems.append(f"{name}: lacks {member}")
+            elif optional and not found[member]:
+                problems.append(f"{name}: {member} must be optional")
+        for member, optional in found.items():
+            if member not in wanted and not optional:
+                problems.append(f"{name}: {member} is new and mandatory")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+def test_qmp_client_of_the_reference_project_style_works(daemon):
+    """A client that reads line by line, as many do."""
+    client = qmp.QmpClient(daemon.monitor_path, negotiate=False)
+    with client.sock.makefile("rwb") as stream:
+        stream.write(b'{"execute":"qmp_capabilities"}\r\n')
+        stream.flush()
+        assert json.loads(stream.readline()) == {"return": {}}
+        stream.write(b'{"execute":"query-version","id":"v"}\r\n')
+        stream.flush()
+        line = stream.readline()
+        assert line.endswith(b"\r\n") and json.loads(line)["id"] == "v"
+    client.close()

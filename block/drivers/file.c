@@ -21,7 +21,7 @@
 
 /* Larger buffered writes go through the ring, where they do not hold up
  * others. */
-#define INLINE_WRITE_MAX (64 * 1024)
+#define INLINE_WRITE_MAX (1 * BF_MIB)
 
 /* An inline write that takes longer than this is suspicious. */
 #define SLOW_WRITE_NS (2 * BF_NS_PER_MS)

@@ -436,7 +436,10 @@ co_commit_permissions(BfPlan *plan)
         if (node->perm_planned) {
             node->perm_planned = false;
             node->driver->co_perm_commit(node);
-            bf_node_refresh_up(node);
+            /* Locks alone change nothing that requests under way look at. */
+            if (node->perm_needs_drain) {
+                bf_node_refresh_up(node);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "block-harness.h"
+#include "block/driver.h"
 #include "core/util.h"
 #include "harness.h"
 
@@ -127,6 +128,30 @@ test_permissions_reach_through_filters(void *arg)
                          "*permissions 'write' are both required by node 'r0' "
                          "*unshared by job 'j'*");
     bf_root_co_free(writer);
+    bf_graph_co_free(graph);
+}
+
+/* Requests of other loops look at the limits meanwhile. */
+static void
+test_locks_leave_the_limits_alone(void *arg)
+{
+    const uint32_t mark = 12345 * 512;
+    g_autofree char *path = bf_test_file_new(BF_MIB);
+    BfGraph *graph = bf_test_graph_new();
+    BfRoot *reader;
+    BfRoot *writer;
+    BfNode *raw;
+
+    bf_test_co_add(graph, bf_test_file("f0", path));
+    raw = bf_test_co_add(graph, bf_test_raw("r0", bf_test_ref_str("f0")));
+    reader = bf_test_co_root(graph, "r0", BF_PERM_CONSISTENT_READ);
+    /* Whoever writes the limits anew takes them from the file. */
+    raw->limits.max_transfer = mark;
+    writer = bf_test_co_root(graph, "f0", READ_WRITE);
+    g_assert_cmpuint(raw->limits.max_transfer, ==, mark);
+    bf_root_co_free(writer);
+    g_assert_cmpuint(raw->limits.max_transfer, ==, mark);
+    bf_root_co_free(reader);
     bf_graph_co_free(graph);
 }
 
@@ -294,6 +319,8 @@ main(int argc, char **argv)
                 test_conflict_names_both_users);
     bf_test_add("/block/graph/permissions/reach-through-filters",
                 test_permissions_reach_through_filters);
+    bf_test_add("/block/graph/permissions/locks-leave-the-limits-alone",
+                test_locks_leave_the_limits_alone);
     bf_test_add("/block/graph/permissions/read-only-refuses-writers",
                 test_read_only_node_refuses_writers);
     bf_test_add("/block/graph/replace/puts-a-filter-in-and-out",

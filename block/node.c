@@ -260,7 +260,7 @@ co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
         bf_set_error(error, "'node-name' must be specified for the root node");
         return NULL;
     }
-    if (++ctx->depth > TREE_DEPTH_MAX) {
+    if (ctx->depth >= TREE_DEPTH_MAX) {
         bf_set_error(error, "The tree of nodes is deeper than %u",
                      TREE_DEPTH_MAX);
         return NULL;
@@ -274,10 +274,11 @@ co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
     node->inherits = parent != NULL;
     bf_node_effective_settings(options, parent ? &parent->settings : NULL,
                                &node->settings);
+    ctx->depth++;
     ok = bf_node_check_settings(&node->settings, error) &&
          driver->co_open(node, options, ctx, error) && check_size(node, error);
-    g_ptr_array_add(ctx->opened, node);
     ctx->depth--;
+    g_ptr_array_add(ctx->opened, node);
     if (!ok) {
         return NULL;
     }

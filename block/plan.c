@@ -216,9 +216,12 @@ check_read_only(const BfNode *node, GError **error)
     return true;
 }
 
-/* Adds up what the parents of @node need, and passes it on to its children. */
+/*
+ * Adds up what the parents of @node need, and passes it on to its children.
+ * Returns true if these needs exclude each other.
+ */
 static bool
-plan_node(BfNode *node, GError **error)
+plan_node(BfNode *node)
 {
     unsigned perm = 0;
     unsigned shared = BF_PERM_ALL;
@@ -231,9 +234,6 @@ plan_node(BfNode *node, GError **error)
         conflict |= (edge->perm_plan & ~shared) != 0;
         perm |= edge->perm_plan;
         shared &= edge->shared_plan;
-    }
-    if (conflict && !check_pairs(node, error)) {
-        return false;
     }
     /* An inactive node leaves the image to another process. */
     node->perm_plan = node->active ? perm : 0;
@@ -251,11 +251,12 @@ plan_node(BfNode *node, GError **error)
                                      &edge->shared_plan);
         }
     }
-    return check_read_only(node, error);
+    return conflict;
 }
 
+/* With @check the needs of all must go together, else the result is false. */
 static bool
-plan_permissions(BfPlan *plan, GError **error)
+plan_permissions(BfPlan *plan, bool check, GError **error)
 {
     const GPtrArray *all = plan->graph->nodes;
     g_autoptr(GPtrArray) ready = g_ptr_array_new();
@@ -276,7 +277,10 @@ plan_permissions(BfPlan *plan, GError **error)
     for (unsigned i = 0; i < ready->len; i++) {
         BfNode *node = g_ptr_array_index(ready, i);
 
-        if (!plan_node(node, error)) {
+        bool conflict = plan_node(node);
+
+        if (check && ((conflict && !check_pairs(node, error)) ||
+                      !check_read_only(node, error))) {
             return false;
         }
         for (unsigned j = 0; j < node->edges->len; j++) {
@@ -357,7 +361,7 @@ check_edges(BfPlan *plan, GError **error)
 bool
 bf_plan_co_prepare(BfPlan *plan, GError **error)
 {
-    bool ok = check_edges(plan, error) && plan_permissions(plan, error) &&
+    bool ok = check_edges(plan, error) && plan_permissions(plan, true, error) &&
               co_ask_drivers(plan, error);
 
     if (ok && plan->needs_drain && !plan->is_drained_already) {
@@ -463,17 +467,11 @@ bf_plan_co_finish(BfPlan *plan)
     bf_plan_clear(plan);
 }
 
-/*
- * Giving back needs nobody's consent. What a driver cannot do now (its node
- * does not come to rest, say) stays as it is until the next change.
- */
-void
-bf_plan_co_release(BfPlan *plan)
+static void
+co_ask_drivers_to_release(BfPlan *plan)
 {
     const GPtrArray *all = plan->graph->nodes;
-    bool planned = plan_permissions(plan, NULL);
 
-    g_assert(planned);
     for (unsigned i = 0; i < all->len; i++) {
         BfNode *node = g_ptr_array_index(all, i);
 
@@ -483,18 +481,46 @@ bf_plan_co_release(BfPlan *plan)
             co_ask_driver(plan, node, NULL);
         }
     }
-    if (plan->needs_drain) {
-        plan->drained =
-            bf_drain_co_begin(&plan->drain, plan->graph, plan->nodes, NULL);
-    }
+}
+
+/* Takes the nodes out of the plan that would have to be at rest and are not. */
+static void
+leave_out_busy(BfPlan *plan, GPtrArray *busy)
+{
+    const GPtrArray *all = plan->graph->nodes;
+
     for (unsigned i = 0; i < all->len; i++) {
         BfNode *node = g_ptr_array_index(all, i);
 
         if (node->perm_planned && node->perm_needs_drain && !plan->drained) {
-            node->driver->co_perm_abort(node);
             node->perm_planned = false;
+            g_ptr_array_add(busy, node);
         }
     }
+}
+
+/*
+ * Giving back needs nobody's consent. What a driver cannot do now (its node
+ * does not come to rest, say) stays as it is until the next change, but for
+ * its locks.
+ */
+void
+bf_plan_co_release(BfPlan *plan)
+{
+    g_autoptr(GPtrArray) busy = g_ptr_array_new();
+
+    plan_permissions(plan, false, NULL);
+    co_ask_drivers_to_release(plan);
+    if (plan->needs_drain) {
+        plan->drained =
+            bf_drain_co_begin(&plan->drain, plan->graph, plan->nodes, NULL);
+    }
+    leave_out_busy(plan, busy);
     bf_plan_co_commit(plan);
+    for (unsigned i = 0; i < busy->len; i++) {
+        BfNode *node = g_ptr_array_index(busy, i);
+
+        node->driver->co_perm_abort(node);
+    }
     bf_plan_co_finish(plan);
 }

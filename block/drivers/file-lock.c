@@ -144,6 +144,12 @@ is_empty(FileLocks locks)
     return locks.perm == 0 && locks.unshared == 0;
 }
 
+static bool
+is_part_of(FileLocks locks, FileLocks of)
+{
+    return (locks.perm & ~of.perm) == 0 && (locks.unshared & ~of.unshared) == 0;
+}
+
 static LockCall *
 lock_call_new(BfFileNode *self, int fd, FileLocks held, FileLocks wanted)
 {
@@ -248,7 +254,12 @@ co_plan_locks(BfFileNode *self, unsigned perm, unsigned shared, GError **error)
     bool ok = true;
 
     self->planned = (FileLocks){0};
-    if (!self->locking || (is_empty(wanted) && is_empty(before))) {
+    if (!self->locking) {
+        return true;
+    }
+    /* Giving back asks nobody, and waits for nothing before the commit. */
+    if (is_part_of(wanted, before)) {
+        self->planned = wanted;
         return true;
     }
     call = lock_call_new(self, self->desc.fd, before, wanted);
@@ -339,18 +350,31 @@ co_plan_desc(BfFileNode *self, unsigned perm, bool *ret_needs_drain,
     return true;
 }
 
+static bool
+gives_back(const BfNode *node, unsigned perm, unsigned shared)
+{
+    return node->settings_plan == NULL && (perm & ~node->perm) == 0 &&
+           (node->shared & ~shared) == 0;
+}
+
 bool
 file_co_perm_prepare(BfNode *node, unsigned perm, unsigned shared,
                      bool *ret_needs_drain, GError **error)
 {
     BfFileNode *self = (BfFileNode *)node;
     FileLocks before = self->held;
+    g_autoptr(GError) local = NULL;
 
     if (!co_plan_locks(self, perm, shared, error)) {
         return false;
     }
     self->next.fd = -1;
-    if (!co_plan_desc(self, perm, ret_needs_drain, error)) {
+    if (!co_plan_desc(self, perm, ret_needs_drain, &local)) {
+        /* A descriptor that can do more than it needs to does no harm. */
+        if (gives_back(node, perm, shared)) {
+            return true;
+        }
+        g_propagate_error(error, g_steal_pointer(&local));
         co_release_to(self, before);
         return false;
     }

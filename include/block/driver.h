@@ -192,7 +192,8 @@ typedef struct BfNodeInfo {
  * @child_perm: what a child must grant so that the parents' needs are met;
  *     inout; absent: the same
  * @co_perm_prepare: new permissions of the users are planned; sets
- *     @ret_needs_drain if the commit changes what data operations use
+ *     @ret_needs_drain if the commit changes what data operations use. Giving
+ *     back is not to fail: nobody asks again
  * @co_perm_commit: the plan came true; cannot fail
  * @co_perm_abort: the plan was dropped
  * @co_invalidate: the node was made active: drops what may be stale

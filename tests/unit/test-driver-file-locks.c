@@ -272,6 +272,52 @@ test_auto_read_only_follows_the_writers(void *arg)
     fixture_co_close(&f);
 }
 
+/* Another program that tries its luck must not keep us from giving back. */
+static void
+test_giving_back_needs_no_consent(void *arg)
+{
+    BfRoot *reader;
+    BfRoot *writer;
+    Fixture f;
+
+    fixture_open(&f);
+    bf_test_co_add(f.graph, bf_test_file("f0", f.path));
+    reader = bf_test_co_root(f.graph, "f0", BF_PERM_CONSISTENT_READ);
+    writer = bf_test_co_root(f.graph, "f0", READ_WRITE);
+    lock_byte(f.fd, UNSHARED(0), F_RDLCK);
+    bf_root_co_free(writer);
+    g_assert_false(is_locked(f.fd, TAKEN(WRITE)));
+    g_assert_true(is_locked(f.fd, TAKEN(0)));
+    bf_root_co_free(reader);
+    g_assert_false(is_locked(f.fd, TAKEN(0)));
+    fixture_co_close(&f);
+}
+
+/* The descriptor for readers is gone: then the other one does as well. */
+static void
+test_giving_back_needs_no_descriptor(void *arg)
+{
+    BfRoot *root;
+    Fixture f;
+    int fd;
+
+    fixture_open(&f);
+    fd = open(f.path, O_RDONLY | O_CLOEXEC);
+    bf_test_set_fdset(fd);
+    bf_test_co_add(f.graph, auto_read_only("/dev/fdset/1"));
+    close(fd);
+    fd = open(f.path, O_RDWR | O_CLOEXEC);
+    bf_test_set_fdset(fd);
+    root = bf_test_co_root(f.graph, "f0", READ_WRITE);
+    close(fd);
+    bf_test_set_fdset(-1);
+    g_assert_true(is_locked(f.fd, TAKEN(WRITE)));
+    bf_root_co_free(root);
+    g_assert_false(is_locked(f.fd, TAKEN(WRITE)));
+    g_assert_false(is_locked(f.fd, UNSHARED(RESIZE)));
+    fixture_co_close(&f);
+}
+
 static void
 test_lock_conflict_keeps_the_access(void *arg)
 {
@@ -393,6 +439,10 @@ main(int argc, char **argv)
                 test_two_nodes_on_one_file);
     bf_test_add("/block/file-locks/auto-read-only-follows-the-writers",
                 test_auto_read_only_follows_the_writers);
+    bf_test_add("/block/file-locks/giving-back-needs-no-consent",
+                test_giving_back_needs_no_consent);
+    bf_test_add("/block/file-locks/giving-back-needs-no-descriptor",
+                test_giving_back_needs_no_descriptor);
     bf_test_add("/block/file-locks/conflict-keeps-the-access",
                 test_lock_conflict_keeps_the_access);
     bf_test_add_fake("/block/file-locks/stuck-storage-is-left-behind",

@@ -44,15 +44,23 @@ time_is_up(void *arg)
 }
 
 bool
+file_check_not_stuck(const BfFileNode *self, GError **error)
+{
+    if (self->stuck) {
+        bf_set_error(error,
+                     "The storage of '%s' has not answered an earlier call yet",
+                     self->path);
+    }
+    return !self->stuck;
+}
+
+bool
 file_co_call(FileCall *call, GError **error)
 {
     BfFileNode *self = call->self;
     BfTimer timer = {0};
 
-    if (self->stuck) {
-        bf_set_error(error,
-                     "The storage of '%s' has not answered an earlier call yet",
-                     self->path);
+    if (!file_check_not_stuck(self, error)) {
         g_free(call);
         return false;
     }

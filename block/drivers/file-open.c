@@ -364,15 +364,20 @@ bool
 file_co_open_again(BfFileNode *self, bool writable, bool direct,
                    FileDesc *ret_desc, GError **error)
 {
-    OpenCall *call = g_new0(OpenCall, 1);
-    bool ok = open_call_init(call, self, writable, direct, error);
+    OpenCall *call;
+    bool ok;
 
-    call->call =
-        (FileCall){.self = self, .fn = run_open, .co_late = co_opened_too_late};
-    if (!ok) {
+    /* A call that is not even tried would leave its descriptor open. */
+    if (!file_check_not_stuck(self, error)) {
+        return false;
+    }
+    call = g_new0(OpenCall, 1);
+    if (!open_call_init(call, self, writable, direct, error)) {
         g_free(call);
         return false;
     }
+    call->call =
+        (FileCall){.self = self, .fn = run_open, .co_late = co_opened_too_late};
     if (!file_co_call(&call->call, error)) {
         return false;
     }

@@ -88,9 +88,12 @@ struct BfFileNode {
     BfCoQueue unstuck; /* waits for it to come back */
 };
 
+/* Fails if a call that did not come back in time is still under way. */
+bool file_check_not_stuck(const BfFileNode *self, GError **error);
 /*
  * Makes the call. Returns true if it came back in time: the caller then frees
- * it. Otherwise it is gone for the caller.
+ * it. Otherwise it is gone for the caller, and what it owns only if the node
+ * was not stuck before.
  */
 bool file_co_call(FileCall *call, GError **error);
 /* Waits for a call that did not come back in time. */

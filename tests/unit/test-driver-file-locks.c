@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "block-harness.h"
+#include "block/drivers/file-private.h"
 #include "core/util.h"
 #include "harness.h"
 
@@ -419,6 +420,34 @@ test_stuck_storage_is_left_behind(void *arg)
     fixture_co_close(&f);
 }
 
+/* What a set gave for a call that is not tried any more is closed. */
+static void
+test_stuck_storage_keeps_no_descriptor(void *arg)
+{
+    GError *error = NULL;
+    BfBlockdevOptions *options;
+    BfFileNode *self;
+    BfNode *node;
+    Fixture f;
+
+    fixture_open(&f);
+    bf_test_set_fdset(f.fd);
+    options = auto_read_only("/dev/fdset/1");
+    options->u.file->locking = BF_ON_OFF_AUTO_OFF;
+    node = bf_test_co_add(f.graph, options);
+    self = (BfFileNode *)node;
+    self->stuck = true;
+    for (int i = 0; i < 3; i++) {
+        g_assert_null(bf_root_co_new(f.graph, node, "x", READ_WRITE,
+                                     BF_PERM_ALL, &error));
+        bf_test_assert_error(&error, "The storage of '*' has not answered *");
+        access_mode(f.path, f.fd); /* fails unless there is only one */
+    }
+    self->stuck = false;
+    bf_test_set_fdset(-1);
+    fixture_co_close(&f);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -447,5 +476,7 @@ main(int argc, char **argv)
                 test_lock_conflict_keeps_the_access);
     bf_test_add_fake("/block/file-locks/stuck-storage-is-left-behind",
                      test_stuck_storage_is_left_behind);
+    bf_test_add("/block/file-locks/stuck-storage-keeps-no-descriptor",
+                test_stuck_storage_keeps_no_descriptor);
     return g_test_run();
 }

@@ -20,6 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "peers"))
 
 import certs  # noqa: E402
 import harness  # noqa: E402
+import proxy  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -130,3 +131,16 @@ def connect_nbd(tls_dir):
 
     yield connect
     handles.clear()  # closes them
+
+
+@pytest.fixture
+def proxies():
+    """A function that starts delay proxies: see peers/proxy.py."""
+    started = []
+
+    def start(*arguments, **options):
+        started.append(proxy.Proxy(*arguments, **options))
+        return started[-1]
+
+    yield start
+    assert all(p.close() == 0 for p in started)

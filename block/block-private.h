@@ -18,6 +18,9 @@
 /* Deepest tree of nodes; opening and planning recurse. */
 #define TREE_DEPTH_MAX 32
 
+/* Most nodes of a tree, where one counts as often as it is reached. */
+#define TREE_NODES_MAX 4096
+
 /* How long a drain waits for requests under way. */
 #define DRAIN_LIMIT_NS (10 * BF_NS_PER_SEC)
 
@@ -26,10 +29,11 @@
  * planned; *@slot is what the data plane follows, and changes at the commit.
  */
 struct BfEdge {
-    const char *name;
+    char *name;     /* owned */
     BfNode *parent; /* borrowed; NULL if the parent is a root */
     BfRoot *root;   /* borrowed; NULL if the parent is a node */
     BfNode *child;  /* borrowed */
+    BfNode *next;   /* borrowed: after a reopen under way; else NULL */
     BfNode **slot;
     unsigned perm;
     unsigned shared;
@@ -187,6 +191,9 @@ void bf_plan_co_release(BfPlan *plan);
 /* node.c */
 BfNode *bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,
                     GError **error);
+/* Links @node to nobody yet; bf_plan_move() does. */
+BfEdge *bf_node_add_edge(BfNode *node, const char *name, BfNode **slot);
+BfEdge *bf_node_find_edge(const BfNode *node, const char *name);
 /* Without edges any more; the caller has unregistered it. */
 void bf_node_co_close(BfNode *node);
 void bf_node_free(BfNode *node);
@@ -198,8 +205,9 @@ void bf_node_effective_settings(const BfBlockdevOptions *options,
 bool bf_node_check_settings(const BfNodeSettings *settings, GError **error);
 
 /* options.c */
-/* The member of @options that names the child with the data, or NULL. */
-const BfBlockdevRef *bf_options_file_ref(const BfBlockdevOptions *options);
+/* The member of @options that gives the child @name, or NULL. */
+const BfBlockdevRef *bf_options_child_ref(const BfBlockdevOptions *options,
+                                          const char *name);
 /* Are the driver's own options the same, but for references? */
 bool bf_options_check_same(const BfBlockdevOptions *old_options,
                            const BfBlockdevOptions *new_options,

@@ -27,6 +27,24 @@ bf_graph_new(const BfGraphConfig *config)
     return graph;
 }
 
+static bool
+is_held_outside(const BfNode *node, GPtrArray *orphans)
+{
+    if (node->monitor_owned || node->pins > 0 ||
+        g_ptr_array_find(orphans, node, NULL)) {
+        return true;
+    }
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent == NULL ||
+            !g_ptr_array_find(orphans, edge->parent, NULL)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What goes when @top goes: children that nobody else holds, parents first. */
 static void
 collect_orphans(BfNode *top, GPtrArray *orphans)
@@ -34,11 +52,9 @@ collect_orphans(BfNode *top, GPtrArray *orphans)
     g_ptr_array_add(orphans, top);
     for (unsigned i = 0; i < top->edges->len; i++) {
         const BfEdge *edge = g_ptr_array_index(top->edges, i);
-        BfNode *child = edge->child;
 
-        if (child != NULL && child->parents->len == 1 &&
-            !child->monitor_owned && child->pins == 0) {
-            collect_orphans(child, orphans);
+        if (edge->child != NULL && !is_held_outside(edge->child, orphans)) {
+            collect_orphans(edge->child, orphans);
         }
     }
 }
@@ -182,7 +198,7 @@ root_alloc(BfGraph *graph, const char *description, unsigned perm,
     root->graph = graph;
     root->description = g_strdup(description);
     root->handles = g_ptr_array_new();
-    root->edge.name = "root";
+    root->edge.name = g_strdup("root");
     root->edge.root = root;
     root->edge.slot = &root->node;
     root->edge.perm_plan = perm;
@@ -194,6 +210,7 @@ static void
 root_free(BfRoot *root)
 {
     g_ptr_array_unref(root->handles);
+    g_free(root->edge.name);
     g_free(root->description);
     g_free(root);
 }

@@ -89,6 +89,49 @@ check_name(BfGraph *graph, const char *name, GError **error)
     return true;
 }
 
+static void
+edge_free(void *arg)
+{
+    BfEdge *edge = arg;
+
+    g_free(edge->name);
+    g_free(edge);
+}
+
+BfEdge *
+bf_node_add_edge(BfNode *node, const char *name, BfNode **slot)
+{
+    BfEdge *edge = g_new0(BfEdge, 1);
+
+    edge->name = g_strdup(name);
+    edge->parent = node;
+    edge->slot = slot;
+    edge->shared = BF_PERM_ALL;
+    g_ptr_array_add(node->edges, edge);
+    return edge;
+}
+
+BfEdge *
+bf_node_find_edge(const BfNode *node, const char *name)
+{
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (g_str_equal(edge->name, name)) {
+            return edge;
+        }
+    }
+    return NULL;
+}
+
+const BfNode *
+bf_node_child_to_be(const BfNode *node, const char *name)
+{
+    const BfEdge *edge = bf_node_find_edge(node, name);
+
+    return edge == NULL ? NULL : edge->next != NULL ? edge->next : edge->child;
+}
+
 BfNode *
 bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,
             GError **error)
@@ -105,10 +148,8 @@ bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,
     node->graph = graph;
     node->name = g_strdup(name != NULL ? name : made_up);
     node->lane = bf_pool_lane_new(node->name, NODE_THREADS);
-    node->home =
-        graph->config.workers[graph->next_home++ % graph->config.n_workers];
     node->alignment = 1;
-    node->edges = g_ptr_array_new_with_free_func(g_free);
+    node->edges = g_ptr_array_new_with_free_func(edge_free);
     node->parents = g_ptr_array_new();
     node->shared = BF_PERM_ALL;
     bf_registry_add(graph->names, node->name, node);
@@ -219,10 +260,12 @@ check_size(BfNode *node, GError **error)
 static void
 refresh_node(BfNode *node)
 {
-    const BfNode *child = node->file;
+    node->any_loop = node->driver->any_loop;
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
 
-    node->any_loop =
-        node->driver->any_loop && (child == NULL || child->any_loop);
+        node->any_loop &= *edge->slot == NULL || (*edge->slot)->any_loop;
+    }
     if (node->driver->refresh != NULL) {
         node->driver->refresh(node);
     }
@@ -242,6 +285,17 @@ bf_node_refresh_up(BfNode *node)
             bf_node_refresh_up(edge->parent);
         }
     }
+}
+
+/* Where a new node lives, until a child that is in use elsewhere says more. */
+static BfLoop *
+choose_home(BfGraph *graph, const BfNode *parent)
+{
+    const BfGraphConfig *config = &graph->config;
+
+    return parent != NULL
+               ? parent->home
+               : config->workers[graph->next_home++ % config->n_workers];
 }
 
 /* The node stays in ctx->opened even if it fails, to be closed from there. */
@@ -269,6 +323,7 @@ co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
     if (node == NULL) {
         return NULL;
     }
+    node->home = choose_home(ctx->graph, parent);
     node->options = bf_blockdev_options_copy(options);
     node->active = options->active && (parent == NULL || parent->active);
     node->inherits = parent != NULL;
@@ -305,23 +360,28 @@ bool
 bf_node_co_open_child(BfNode *node, BfOpenContext *ctx,
                       const BfBlockdevRef *ref, GError **error)
 {
+    return bf_node_co_open_child_as(node, ctx, ref, "file", &node->file, error);
+}
+
+bool
+bf_node_co_open_child_as(BfNode *node, BfOpenContext *ctx,
+                         const BfBlockdevRef *ref, const char *name,
+                         BfNode **slot, GError **error)
+{
     BfNode *child = ref->kind == BF_BLOCKDEV_REF_KIND_STR
                         ? find_reference(ctx, ref->u.str, error)
                         : co_open_node(ctx, ref->u.object, node, error);
-    BfEdge *edge;
 
     if (child == NULL) {
         return false;
     }
-    edge = g_new0(BfEdge, 1);
-    edge->name = "file";
-    edge->parent = node;
-    edge->slot = &node->file;
-    edge->shared = BF_PERM_ALL;
-    g_ptr_array_add(node->edges, edge);
-    /* Nobody uses the new node yet; the graph sees the link at the plan. */
-    node->file = child;
-    node->home = child->home;
+    /* Nobody uses the new node yet; the graph sees the link at the plan, which
+     * brings children from several loops together. */
+    if (node->edges->len == 0) {
+        node->home = child->home;
+    }
+    bf_node_add_edge(node, name, slot);
+    *slot = child;
     return true;
 }
 

@@ -10,19 +10,6 @@
 #include "core/error.h"
 #include "schema/type-info.h"
 
-const BfBlockdevRef *
-bf_options_file_ref(const BfBlockdevOptions *options)
-{
-    switch (options->driver) {
-    case BF_BLOCKDEV_DRIVER_RAW:
-        return options->u.raw->file;
-    case BF_BLOCKDEV_DRIVER_FAULT:
-        return options->u.fault->image;
-    default:
-        return NULL;
-    }
-}
-
 static const void *
 field_at(const BfField *field, const void *object)
 {
@@ -112,6 +99,53 @@ get_branch(const BfBlockdevOptions *options)
     return options->u.any_branch;
 }
 
+/* What a generated list of references looks like. */
+typedef struct RefList {
+    size_t len;
+    BfBlockdevRef **items;
+} RefList;
+
+/* The element of a list of references that @name ("children.2") names. */
+static const BfBlockdevRef *
+get_element(const BfField *field, const void *object, const char *name)
+{
+    const size_t len = strlen(field->name);
+    const RefList *list;
+    uint64_t index;
+
+    if (strncmp(name, field->name, len) != 0 || name[len] != '.' ||
+        field->type->fields[0].type != &bf_blockdev_ref_type ||
+        !g_ascii_string_to_unsigned(name + len + 1, 10, 0, UINT32_MAX, &index,
+                                    NULL)) {
+        return NULL;
+    }
+    memcpy(&list, field_at(field, object), sizeof(list));
+    return list != NULL && index < list->len ? list->items[index] : NULL;
+}
+
+const BfBlockdevRef *
+bf_options_child_ref(const BfBlockdevOptions *options, const char *name)
+{
+    const BfTypeInfo *info =
+        bf_type_get_branch(&bf_blockdev_options_type, options);
+
+    for (size_t i = 0; info != NULL && i < info->n_fields; i++) {
+        const BfField *field = &info->fields[i];
+        const BfBlockdevRef *ref = NULL;
+
+        if (field->type == &bf_blockdev_ref_type &&
+            g_str_equal(field->name, name)) {
+            memcpy(&ref, field_at(field, get_branch(options)), sizeof(ref));
+        } else if (field->kind == BF_FIELD_LIST) {
+            ref = get_element(field, get_branch(options), name);
+        }
+        if (ref != NULL) {
+            return ref;
+        }
+    }
+    return NULL;
+}
+
 bool
 bf_options_check_same(const BfBlockdevOptions *old_options,
                       const BfBlockdevOptions *new_options, GError **error)
@@ -191,6 +225,32 @@ is_shown(const BfNode *node, const BfField *field, const void *object)
            (!is_file || g_str_equal(field->name, "filename"));
 }
 
+/* One member for each child; "children.0" and its like are a list. */
+static void
+append_children(const BfNode *node, GString *text)
+{
+    bool in_list = false;
+
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+        const char *dot = strchr(edge->name, '.');
+
+        if (dot != NULL && in_list) {
+            g_string_append(text, ", ");
+        } else if (dot != NULL) {
+            g_string_append_printf(text, ", \"%.*s\": [",
+                                   (int)(dot - edge->name), edge->name);
+        } else {
+            g_string_append_printf(text, ", \"%s\": ", edge->name);
+        }
+        in_list = dot != NULL;
+        bf_options_append_json(*edge->slot, text);
+    }
+    if (in_list) {
+        g_string_append_c(text, ']');
+    }
+}
+
 void
 bf_options_append_json(const BfNode *node, GString *text)
 {
@@ -208,11 +268,6 @@ bf_options_append_json(const BfNode *node, GString *text)
             append_value(text, field, branch);
         }
     }
-    if (node->file != NULL) {
-        g_string_append(text, node->options->driver == BF_BLOCKDEV_DRIVER_FAULT
-                                  ? ", \"image\": "
-                                  : ", \"file\": ");
-        bf_options_append_json(node->file, text);
-    }
+    append_children(node, text);
     g_string_append_c(text, '}');
 }

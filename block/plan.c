@@ -86,28 +86,24 @@ undo_moves(BfPlan *plan)
     }
 }
 
-/* The depth of the tree below @node, or 0 if it comes back to @top. */
-static unsigned
-tree_depth(const BfNode *node, const BfNode *top, unsigned above)
+/* False if the tree below @node comes back to @top or is too large; @count is
+ * of the nodes seen, each as often as it is reached. */
+static bool
+check_tree(const BfNode *node, const BfNode *top, unsigned above,
+           unsigned *count)
 {
-    unsigned depth = 0;
-
-    if (node == top || above > TREE_DEPTH_MAX) {
-        return 0;
+    if (node == top || above > TREE_DEPTH_MAX || ++*count > TREE_NODES_MAX) {
+        return false;
     }
     for (unsigned i = 0; i < node->edges->len; i++) {
         const BfEdge *edge = g_ptr_array_index(node->edges, i);
 
-        if (edge->child != NULL) {
-            unsigned below = tree_depth(edge->child, top, above + 1);
-
-            if (below == 0) {
-                return 0;
-            }
-            depth = MAX(depth, below);
+        if (edge->child != NULL &&
+            !check_tree(edge->child, top, above + 1, count)) {
+            return false;
         }
     }
-    return depth + 1;
+    return true;
 }
 
 static bool
@@ -115,15 +111,17 @@ check_edge(const BfEdge *edge, GError **error)
 {
     const BfNode *parent = edge->parent;
     const BfNode *child = edge->child;
+    unsigned count = 0;
 
     if (parent == NULL || child == NULL) {
         return true;
     }
-    if (tree_depth(child, parent, 1) == 0) {
+    if (!check_tree(child, parent, 1, &count)) {
         bf_set_error(error,
                      "Making '%s' a %s child of '%s' would create a cycle or "
-                     "a tree deeper than %u",
-                     child->name, edge->name, parent->name, TREE_DEPTH_MAX);
+                     "a tree deeper than %u or of more than %u nodes",
+                     child->name, edge->name, parent->name, TREE_DEPTH_MAX,
+                     TREE_NODES_MAX);
         return false;
     }
     if (parent->active && !child->active) {
@@ -247,7 +245,7 @@ plan_node(BfNode *node)
         edge->perm_plan = node->perm_plan;
         edge->shared_plan = node->shared_perm_plan;
         if (node->driver->child_perm != NULL) {
-            node->driver->child_perm(node, &edge->perm_plan,
+            node->driver->child_perm(node, edge->name, &edge->perm_plan,
                                      &edge->shared_plan);
         }
     }
@@ -358,12 +356,28 @@ check_edges(BfPlan *plan, GError **error)
     return true;
 }
 
+/* A link between nodes of two loops makes the nodes of one of them move. */
+static void
+touch_new_homes(BfPlan *plan)
+{
+    for (unsigned i = 0; i < plan->moves->len; i++) {
+        const PlanMove *move = g_ptr_array_index(plan->moves, i);
+        const BfEdge *edge = move->edge;
+
+        if (edge->parent != NULL && edge->child != NULL &&
+            edge->parent->home != edge->child->home) {
+            bf_plan_touch(plan, edge->parent);
+        }
+    }
+}
+
 bool
 bf_plan_co_prepare(BfPlan *plan, GError **error)
 {
     bool ok = check_edges(plan, error) && plan_permissions(plan, true, error) &&
               co_ask_drivers(plan, error);
 
+    touch_new_homes(plan);
     if (ok && plan->needs_drain && !plan->is_drained_already) {
         ok = plan->drained =
             bf_drain_co_begin(&plan->drain, plan->graph, plan->nodes, error);

@@ -18,7 +18,6 @@ typedef struct ReopenItem {
     const BfBlockdevOptions *options; /* borrowed */
     BfNodeSettings settings;
     bool has_settings;
-    BfNode *file; /* the child to be, or NULL */
     bool prepared;
 } ReopenItem;
 
@@ -50,40 +49,56 @@ set_unknown_node(const char *name, GError **error)
 static bool add_item(Reopen *reopen, BfNode *node,
                      const BfBlockdevOptions *options, GError **error);
 
-/* Finds the child that @ref gives to the node of @item. */
+/* Finds the child that @ref gives to @edge. */
 static bool
-resolve_file(Reopen *reopen, ReopenItem *item, const BfBlockdevRef *ref,
-             GError **error)
+resolve_child(Reopen *reopen, BfEdge *edge, const BfBlockdevRef *ref,
+              GError **error)
 {
-    BfNode *now = item->node->file;
+    BfNode *now = edge->child;
     const BfBlockdevOptions *options;
 
-    item->file = now;
+    edge->next = now;
     if (ref->kind == BF_BLOCKDEV_REF_KIND_STR) {
-        item->file = bf_graph_find_node(reopen->graph, ref->u.str);
-        if (item->file == NULL) {
+        edge->next = bf_graph_find_node(reopen->graph, ref->u.str);
+        if (edge->next == NULL) {
             set_unknown_node(ref->u.str, error);
         }
-        return item->file != NULL;
+        return edge->next != NULL;
     }
     options = ref->u.object;
     if (!now->inherits || options->driver != now->driver->kind ||
         (options->node_name != NULL &&
          !g_str_equal(options->node_name, now->name))) {
         bf_set_error(error,
-                     "Cannot change the 'file' link of node '%s' to new "
+                     "Cannot change the '%s' link of node '%s' to new "
                      "options; add a node first and give its name",
-                     item->node->name);
+                     edge->name, edge->parent->name);
         return false;
     }
     return options == now->options || add_item(reopen, now, options, error);
+}
+
+/* Children that the new options do not speak of stay. */
+static bool
+resolve_children(Reopen *reopen, const ReopenItem *item, GError **error)
+{
+    for (unsigned i = 0; i < item->node->edges->len; i++) {
+        BfEdge *edge = g_ptr_array_index(item->node->edges, i);
+        const BfBlockdevRef *ref =
+            bf_options_child_ref(item->options, edge->name);
+
+        edge->next = edge->child;
+        if (ref != NULL && !resolve_child(reopen, edge, ref, error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool
 add_item(Reopen *reopen, BfNode *node, const BfBlockdevOptions *options,
          GError **error)
 {
-    const BfBlockdevRef *ref = bf_options_file_ref(options);
     ReopenItem *item;
 
     if (find_item(reopen, node) != NULL) {
@@ -104,9 +119,10 @@ add_item(Reopen *reopen, BfNode *node, const BfBlockdevOptions *options,
     item->node = node;
     item->options = options;
     g_ptr_array_add(reopen->items, item);
-    return ref == NULL || resolve_file(reopen, item, ref, error);
+    return resolve_children(reopen, item, error);
 }
 
+/* The node that made @node inline, while no other one has it as well. */
 static BfNode *
 inheriting_parent(const BfNode *node)
 {
@@ -139,19 +155,31 @@ compute_settings(Reopen *reopen, ReopenItem *item)
     return &item->settings;
 }
 
+static bool
+add_followers_of(Reopen *reopen, const BfNode *node, GError **error)
+{
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+        BfNode *child = edge->child;
+
+        if (child == edge->next && inheriting_parent(child) == node &&
+            find_item(reopen, child) == NULL &&
+            !add_item(reopen, child, child->options, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Children made inline follow, even if nobody speaks of them. */
 static bool
 add_followers(Reopen *reopen, GError **error)
 {
     for (unsigned i = 0; i < reopen->items->len; i++) {
         ReopenItem *item = g_ptr_array_index(reopen->items, i);
-        BfNode *child = item->file;
 
         compute_settings(reopen, item);
-        if (child != NULL && child == item->node->file &&
-            inheriting_parent(child) == item->node &&
-            find_item(reopen, child) == NULL &&
-            !add_item(reopen, child, child->options, error)) {
+        if (!add_followers_of(reopen, item->node, error)) {
             return false;
         }
     }
@@ -183,6 +211,34 @@ collect_items(Reopen *reopen, const BfBlockdevOptionsList *list, GError **error)
 }
 
 static void
+forget_next(Reopen *reopen)
+{
+    for (unsigned i = 0; i < reopen->items->len; i++) {
+        ReopenItem *item = g_ptr_array_index(reopen->items, i);
+
+        for (unsigned j = 0; j < item->node->edges->len; j++) {
+            BfEdge *edge = g_ptr_array_index(item->node->edges, j);
+
+            edge->next = NULL;
+        }
+    }
+}
+
+/* What BfNode.file is to be. */
+static BfNode *
+next_file(const BfNode *node)
+{
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (edge->slot == &node->file) {
+            return edge->next;
+        }
+    }
+    return NULL;
+}
+
+static void
 co_abort_drivers(Reopen *reopen)
 {
     for (unsigned i = 0; i < reopen->items->len; i++) {
@@ -205,8 +261,8 @@ co_prepare_drivers(Reopen *reopen, GError **error)
         node->settings_plan = &item->settings;
         if (!bf_node_check_settings(&item->settings, error) ||
             (node->driver->co_reopen_prepare != NULL &&
-             !node->driver->co_reopen_prepare(node, item->options, item->file,
-                                              error))) {
+             !node->driver->co_reopen_prepare(node, item->options,
+                                              next_file(node), error))) {
             return false;
         }
         item->prepared = true;
@@ -231,17 +287,26 @@ commit_item(ReopenItem *item)
 }
 
 static void
+plan_edges(BfPlan *plan, const BfNode *node, GPtrArray *left_behind)
+{
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (edge->next != edge->child) {
+            g_ptr_array_add(left_behind, edge->child);
+            bf_plan_move(plan, edge, edge->next);
+        }
+    }
+}
+
+static void
 plan_items(Reopen *reopen, BfPlan *plan, GPtrArray *left_behind)
 {
     for (unsigned i = 0; i < reopen->items->len; i++) {
         ReopenItem *item = g_ptr_array_index(reopen->items, i);
 
         bf_plan_touch(plan, item->node);
-        if (item->file != item->node->file) {
-            g_ptr_array_add(left_behind, item->node->file);
-            bf_plan_move(plan, g_ptr_array_index(item->node->edges, 0),
-                         item->file);
-        }
+        plan_edges(plan, item->node, left_behind);
     }
 }
 
@@ -313,6 +378,7 @@ bf_graph_co_reopen(BfGraph *graph, const BfBlockdevOptionsList *options,
     bf_assert_main();
     bf_co_mutex_co_lock(&graph->change);
     ok = co_reopen_locked(&reopen, options, left_behind, error);
+    forget_next(&reopen);
     if (ok) {
         co_close_left_behind(graph, left_behind);
     }
@@ -508,8 +574,10 @@ set_active_down(BfNode *node, bool active, GPtrArray *changed)
     }
     node->active = active;
     g_ptr_array_add(changed, node);
-    if (node->file != NULL && active) {
-        set_active_down(node->file, active, changed);
+    for (unsigned i = 0; i < node->edges->len && active; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        set_active_down(edge->child, active, changed);
     }
 }
 

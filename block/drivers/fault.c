@@ -145,7 +145,8 @@ fault_co_open(BfNode *node, const BfBlockdevOptions *options,
     BfFaultNode *self = (BfFaultNode *)node;
 
     if (!parse_rules(options->u.fault, &self->rules, error) ||
-        !bf_node_co_open_child(node, ctx, options->u.fault->image, error)) {
+        !bf_node_co_open_child_as(node, ctx, options->u.fault->image, "image",
+                                  &node->file, error)) {
         return false;
     }
     fault_refresh(node);

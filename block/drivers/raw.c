@@ -201,7 +201,8 @@ raw_reopen_commit(BfNode *node)
 
 /* A window does not move or shrink under its user. */
 static void
-raw_child_perm(const BfNode *node, unsigned *perm, unsigned *shared)
+raw_child_perm(const BfNode *node, const char *edge, unsigned *perm,
+               unsigned *shared)
 {
     const BfRawNode *self = (const BfRawNode *)node;
 

@@ -66,7 +66,8 @@ typedef struct BfNodeSettings {
  * @options: owned: as given, with changes by reopen
  * @home: loop of the tree; constant while a request is under way, like all up
  *     to @n_bitmaps: main changes them while the node is drained
- * @file: borrowed: the child that holds the data, or NULL
+ * @file: borrowed: the child that holds the data, or NULL if there is none,
+ *     or if several do
  * @settings: common options in effect
  * @size: bytes, a multiple of 512; set by co_open, co_resize and refresh
  * @alignment: what the driver itself needs of requests, a power of two; set by
@@ -166,31 +167,33 @@ typedef struct BfNodeInfo {
  * @fua: co_write honours %BF_IO_FUA; else a flush follows
  *
  * Required:
- * @co_open: sets size and limits, opens children by bf_node_co_open_child();
- *     after a failure co_close is called as well
+ * @co_open: sets size and limits, opens children by bf_node_co_open_child()
+ *     or bf_node_co_open_child_as(); after a failure co_close is called as well
  * @co_close: releases what co_open made; all zero and half-open are valid
  * @co_read: fills all of @vec
  * @co_write: writes all of @vec
  *
  * Optional:
- * @co_flush: makes finished writes stable; absent: nothing to be done
+ * @co_flush: makes finished writes stable; absent: nothing to be done. It is
+ *     also called before co_close, when the children may be gone (NULL)
  * @co_write_zeroes: -ENOTSUP lets the caller write zeroes instead; with
  *     %BF_IO_NO_FALLBACK it must not be as slow as writing
  * @co_discard: -ENOTSUP is taken as done, as it is a hint
  * @co_extents: appends at least one extent and at most @bytes; absent: data
  * @co_cache: a hint
  * @co_read_pipe: as bf_handle_co_read_pipe()
- * @co_drain_begin: stops work of its own; drained from here
+ * @co_drain_begin: stops work of its own; drained from here. BfNode.home may
+ *     be another one when it ends
  * @co_drain_end: the reverse
- * @refresh: drained: the child or its size changed: sets size, limits
+ * @refresh: drained: a child or its size changed: sets size, limits
  * @co_resize: drained: changes the size and sets BfNode.size
- * @co_reopen_prepare: checks new @options (@file is the child to come, if any)
- *     and prepares; nothing changes yet. BfNode.settings_plan is set. Absent:
- *     nothing is to be checked
+ * @co_reopen_prepare: checks new @options (@file is what BfNode.file is to be;
+ *     bf_node_child_to_be() tells other children) and prepares; nothing changes
+ *     yet. BfNode.settings_plan is set. Absent: nothing is to be checked
  * @reopen_commit: drained: makes the change; cannot fail
  * @co_reopen_abort: drops what was prepared
- * @child_perm: what a child must grant so that the parents' needs are met;
- *     inout; absent: the same
+ * @child_perm: what the child by the name of @edge must grant so that the
+ *     parents' needs are met; inout; absent: the same for every child
  * @co_perm_prepare: new permissions of the users are planned; sets
  *     @ret_needs_drain if the commit changes what data operations use. Giving
  *     back is not to fail: nobody asks again
@@ -235,7 +238,8 @@ struct BfDriver {
                               const BfNode *file, GError **error);
     void (*reopen_commit)(BfNode *node);
     void (*co_reopen_abort)(BfNode *node);
-    void (*child_perm)(const BfNode *node, unsigned *perm, unsigned *shared);
+    void (*child_perm)(const BfNode *node, const char *edge, unsigned *perm,
+                       unsigned *shared);
     bool (*co_perm_prepare)(BfNode *node, unsigned perm, unsigned shared,
                             bool *ret_needs_drain, GError **error);
     void (*co_perm_commit)(BfNode *node);
@@ -259,12 +263,41 @@ const BfDriver *bf_driver_find(BfBlockdevDriver kind);
  * @ref: a node name or inline options
  * @error: set on failure
  *
- * Opens or finds the child that holds the data and sets BfNode.file.
+ * Opens or finds the child that holds the data, by the name "file", and sets
+ * BfNode.file.
  *
  * Returns: false on failure
  */
 bool bf_node_co_open_child(BfNode *node, BfOpenContext *ctx,
                            const BfBlockdevRef *ref, GError **error);
+
+/**
+ * bf_node_co_open_child_as:
+ * @node: the node that is being opened, in its co_open
+ * @ctx: as given to co_open
+ * @ref: a node name or inline options
+ * @name: what the option is called, for example "target"; "NAME.N" is element
+ *     N of a list; copied
+ * @slot: (out): where the driver finds the child, in its own struct; changes
+ *     while drained, and becomes NULL before co_close
+ * @error: set on failure
+ *
+ * Opens or finds one of several children. All of them have one home loop.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_open_child_as(BfNode *node, BfOpenContext *ctx,
+                              const BfBlockdevRef *ref, const char *name,
+                              BfNode **slot, GError **error);
+
+/**
+ * bf_node_child_to_be:
+ * @node: a node, in its co_reopen_prepare
+ * @name: as given to bf_node_co_open_child_as()
+ *
+ * Returns: (transfer none) (nullable): the child that it will have
+ */
+const BfNode *bf_node_child_to_be(const BfNode *node, const char *name);
 
 /**
  * bf_node_co_resize:

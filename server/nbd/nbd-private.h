@@ -205,6 +205,7 @@ struct BfNbdClient {
     BfNbdTask **replies_tail;
     unsigned n_replies;
     size_t reply_bytes;    /* data of the replies that are queued or sent */
+    size_t ahead_bytes;    /* so many of them do not wait for more */
     bool writing;          /* the writer runs or is about to */
     bool ending;           /* no more requests are read */
     bool broken;           /* nothing can be sent any more */

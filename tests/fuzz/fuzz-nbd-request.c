@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Fuzzer of NBD requests. The first byte chooses the export and whether replies
- * are structured, the second is the size of the portions, the rest is what
- * comes after the handshake.
+ * Fuzzer of NBD requests. The first byte chooses the export, whether replies
+ * are structured, and which contexts the client has asked for; the second is
+ * the size of the portions, the rest is what comes after the handshake.
  *
  * Beyond not crashing: all that is sent is whole replies, each with a length
  * that the protocol allows.
@@ -31,18 +31,50 @@ add_option(GByteArray *input, uint32_t option, const GByteArray *payload)
 }
 
 static void
-add_handshake(GByteArray *input, BfNbdString name, bool structured)
+add_meta(GByteArray *input, uint32_t option, BfNbdString name,
+         const BfNbdString *queries, size_t n)
 {
-    const BfNbdString queries[] = {STRING("base:allocation"),
-                                   STRING("qemu:allocation-depth")};
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+
+    bf_nbd_append_meta(payload, name, queries, n);
+    add_option(input, option, payload);
+}
+
+/* @how: 0 asks for all contexts, 1 for one; others ask for more than that
+ * before, which must leave no trace. */
+static void
+add_contexts(GByteArray *input, BfNbdString name, unsigned how)
+{
+    const BfNbdString queries[] = {
+        STRING("base:allocation"), STRING("qemu:allocation-depth"),
+        STRING("base:"),           STRING("qemu:"),
+        STRING("qemu:else"),       STRING("x"),
+    };
+    g_autoptr(GByteArray) cut = g_byte_array_new();
+
+    if (how == 2) {
+        add_meta(input, BF_NBD_OPTION_LIST_META_CONTEXT, name, queries, 0);
+        add_meta(input, BF_NBD_OPTION_LIST_META_CONTEXT, name, queries + 2, 4);
+        add_meta(input, BF_NBD_OPTION_SET_META_CONTEXT, name, queries + 2, 4);
+    } else if (how == 3) {
+        add_meta(input, BF_NBD_OPTION_SET_META_CONTEXT, STRING("none"), queries,
+                 2);
+        add_option(input, BF_NBD_OPTION_SET_META_CONTEXT, cut);
+    }
+    add_meta(input, BF_NBD_OPTION_SET_META_CONTEXT, name, queries,
+             how == 1 ? 1 : 2);
+}
+
+static void
+add_handshake(GByteArray *input, BfNbdString name, bool structured,
+              unsigned contexts)
+{
     g_autoptr(GByteArray) payload = g_byte_array_new();
 
     g_byte_array_append(input, (const guint8 *)"\0\0\0\3", 4);
     if (structured) {
         add_option(input, BF_NBD_OPTION_STRUCTURED_REPLY, payload);
-        bf_nbd_append_meta(payload, name, queries, G_N_ELEMENTS(queries));
-        add_option(input, BF_NBD_OPTION_SET_META_CONTEXT, payload);
-        g_byte_array_set_size(payload, 0);
+        add_contexts(input, name, contexts);
     }
     bf_nbd_append_go(payload, name, NULL, 0);
     add_option(input, BF_NBD_OPTION_GO, payload);
@@ -118,7 +150,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     structured = (data[0] & 1) != 0;
     add_handshake(input, names[(data[0] >> 1) % G_N_ELEMENTS(names)],
-                  structured);
+                  structured, data[0] >> 3 & 3);
     g_byte_array_append(input, data + 2, size - 2);
     output = nbd_session_run(input, (size_t)data[1] * 16 + 1);
     check_replies(output, structured);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Fuzzer of what the record engine for TLS 1.3 does with its input. The first
- * byte says whether a client or a server reads; then come steps of a byte that
- * says what is sent and how it is read, a length and that many bytes. A step
- * may encrypt its bytes with the right key, so that what is behind the cipher
- * is reached as well.
+ * byte says whether a client or a server reads, and how its session begins
+ * (Start); then come steps of a byte that says what is sent and how it is read,
+ * a length and that many bytes. A step may encrypt its bytes with the right
+ * key, so that what is behind the cipher is reached as well.
  *
  * Beyond not crashing: what is read is what was sent as data, in order, and
  * nothing follows a failure.
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "server/crypto/tls13-private.h"
+#include "tests/unit/tls-pair.h"
 
 #define TYPE_DATA 23
 #define TYPE_HANDSHAKE 22
@@ -19,9 +20,23 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/*
+ * How a session begins. Handshakes take a hundred times as long as the rest,
+ * and their keys are never the same, so most inputs do without.
+ */
+typedef enum Start {
+    START_FIXED_KEYS,
+    START_AES_128, /* with a handshake, whose keys the engine takes over */
+    START_AES_256,
+    START_CHACHA, /* with a handshake, and a cipher that it leaves alone */
+    START_INPUT,  /* what is read are the first bytes of a handshake */
+    START_COUNT,
+} Start;
+
 /* The fuzzer's side, and what it knows about the other. */
 typedef struct Peer {
     BfTlsSession *session;
+    const BfTls13Suite *suite;
     BfTls13Keys write;
     GByteArray *sent; /* as data */
     size_t got;
@@ -30,6 +45,42 @@ typedef struct Peer {
 
 static const BfTls13Suite suite = {GNUTLS_CIPHER_AES_128_GCM, GNUTLS_MAC_SHA256,
                                    32, 16};
+
+static struct {
+    BfTlsCreds *client;
+    BfTlsCreds *server[START_COUNT];
+} creds;
+
+static BfTlsCreds *
+load_creds(BfTlsEndpoint endpoint, const char *dir, const char *cipher)
+{
+    g_autofree char *priority = g_strconcat(
+        "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+", cipher, NULL);
+
+    return bf_test_load(endpoint, dir, false, cipher ? priority : NULL);
+}
+
+static void
+load_all_creds(void)
+{
+    if (creds.client != NULL) {
+        return;
+    }
+    bf_test_tls_init();
+    creds.client =
+        load_creds(BF_TLS_ENDPOINT_CLIENT, bf_test_tls.bare_client_dir, NULL);
+    for (Start start = 0; start < START_COUNT; start++) {
+        static const char *const ciphers[START_COUNT] = {
+            [START_AES_128] = "AES-128-GCM",
+            [START_AES_256] = "AES-256-GCM",
+            [START_CHACHA] = "CHACHA20-POLY1305",
+        };
+
+        creds.server[start] = load_creds(
+            BF_TLS_ENDPOINT_SERVER, bf_test_tls.server_dir, ciphers[start]);
+    }
+    bf_test_tls_clear(); /* a fuzzer has no orderly end */
+}
 
 /* A session as it is behind a handshake, with keys that are always the same. */
 static BfTlsSession *
@@ -50,6 +101,33 @@ new_session(bool is_server)
     session->state = BF_TLS_STATE_READY;
     session->input.wanted = 17 * 1024;
     return session;
+}
+
+static void
+init_fixed(Peer *peer, bool is_server)
+{
+    peer->session = new_session(is_server);
+    peer->suite = &suite;
+    g_assert_cmpint(bf_tls13_keys_next(&peer->write, &suite), >=, 0);
+}
+
+/* After a handshake, the fuzzer writes with the keys of the other side. */
+static void
+init_handshake(Peer *peer, bool is_server, Start start)
+{
+    g_auto(BfTestPair) pair = {0};
+    BfTlsSession **reader = is_server ? &pair.server : &pair.client;
+    BfTlsSession *writer;
+
+    load_all_creds();
+    bf_test_pair_init(&pair, creds.server[start], creds.client, NULL);
+    bf_test_pair_establish(&pair);
+    writer = is_server ? pair.client : pair.server;
+    g_assert_cmpstr(bf_tls_session_get_records(*reader), ==, "own");
+    peer->session = g_steal_pointer(reader);
+    peer->suite = peer->session->tls13->suite;
+    peer->write = writer->tls13->write;
+    memset(&writer->tls13->write, 0, sizeof(peer->write));
 }
 
 /* Whether an opened record is data; the engine strips padding in its own way.
@@ -102,7 +180,7 @@ send_key_update(Peer *peer, uint8_t request)
     const uint8_t inner[] = {24, 0, 0, 1, request & 1, TYPE_HANDSHAKE};
 
     send_sealed(peer, inner, sizeof(inner));
-    g_assert_cmpint(bf_tls13_keys_next(&peer->write, &suite), >=, 0);
+    g_assert_cmpint(bf_tls13_keys_next(&peer->write, peer->suite), >=, 0);
 }
 
 /* Reads into two pieces until nothing more comes. */
@@ -132,6 +210,21 @@ read_all(Peer *peer, size_t room)
         g_assert_cmpint(bf_tls_session_open(peer->session, iov, 2, NULL), ==,
                         n == 0 ? 0 : BF_TLS_FAILED);
     }
+}
+
+/* Twice, so that the second time may find the output full. */
+static void
+write_some(Peer *peer, const uint8_t *data, size_t size)
+{
+    const struct iovec iov = {(void *)data, size};
+
+    bf_tls_session_trim(peer->session);
+    for (int i = 0; i < 2 && !peer->over; i++) {
+        g_assert_cmpint(bf_tls_session_seal(peer->session, &iov, 1, 512, NULL),
+                        >=, 0);
+    }
+    bf_tls_session_output_consume(peer->session,
+                                  bf_tls_session_output_bytes(peer->session));
 }
 
 /* Does one step, and gives the number of bytes that it took. */
@@ -166,43 +259,96 @@ run_step(Peer *peer, const uint8_t *data, size_t size)
         read_all(peer, rooms[data[0] >> 4 & 7]);
     }
     if (data[0] & 128) {
-        const struct iovec iov = {(void *)data, size};
-
-        bf_tls_session_trim(peer->session);
-        if (!peer->over) {
-            bf_tls_session_seal(peer->session, &iov, 1, 4096, NULL);
-        }
-        bf_tls_session_output_consume(
-            peer->session, bf_tls_session_output_bytes(peer->session));
+        write_some(peer, data, size);
     }
     return 2 + len;
+}
+
+static void
+run_records(Peer *peer, const uint8_t *data, size_t size)
+{
+    while (size >= 2 && !peer->over) {
+        size_t n = run_step(peer, data, size);
+
+        data += n;
+        size -= n;
+    }
+    bf_tls_session_input_eof(peer->session);
+    if (!peer->over) {
+        read_all(peer, ROOM_MAX_BYTES);
+    }
+    bf_tls_session_bye(peer->session);
+    bf_tls_session_deny(peer->session);
+    bf_tls13_keys_clear(&peer->write);
+    bf_tls_session_free(peer->session);
+}
+
+/* With a cipher that the engine cannot do, gnutls must go on by itself. */
+static void
+run_other_cipher(size_t size)
+{
+    g_auto(BfTestPair) pair = {0};
+
+    load_all_creds();
+    bf_test_pair_init(&pair, creds.server[START_CHACHA], creds.client, NULL);
+    bf_test_pair_establish(&pair);
+    g_assert_null(pair.server->tls13);
+    g_assert_null(pair.client->tls13);
+    if (size > 0) {
+        bf_test_check_transfer(pair.client, pair.server, size, 4096, 0);
+        bf_test_check_transfer(pair.server, pair.client, size, 4096, 0);
+    }
+}
+
+/* Nobody can get through a handshake without the keys. */
+static void
+run_handshake(bool is_server, const uint8_t *data, size_t size)
+{
+    g_autoptr(BfTlsSession) session = NULL;
+    g_autoptr(GError) error = NULL;
+    BfTlsStatus status = BF_TLS_NEED_INPUT;
+
+    load_all_creds();
+    session = bf_test_new_session(
+        is_server ? creds.server[START_INPUT] : creds.client, NULL);
+    while (status == BF_TLS_NEED_INPUT && size > 0) {
+        size_t n = bf_tls_session_feed(session, data, MIN(size, 1000));
+
+        status = bf_tls_session_handshake(session, &error);
+        data += n;
+        size -= n;
+    }
+    bf_tls_session_input_eof(session);
+    if (status == BF_TLS_NEED_INPUT) {
+        status = bf_tls_session_handshake(session, &error);
+    }
+    g_assert_cmpint(status, ==, BF_TLS_FAILED);
+    g_assert_nonnull(error);
 }
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    Peer peer = {0};
+    g_autoptr(GByteArray) sent = g_byte_array_new();
+    Peer peer = {.sent = sent};
+    bool is_server;
+    Start start;
 
     if (size == 0) {
         return 0;
     }
-    peer.session = new_session(data[0] & 1);
-    peer.sent = g_byte_array_new();
-    g_assert_cmpint(bf_tls13_keys_next(&peer.write, &suite), >=, 0);
-    data++;
-    size--;
-    while (size >= 2 && !peer.over) {
-        size_t n = run_step(&peer, data, size);
-
-        data += n;
-        size -= n;
+    is_server = (data[0] & 1) != 0;
+    start = (data[0] >> 1) % 8;
+    if (start == START_CHACHA) {
+        run_other_cipher(size - 1);
+    } else if (start == START_INPUT) {
+        run_handshake(is_server, data + 1, size - 1);
+    } else if (start == START_AES_128 || start == START_AES_256) {
+        init_handshake(&peer, is_server, start);
+        run_records(&peer, data + 1, size - 1);
+    } else {
+        init_fixed(&peer, is_server);
+        run_records(&peer, data + 1, size - 1);
     }
-    bf_tls_session_input_eof(peer.session);
-    if (!peer.over) {
-        read_all(&peer, ROOM_MAX_BYTES);
-    }
-    bf_tls13_keys_clear(&peer.write);
-    g_byte_array_unref(peer.sent);
-    bf_tls_session_free(peer.session);
     return 0;
 }

@@ -43,14 +43,18 @@ struct BfEdge {
 
 typedef struct BfDrain BfDrain;
 
+/* Several changes as one; see section.c. */
+typedef struct BfSection BfSection;
+
 struct BfGraph {
     BfGraphConfig config;
     BfLoop *main_loop;
-    BfRegistry *names; /* every node, from when its name is reserved */
-    GPtrArray *nodes;  /* borrowed: those in the graph, oldest first */
-    GPtrArray *roots;  /* borrowed */
-    BfCoMutex change;  /* held from plan to resume */
-    BfDrain *drain;    /* the one under way, or NULL */
+    BfRegistry *names;  /* every node, from when its name is reserved */
+    GPtrArray *nodes;   /* borrowed: those in the graph, oldest first */
+    GPtrArray *roots;   /* borrowed */
+    BfCoMutex change;   /* held from plan to resume */
+    BfDrain *drain;     /* the one under way, or NULL */
+    BfSection *section; /* the one under way, or NULL */
     unsigned next_home;
     unsigned auto_names;
     unsigned marks;
@@ -63,6 +67,7 @@ struct BfRoot {
     BfNode *node; /* the slot of its edge; changes while drained */
     BfEdge edge;
     char *description;
+    bool fixed; /* stays when its node is replaced */
     GPtrArray *handles;
     BfIoStats freed; /* of handles that are gone */
     bool drained;
@@ -144,16 +149,34 @@ struct BfDrain {
     GPtrArray *nodes; /* borrowed: those whose drivers stop work of their own */
     const char *name; /* borrowed: of the first node, for traces */
     unsigned waiting; /* handles that have not reported yet */
+    bool nested;      /* all is the section's */
     bool expired;
     BfTimer timer;
     BfCoQueue queue;
 };
 
-/* Drains every root that reaches one of @nodes or what is linked with it. */
+/* Drains every root that reaches one of @nodes or what is linked with it. In a
+ * section that lasts until the section's end. */
 bool bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
                        GError **error);
 void bf_drain_co_end(BfDrain *drain);
 void bf_drain_note_parked(BfDrain *drain);
+/* The two parts of bf_drain_co_begin(); the second may be called again. When
+ * it fails, bf_drain_co_end() is still due. */
+void bf_drain_init(BfDrain *drain, BfGraph *graph);
+bool bf_drain_co_add(BfDrain *drain, GPtrArray *nodes, GError **error);
+
+/* section.c: the graph's mutex, which nests for who has begun a section. */
+void bf_graph_co_lock(BfGraph *graph);
+void bf_graph_unlock(BfGraph *graph);
+/* The drain of the section that the caller is in, or NULL. The caller holds
+ * the mutex. */
+BfDrain *bf_section_drain(BfGraph *graph);
+/* A new root of a section's graph is at rest, like all that it may reach. */
+void bf_section_add_root(BfRoot *root);
+/* What is freed in a section is nothing to resume. */
+void bf_section_forget_root(BfRoot *root);
+void bf_section_co_forget_node(BfNode *node);
 
 /*
  * plan.c: a change of edges and permissions. The caller holds graph->change.

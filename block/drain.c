@@ -50,12 +50,16 @@ mark_component(BfNode *node, unsigned mark, GPtrArray *nodes)
     }
 }
 
+/* Adds what is not there yet. */
 static void
 collect(BfDrain *drain, GPtrArray *nodes)
 {
     BfGraph *graph = drain->graph;
     unsigned mark = ++graph->marks;
 
+    for (unsigned i = 0; i < drain->nodes->len; i++) {
+        ((BfNode *)g_ptr_array_index(drain->nodes, i))->mark = mark;
+    }
     for (unsigned i = 0; i < nodes->len; i++) {
         mark_component(g_ptr_array_index(nodes, i), mark, drain->nodes);
     }
@@ -63,8 +67,9 @@ collect(BfDrain *drain, GPtrArray *nodes)
         BfRoot *root = g_ptr_array_index(graph->roots, i);
 
         /* A root that is being moved has both a present and a planned node. */
-        if ((root->node != NULL && root->node->mark == mark) ||
-            (root->edge.child != NULL && root->edge.child->mark == mark)) {
+        if (!root->drained &&
+            ((root->node != NULL && root->node->mark == mark) ||
+             (root->edge.child != NULL && root->edge.child->mark == mark))) {
             g_ptr_array_add(drain->roots, root);
         }
     }
@@ -111,20 +116,21 @@ co_give_up(BfDrain *drain, GError **error)
                  what != NULL ? what : "they have ended by now");
 }
 
-bool
-bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
-                  GError **error)
+void
+bf_drain_init(BfDrain *drain, BfGraph *graph)
 {
     g_assert(graph->drain == NULL);
     *drain = (BfDrain){.graph = graph};
     drain->roots = g_ptr_array_new();
     drain->nodes = g_ptr_array_new();
     graph->drain = drain;
-    collect(drain, nodes);
-    drain->name = ((BfNode *)g_ptr_array_index(nodes, 0))->name;
-    BF_TRACE(block, drain_start, drain->name);
+}
 
-    for (unsigned i = 0; i < drain->roots->len; i++) {
+/* Parks the handles of the roots from index @first on. */
+static bool
+co_park(BfDrain *drain, unsigned first, GError **error)
+{
+    for (unsigned i = first; i < drain->roots->len; i++) {
         BfRoot *root = g_ptr_array_index(drain->roots, i);
 
         root->drained = true;
@@ -134,6 +140,7 @@ bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
         }
     }
     if (drain->waiting > 0) {
+        drain->expired = false;
         bf_timer_start(&drain->timer, DRAIN_LIMIT_NS, expired, drain);
         while (drain->waiting > 0 && !drain->expired) {
             bf_co_queue_co_wait(&drain->queue);
@@ -142,11 +149,27 @@ bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
     }
     if (drain->waiting > 0) {
         co_give_up(drain, error);
-        g_ptr_array_set_size(drain->nodes, 0);
-        bf_drain_co_end(drain);
         return false;
     }
-    for (unsigned i = 0; i < drain->nodes->len; i++) {
+    return true;
+}
+
+bool
+bf_drain_co_add(BfDrain *drain, GPtrArray *nodes, GError **error)
+{
+    unsigned first_root = drain->roots->len;
+    unsigned first_node = drain->nodes->len;
+
+    collect(drain, nodes);
+    if (drain->name == NULL && drain->nodes->len > 0) {
+        drain->name = ((BfNode *)g_ptr_array_index(drain->nodes, 0))->name;
+        BF_TRACE(block, drain_start, drain->name);
+    }
+    if (!co_park(drain, first_root, error)) {
+        g_ptr_array_set_size(drain->nodes, (int)first_node);
+        return false;
+    }
+    for (unsigned i = first_node; i < drain->nodes->len; i++) {
         BfNode *node = g_ptr_array_index(drain->nodes, i);
 
         if (node->driver->co_drain_begin != NULL) {
@@ -156,9 +179,30 @@ bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
     return true;
 }
 
+bool
+bf_drain_co_begin(BfDrain *drain, BfGraph *graph, GPtrArray *nodes,
+                  GError **error)
+{
+    BfDrain *outer = bf_section_drain(graph);
+
+    if (outer != NULL) {
+        *drain = (BfDrain){.nested = true};
+        return bf_drain_co_add(outer, nodes, error);
+    }
+    bf_drain_init(drain, graph);
+    if (!bf_drain_co_add(drain, nodes, error)) {
+        bf_drain_co_end(drain);
+        return false;
+    }
+    return true;
+}
+
 void
 bf_drain_co_end(BfDrain *drain)
 {
+    if (drain->nested) {
+        return;
+    }
     for (unsigned i = 0; i < drain->nodes->len; i++) {
         BfNode *node = g_ptr_array_index(drain->nodes, i);
 

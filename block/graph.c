@@ -94,7 +94,7 @@ bf_graph_co_close_orphan(BfGraph *graph, BfNode *top)
     collect_orphans(top, orphans);
     graph->leaving++;
     co_take_out(graph, orphans);
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     co_close_all(graph, orphans);
     graph->leaving--;
     bf_co_queue_wake_all(&graph->left);
@@ -131,14 +131,14 @@ bf_graph_co_blockdev_del(BfGraph *graph, const char *node_name, GError **error)
     BfNode *node;
 
     bf_assert_main();
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     node = bf_graph_find_node(graph, node_name);
     if (node == NULL) {
         bf_set_error(error, "Failed to find node with node-name='%s'",
                      node_name);
     }
     if (node == NULL || !check_unused(node, error)) {
-        bf_co_mutex_unlock(&graph->change);
+        bf_graph_unlock(graph);
         return false;
     }
     node->monitor_owned = false;
@@ -170,11 +170,11 @@ bf_graph_co_free(BfGraph *graph)
     }
     bf_assert_main();
     g_assert(graph->roots->len == 0);
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     while ((node = find_top(graph)) != NULL) {
         node->monitor_owned = false;
         bf_graph_co_close_orphan(graph, node);
-        bf_co_mutex_co_lock(&graph->change);
+        bf_graph_co_lock(graph);
     }
     while (graph->leaving > 0) {
         bf_co_queue_co_wait(&graph->left);
@@ -232,6 +232,7 @@ co_root_add(BfGraph *graph, BfNode *node, const char *description,
     root->edge.perm = perm;
     root->edge.shared = shared;
     g_ptr_array_add(graph->roots, root);
+    bf_section_add_root(root);
     bf_plan_co_commit(&plan);
     bf_plan_co_finish(&plan);
     return root;
@@ -246,9 +247,9 @@ bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
     bf_assert_main();
     g_assert(node->registered);
     node->pins++;
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     root = co_root_add(graph, node, description, perm, shared, error);
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     node->pins--;
     return root;
 }
@@ -258,6 +259,19 @@ static bool
 is_orphan(const BfNode *node)
 {
     return node->parents->len == 0 && !node->monitor_owned && node->pins == 0;
+}
+
+BfRoot *
+bf_root_co_new_fixed(BfGraph *graph, BfNode *node, const char *description,
+                     GError **error)
+{
+    BfRoot *root = bf_root_co_new(graph, node, description, 0,
+                                  BF_PERM_ALL & ~BF_PERM_RESIZE, error);
+
+    if (root != NULL) {
+        root->fixed = true;
+    }
+    return root;
 }
 
 void
@@ -275,9 +289,10 @@ bf_root_co_free(BfRoot *root)
         bf_handle_co_free(g_ptr_array_index(root->handles, 0));
     }
     graph = root->graph;
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     node = root->node;
     g_ptr_array_remove(graph->roots, root);
+    bf_section_forget_root(root);
     bf_plan_init(&plan, graph);
     bf_plan_move(&plan, &root->edge, NULL);
     bf_plan_co_release(&plan);
@@ -285,7 +300,7 @@ bf_root_co_free(BfRoot *root)
     if (is_orphan(node)) {
         bf_graph_co_close_orphan(graph, node);
     } else {
-        bf_co_mutex_unlock(&graph->change);
+        bf_graph_unlock(graph);
     }
 }
 
@@ -329,13 +344,13 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
     g_assert(from->registered && to->registered && from != to);
     from->pins++;
     to->pins++;
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     bf_plan_init(&plan, graph);
     edges = g_ptr_array_copy(from->parents, NULL, NULL);
     for (unsigned i = 0; i < edges->len; i++) {
         BfEdge *edge = g_ptr_array_index(edges, i);
 
-        if (edge->parent != to) {
+        if (edge->parent != to && (edge->root == NULL || !edge->root->fixed)) {
             bf_plan_move(&plan, edge, to);
         }
     }
@@ -344,7 +359,7 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
         bf_plan_co_commit(&plan);
         bf_plan_co_finish(&plan);
     }
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     from->pins--;
     to->pins--;
     return ok;

@@ -398,6 +398,7 @@ flush_co_home(void *arg)
 void
 bf_node_co_close(BfNode *node)
 {
+    bf_section_co_forget_node(node);
     if (!node->settings.read_only && node->active &&
         !node->driver->close_flushes) {
         /* There is nobody left to tell of a failure. */
@@ -444,7 +445,7 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
     BfPlan plan;
     bool ok;
 
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     old_len = graph->nodes->len;
     bf_plan_init(&plan, graph);
     for (unsigned i = 0; i < ctx->opened->len; i++) {
@@ -466,7 +467,7 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
     } else {
         g_ptr_array_set_size(graph->nodes, (int)old_len);
     }
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     return ok;
 }
 

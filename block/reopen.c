@@ -361,7 +361,7 @@ co_close_left_behind(BfGraph *graph, GPtrArray *left_behind)
         if (--node->pins == 0 && node->parents->len == 0 &&
             !node->monitor_owned) {
             bf_graph_co_close_orphan(graph, node);
-            bf_co_mutex_co_lock(&graph->change);
+            bf_graph_co_lock(graph);
         }
     }
 }
@@ -376,13 +376,13 @@ bf_graph_co_reopen(BfGraph *graph, const BfBlockdevOptionsList *options,
     bool ok;
 
     bf_assert_main();
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     ok = co_reopen_locked(&reopen, options, left_behind, error);
     forget_next(&reopen);
     if (ok) {
         co_close_left_behind(graph, left_behind);
     }
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     return ok;
 }
 
@@ -454,7 +454,7 @@ bf_graph_co_resize(BfGraph *graph, BfNode *node, uint64_t size, GError **error)
     if (root == NULL) {
         return false;
     }
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     bf_plan_init(&plan, graph);
     bf_plan_touch(&plan, node);
     ok = bf_plan_co_prepare(&plan, error);
@@ -463,7 +463,7 @@ bf_graph_co_resize(BfGraph *graph, BfNode *node, uint64_t size, GError **error)
         bf_plan_co_commit(&plan);
         bf_plan_co_finish(&plan);
     }
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     bf_root_co_free(root);
     return ok;
 }
@@ -474,7 +474,7 @@ BfBitmap *
 bf_node_find_bitmap(BfNode *node, const char *name)
 {
     for (unsigned i = 0; i < node->n_bitmaps; i++) {
-        if (g_strcmp0(bf_bitmap_name(node->bitmaps[i]), name) == 0) {
+        if (g_str_equal(bf_bitmap_name(node->bitmaps[i]), name)) {
             return node->bitmaps[i];
         }
     }
@@ -489,13 +489,13 @@ co_begin_change(BfNode *node, BfPlan *plan, GError **error)
 
     bf_assert_main();
     node->pins++;
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     bf_plan_init(plan, graph);
     bf_plan_touch(plan, node);
     if (bf_plan_co_prepare(plan, error)) {
         return true;
     }
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     node->pins--;
     return false;
 }
@@ -505,7 +505,7 @@ co_end_change(BfNode *node, BfPlan *plan)
 {
     bf_plan_co_commit(plan);
     bf_plan_co_finish(plan);
-    bf_co_mutex_unlock(&node->graph->change);
+    bf_graph_unlock(node->graph);
     node->pins--;
 }
 
@@ -519,7 +519,7 @@ bf_node_co_add_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
     if (!co_begin_change(node, &plan, error)) {
         return false;
     }
-    if (name != NULL && bf_node_find_bitmap(node, name) != NULL) {
+    if (bf_node_find_bitmap(node, name) != NULL) {
         bf_set_error(error, "Bitmap already exists: %s", name);
         ok = false;
     } else if (bf_bitmap_size(bitmap) != node->size) {
@@ -534,20 +534,6 @@ bf_node_co_add_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
     return ok;
 }
 
-static void
-unlist_bitmap(BfNode *node, const BfBitmap *bitmap)
-{
-    unsigned i = 0;
-
-    while (i < node->n_bitmaps && node->bitmaps[i] != bitmap) {
-        i++;
-    }
-    g_assert(i < node->n_bitmaps);
-    node->n_bitmaps--;
-    memmove(node->bitmaps + i, node->bitmaps + i + 1,
-            (node->n_bitmaps - i) * sizeof(BfBitmap *));
-}
-
 BfBitmap *
 bf_node_co_remove_bitmap(BfNode *node, const char *name, GError **error)
 {
@@ -560,24 +546,14 @@ bf_node_co_remove_bitmap(BfNode *node, const char *name, GError **error)
     bitmap = bf_node_find_bitmap(node, name);
     if (bitmap == NULL) {
         bf_set_error(error, "Dirty bitmap '%s' not found", name);
-    } else {
-        unlist_bitmap(node, bitmap);
+    }
+    for (unsigned i = 0; bitmap != NULL && i < node->n_bitmaps; i++) {
+        if (node->bitmaps[i] == bitmap) {
+            node->bitmaps[i] = node->bitmaps[--node->n_bitmaps];
+        }
     }
     co_end_change(node, &plan);
     return bitmap;
-}
-
-bool
-bf_node_co_detach_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
-{
-    BfPlan plan;
-
-    if (!co_begin_change(node, &plan, error)) {
-        return false;
-    }
-    unlist_bitmap(node, bitmap);
-    co_end_change(node, &plan);
-    return true;
 }
 
 /* Active or not. */
@@ -666,14 +642,14 @@ bf_node_co_set_active(BfNode *node, bool active, GError **error)
 
     bf_assert_main();
     node->pins++;
-    bf_co_mutex_co_lock(&graph->change);
+    bf_graph_co_lock(graph);
     if (!active && has_active_parent(node)) {
         bf_set_error(error, "Node has active parent node");
         ok = false;
     } else if (node->active != active) {
         ok = co_set_active_locked(node, active, error);
     }
-    bf_co_mutex_unlock(&graph->change);
+    bf_graph_unlock(graph);
     node->pins--;
     return ok;
 }

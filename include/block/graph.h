@@ -27,6 +27,62 @@ bool bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
                               GError **error);
 
 /**
+ * bf_graph_co_section_begin:
+ * @graph: the graph
+ *
+ * Begins a section: until bf_graph_co_section_end() no other coroutine changes
+ * the graph, and every function of the graph, of nodes and of roots that this
+ * coroutine calls is part of the section. Roots that are made in it come to
+ * life at its end: requests through them wait until then, so that the section
+ * itself must make none. Sections nest; only the end of the outermost counts.
+ */
+void bf_graph_co_section_begin(BfGraph *graph);
+
+/**
+ * bf_graph_co_section_drain:
+ * @graph: a graph, in a section of this coroutine
+ * @nodes: BfNode
+ * @error: set on failure: storage that does not answer in time
+ *
+ * Brings all requests to @nodes, and to what is linked with them, to rest until
+ * the end of the section. May be called again to add nodes. After a failure
+ * the caller takes its changes back and ends the section.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_section_drain(BfGraph *graph, GPtrArray *nodes,
+                               GError **error);
+
+/**
+ * bf_graph_co_section_drain_node:
+ * @graph: a graph, in a section of this coroutine
+ * @node: a node
+ * @error: set on failure
+ *
+ * bf_graph_co_section_drain() of one node.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_section_drain_node(BfGraph *graph, BfNode *node,
+                                    GError **error);
+
+/**
+ * bf_graph_co_section_end:
+ * @graph: a graph, in a section of this coroutine
+ *
+ * Ends the section; all that was brought to rest goes on.
+ */
+void bf_graph_co_section_end(BfGraph *graph);
+
+/**
+ * bf_graph_is_in_section:
+ * @graph: the graph
+ *
+ * Returns: true if the calling coroutine is in a section of @graph
+ */
+bool bf_graph_is_in_section(const BfGraph *graph);
+
+/**
  * bf_node_co_add_bitmap:
  * @node: a node
  * @bitmap: (transfer full): on success; of the node's size
@@ -50,21 +106,9 @@ BfBitmap *bf_node_co_remove_bitmap(BfNode *node, const char *name,
                                    GError **error);
 
 /**
- * bf_node_co_detach_bitmap:
- * @node: a node
- * @bitmap: one of its bitmaps, hidden or not; the caller's again on success
- * @error: set on failure: the node is not idle in time
- *
- * Takes @bitmap off: writes do not mark it any more.
- *
- * Returns: false on failure
- */
-bool bf_node_co_detach_bitmap(BfNode *node, BfBitmap *bitmap, GError **error);
-
-/**
  * bf_node_find_bitmap:
  * @node: a node
- * @name: a name; hidden bitmaps have none
+ * @name: a name
  *
  * Returns: (transfer none) (nullable): its bitmap of that name
  */

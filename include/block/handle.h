@@ -72,6 +72,22 @@ BfRoot *bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
                        unsigned perm, unsigned shared, GError **error);
 
 /**
+ * bf_root_co_new_fixed:
+ * @graph: the graph of @node
+ * @node: a node
+ * @description: as for bf_root_co_new()
+ * @error: set on failure
+ *
+ * Makes a root that only keeps @node as it is: without permissions, but the
+ * node is neither deleted nor resized meanwhile. It stays with @node when other
+ * users are moved by bf_graph_co_replace_node().
+ *
+ * Returns: (transfer full): the root, or NULL
+ */
+BfRoot *bf_root_co_new_fixed(BfGraph *graph, BfNode *node,
+                             const char *description, GError **error);
+
+/**
  * bf_root_co_free:
  * @root: (nullable): all its handles are freed
  *

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Dirty bitmaps: a fixed array of words. Writers set bits by atomic OR from
- * any thread before they submit a write; whoever reads or clears has drained
- * the nodes first, so that no write can lie between its bit and its data.
+ * any thread before they submit a write, and again when it has ended. Who has
+ * drained the nodes reads and clears as he likes. A live consumer clears a bit
+ * first and reads the data then: a write that ends before has its data read,
+ * one that ends later sets the bit again.
  */
 #include "block/bitmap.h"
 
@@ -113,6 +115,12 @@ bf_bitmap_set_enabled(BfBitmap *bitmap, bool enabled)
     bitmap->enabled = enabled;
 }
 
+static inline uint64_t
+get_word(const BfBitmap *bitmap, uint64_t index)
+{
+    return __atomic_load_n(&bitmap->words[index], __ATOMIC_RELAXED);
+}
+
 /* The bits of word @index that lie in [@first, @last]. */
 static uint64_t
 word_mask(uint64_t index, uint64_t first, uint64_t last)
@@ -133,7 +141,7 @@ set_bits(BfBitmap *bitmap, uint64_t first, uint64_t last)
 {
     for (uint64_t i = first / 64; i <= last / 64; i++) {
         uint64_t mask = word_mask(i, first, last);
-        uint64_t old = __atomic_load_n(&bitmap->words[i], __ATOMIC_RELAXED);
+        uint64_t old = get_word(bitmap, i);
 
         /* Mostly set already: spare the other processors the cache line. */
         if ((old & mask) != mask) {
@@ -143,14 +151,30 @@ set_bits(BfBitmap *bitmap, uint64_t first, uint64_t last)
 }
 
 void
-bf_bitmap_set(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
+bf_bitmap_put_back(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
 {
-    if (!bitmap->enabled || bytes == 0 || offset >= bitmap->size) {
+    if (bytes == 0 || offset >= bitmap->size) {
         return;
     }
     bytes = MIN(bytes, bitmap->size - offset);
     set_bits(bitmap, offset >> bitmap->shift,
              (offset + bytes - 1) >> bitmap->shift);
+}
+
+void
+bf_bitmap_set(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
+{
+    if (bitmap->enabled) {
+        bf_bitmap_put_back(bitmap, offset, bytes);
+    }
+}
+
+void
+bf_bitmap_set_after(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
+{
+    /* The data must be there before set_bits() looks whether the bit is. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    bf_bitmap_set(bitmap, offset, bytes);
 }
 
 void
@@ -171,7 +195,8 @@ bf_bitmap_clear_range(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
     bytes = MIN(bytes, bitmap->size - offset);
     last = (offset + bytes - 1) >> bitmap->shift;
     for (uint64_t i = first / 64; i <= last / 64; i++) {
-        bitmap->words[i] &= ~word_mask(i, first, last);
+        __atomic_fetch_and(&bitmap->words[i], ~word_mask(i, first, last),
+                           __ATOMIC_SEQ_CST);
     }
 }
 
@@ -181,7 +206,7 @@ bf_bitmap_get(const BfBitmap *bitmap, uint64_t offset)
     uint64_t bit = offset >> bitmap->shift;
 
     g_assert(offset < bitmap->size);
-    return (bitmap->words[bit / 64] >> (bit % 64)) & 1;
+    return (get_word(bitmap, bit / 64) >> (bit % 64)) & 1;
 }
 
 uint64_t
@@ -191,8 +216,7 @@ bf_bitmap_count(const BfBitmap *bitmap)
 
     for (size_t i = 0; i < words_for(bitmap->n_bits); i++) {
         /* Writers may be setting bits meanwhile; any moment's value will do. */
-        bits += __builtin_popcountll(
-            __atomic_load_n(&bitmap->words[i], __ATOMIC_RELAXED));
+        bits += __builtin_popcountll(get_word(bitmap, i));
     }
     return bits << bitmap->shift;
 }
@@ -202,7 +226,7 @@ static uint64_t
 find_bit(const BfBitmap *bitmap, uint64_t bit, bool dirty)
 {
     while (bit < bitmap->n_bits) {
-        uint64_t word = bitmap->words[bit / 64];
+        uint64_t word = get_word(bitmap, bit / 64);
 
         word = (dirty ? word : ~word) >> (bit % 64);
         if (word != 0) {
@@ -232,6 +256,53 @@ bf_bitmap_next_dirty(const BfBitmap *bitmap, uint64_t offset, uint64_t end,
     *ret_bytes = last == bitmap->n_bits
                      ? end - *ret_offset
                      : MIN(end, last << bitmap->shift) - *ret_offset;
+    return true;
+}
+
+/*
+ * Clears the dirty bits that begin at @first and end before @stop, and returns
+ * how many. Bits are only ever added meanwhile, so what was seen is there.
+ */
+static uint64_t
+clear_run(BfBitmap *bitmap, uint64_t first, uint64_t stop)
+{
+    uint64_t bit = first;
+
+    while (bit < stop) {
+        uint64_t clean = ~(get_word(bitmap, bit / 64) >> (bit % 64));
+        uint64_t run = clean == 0 ? 64 : (uint64_t)__builtin_ctzll(clean);
+        uint64_t end = MIN(MIN(stop, bit + run), (bit / 64 + 1) * 64);
+
+        if (end == bit) {
+            break;
+        }
+        __atomic_fetch_and(&bitmap->words[bit / 64],
+                           ~word_mask(bit / 64, bit, end - 1),
+                           __ATOMIC_SEQ_CST);
+        bit = end;
+    }
+    return bit - first;
+}
+
+bool
+bf_bitmap_take(BfBitmap *bitmap, uint64_t offset, uint64_t end, uint64_t max,
+               uint64_t *ret_offset, uint64_t *ret_bytes)
+{
+    uint64_t first, stop, n;
+
+    end = MIN(end, bitmap->size);
+    g_assert(max >> bitmap->shift > 0);
+    if (offset >= end) {
+        return false;
+    }
+    first = find_bit(bitmap, offset >> bitmap->shift, true);
+    stop = bits_for(end, bitmap->shift);
+    if (first >= stop) {
+        return false;
+    }
+    n = clear_run(bitmap, first, MIN(stop, first + (max >> bitmap->shift)));
+    *ret_offset = first << bitmap->shift;
+    *ret_bytes = MIN(n << bitmap->shift, bitmap->size - *ret_offset);
     return true;
 }
 

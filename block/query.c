@@ -90,17 +90,23 @@ bitmap_list(const BfNode *node)
         return NULL;
     }
     list = g_new0(BfBlockDirtyInfoList, 1);
-    list->len = node->n_bitmaps;
     list->items = g_new0(BfBlockDirtyInfo *, node->n_bitmaps);
     for (unsigned i = 0; i < node->n_bitmaps; i++) {
         const BfBitmap *bitmap = node->bitmaps[i];
-        BfBlockDirtyInfo *info = g_new0(BfBlockDirtyInfo, 1);
+        BfBlockDirtyInfo *info;
 
+        if (bf_bitmap_name(bitmap) == NULL) {
+            continue;
+        }
+        info = g_new0(BfBlockDirtyInfo, 1);
         info->name = g_strdup(bf_bitmap_name(bitmap));
         info->count = (int64_t)bf_bitmap_count(bitmap);
         info->granularity = bf_bitmap_granularity(bitmap);
         info->recording = bf_bitmap_is_enabled(bitmap);
-        list->items[i] = info;
+        list->items[list->len++] = info;
+    }
+    if (list->len == 0) {
+        g_clear_pointer(&list, bf_block_dirty_info_list_free);
     }
     return list;
 }

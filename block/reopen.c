@@ -474,7 +474,7 @@ BfBitmap *
 bf_node_find_bitmap(BfNode *node, const char *name)
 {
     for (unsigned i = 0; i < node->n_bitmaps; i++) {
-        if (g_str_equal(bf_bitmap_name(node->bitmaps[i]), name)) {
+        if (g_strcmp0(bf_bitmap_name(node->bitmaps[i]), name) == 0) {
             return node->bitmaps[i];
         }
     }
@@ -519,7 +519,7 @@ bf_node_co_add_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
     if (!co_begin_change(node, &plan, error)) {
         return false;
     }
-    if (bf_node_find_bitmap(node, name) != NULL) {
+    if (name != NULL && bf_node_find_bitmap(node, name) != NULL) {
         bf_set_error(error, "Bitmap already exists: %s", name);
         ok = false;
     } else if (bf_bitmap_size(bitmap) != node->size) {
@@ -534,6 +534,20 @@ bf_node_co_add_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
     return ok;
 }
 
+static void
+unlist_bitmap(BfNode *node, const BfBitmap *bitmap)
+{
+    unsigned i = 0;
+
+    while (i < node->n_bitmaps && node->bitmaps[i] != bitmap) {
+        i++;
+    }
+    g_assert(i < node->n_bitmaps);
+    node->n_bitmaps--;
+    memmove(node->bitmaps + i, node->bitmaps + i + 1,
+            (node->n_bitmaps - i) * sizeof(BfBitmap *));
+}
+
 BfBitmap *
 bf_node_co_remove_bitmap(BfNode *node, const char *name, GError **error)
 {
@@ -546,14 +560,24 @@ bf_node_co_remove_bitmap(BfNode *node, const char *name, GError **error)
     bitmap = bf_node_find_bitmap(node, name);
     if (bitmap == NULL) {
         bf_set_error(error, "Dirty bitmap '%s' not found", name);
-    }
-    for (unsigned i = 0; bitmap != NULL && i < node->n_bitmaps; i++) {
-        if (node->bitmaps[i] == bitmap) {
-            node->bitmaps[i] = node->bitmaps[--node->n_bitmaps];
-        }
+    } else {
+        unlist_bitmap(node, bitmap);
     }
     co_end_change(node, &plan);
     return bitmap;
+}
+
+bool
+bf_node_co_detach_bitmap(BfNode *node, BfBitmap *bitmap, GError **error)
+{
+    BfPlan plan;
+
+    if (!co_begin_change(node, &plan, error)) {
+        return false;
+    }
+    unlist_bitmap(node, bitmap);
+    co_end_change(node, &plan);
+    return true;
 }
 
 /* Active or not. */

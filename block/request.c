@@ -91,6 +91,21 @@ mark_dirty(BfNode *node, uint64_t offset, uint64_t bytes)
     }
 }
 
+/*
+ * After the change: who has taken the mark while it was under way (a job that
+ * copies) may have read old data. Failed changes may have done a part.
+ */
+static inline void
+mark_dirty_again(BfNode *node, uint64_t offset, uint64_t bytes)
+{
+    if (G_LIKELY(node->n_bitmaps == 0)) {
+        return;
+    }
+    for (unsigned i = 0; i < node->n_bitmaps; i++) {
+        bf_bitmap_set_after(node->bitmaps[i], offset, bytes);
+    }
+}
+
 /* One aligned piece of an unaligned read: through @buf. */
 static int
 co_read_bounced(BfNode *node, void *buf, uint64_t offset, BfIoVec *vec,
@@ -359,6 +374,7 @@ bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
                                        passed | flags);
     }
     ret = co_write_data(node, offset, vec, passed);
+    mark_dirty_again(node, offset, vec->bytes);
     return G_LIKELY((flags & BF_IO_FUA) == 0) ? ret
                                               : co_finish_fua(node, ret, flags);
 }
@@ -443,6 +459,7 @@ bf_node_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
         flags &= ~(unsigned)BF_IO_MAY_UNMAP;
     }
     ret = co_zero_range(node, offset, bytes, flags & ~(unsigned)BF_IO_FUA);
+    mark_dirty_again(node, offset, bytes);
     return co_finish_fua(node, ret, flags);
 }
 
@@ -485,7 +502,9 @@ bf_node_co_discard(BfNode *node, uint64_t offset, uint64_t bytes,
         return co_finish_fua(node, 0, flags);
     }
     mark_dirty(node, offset, bytes);
-    return co_finish_fua(node, co_discard_aligned(node, offset, bytes), flags);
+    ret = co_discard_aligned(node, offset, bytes);
+    mark_dirty_again(node, offset, bytes);
+    return co_finish_fua(node, ret, flags);
 }
 
 int

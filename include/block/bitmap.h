@@ -2,9 +2,11 @@
 /*
  * Dirty bitmaps: which granules of a node were written.
  *
- * bf_bitmap_set() may be called from any thread at any time. Everything else
- * runs on main while the nodes that set the bitmap are drained, or on a bitmap
- * that no node sets. None suspends.
+ * Writers mark a range before and after they change it, from any thread. The
+ * functions of a live consumer (take, put back, clear range, get, count, next
+ * dirty) may run at the same time, on any thread; only one consumer may take or
+ * clear. Everything else runs on main while the nodes that set the bitmap are
+ * drained, or on a bitmap that no node sets. None suspends.
  */
 #pragma once
 
@@ -26,7 +28,8 @@ typedef struct BfBitmap BfBitmap;
 
 /**
  * bf_bitmap_new:
- * @name: copied
+ * @name: (nullable): copied; a bitmap without a name is hidden: it belongs to a
+ *     job, and queries and commands do not see it
  * @size: bytes that it describes
  * @granularity: bytes of one bit, a power of two, at least
  *     %BF_BITMAP_GRANULARITY_MIN
@@ -47,7 +50,7 @@ void bf_bitmap_free(BfBitmap *bitmap);
  * bf_bitmap_name:
  * @bitmap: a bitmap
  *
- * Returns: (transfer none): its name
+ * Returns: (transfer none) (nullable): its name, or NULL if it is hidden
  */
 const char *bf_bitmap_name(const BfBitmap *bitmap);
 
@@ -91,6 +94,45 @@ void bf_bitmap_set_enabled(BfBitmap *bitmap, bool enabled);
  * Marks the granules that the range touches, if the bitmap is enabled.
  */
 void bf_bitmap_set(BfBitmap *bitmap, uint64_t offset, uint64_t bytes);
+
+/**
+ * bf_bitmap_set_after:
+ * @bitmap: a bitmap
+ * @offset: bytes
+ * @bytes: length; what lies beyond the end is ignored
+ *
+ * Like bf_bitmap_set(), once the change is done: what a live consumer has taken
+ * while the change was under way is dirty again, as it may have read old data.
+ */
+void bf_bitmap_set_after(BfBitmap *bitmap, uint64_t offset, uint64_t bytes);
+
+/**
+ * bf_bitmap_take:
+ * @bitmap: a bitmap
+ * @offset: where to start, bytes
+ * @end: where to stop, bytes
+ * @max: most bytes to take, at least one granule
+ * @ret_offset: (out): start of what was taken, a multiple of the granularity
+ * @ret_bytes: (out): its length: whole granules, but for the end of the bitmap
+ *
+ * Takes the first run of dirty granules from [@offset, @end) and marks it as
+ * clean. Changes that end afterwards mark it again, so data that is read from
+ * now on is either the newest or dirty.
+ *
+ * Returns: false if all is clean
+ */
+bool bf_bitmap_take(BfBitmap *bitmap, uint64_t offset, uint64_t end,
+                    uint64_t max, uint64_t *ret_offset, uint64_t *ret_bytes);
+
+/**
+ * bf_bitmap_put_back:
+ * @bitmap: a bitmap
+ * @offset: bytes
+ * @bytes: length; what lies beyond the end is ignored
+ *
+ * Marks the granules that the range touches, even if the bitmap is disabled.
+ */
+void bf_bitmap_put_back(BfBitmap *bitmap, uint64_t offset, uint64_t bytes);
 
 /**
  * bf_bitmap_clear:

@@ -106,9 +106,21 @@ BfBitmap *bf_node_co_remove_bitmap(BfNode *node, const char *name,
                                    GError **error);
 
 /**
+ * bf_node_co_detach_bitmap:
+ * @node: a node
+ * @bitmap: one of its bitmaps, hidden or not; the caller's again on success
+ * @error: set on failure: the node is not idle in time
+ *
+ * Takes @bitmap off: writes do not mark it any more.
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_detach_bitmap(BfNode *node, BfBitmap *bitmap, GError **error);
+
+/**
  * bf_node_find_bitmap:
  * @node: a node
- * @name: a name
+ * @name: a name; hidden bitmaps have none
  *
  * Returns: (transfer none) (nullable): its bitmap of that name
  */

@@ -4,6 +4,7 @@
 
 #include "block-harness.h"
 #include "block/bitmap.h"
+#include "core/atomic.h"
 #include "core/util.h"
 #include "harness.h"
 
@@ -223,6 +224,157 @@ test_writes_mark_the_nodes_bitmaps(void *arg)
     bf_graph_co_free(graph);
 }
 
+static void
+test_take_gives_runs(void)
+{
+    g_autoptr(BfBitmap) bitmap = bitmap_new(100 * 4096 + 100, 4096);
+    uint64_t offset, bytes;
+
+    bf_bitmap_set_enabled(bitmap, false);
+    bf_bitmap_put_back(bitmap, 10 * 4096, 90 * 4096 + 100);
+    g_assert_true(
+        bf_bitmap_take(bitmap, 0, UINT64_MAX, 70 * 4096, &offset, &bytes));
+    g_assert_cmpuint(offset, ==, 10 * 4096);
+    g_assert_cmpuint(bytes, ==, 70 * 4096);
+    g_assert_false(bf_bitmap_take(bitmap, 0, 80 * 4096, 4096, &offset, &bytes));
+    g_assert_true(bf_bitmap_take(bitmap, 85 * 4096 + 1, UINT64_MAX, 4096,
+                                 &offset, &bytes));
+    g_assert_cmpuint(offset, ==, 85 * 4096);
+    g_assert_cmpuint(bytes, ==, 4096);
+    g_assert_true(
+        bf_bitmap_take(bitmap, 90 * 4096, UINT64_MAX, BF_MIB, &offset, &bytes));
+    g_assert_cmpuint(offset, ==, 90 * 4096);
+    g_assert_cmpuint(bytes, ==, 10 * 4096 + 100);
+    g_assert_cmpuint(bf_bitmap_count(bitmap), ==, 9 * 4096);
+}
+
+#define LIVE_GRANULES 640
+#define LIVE_WRITES 30000
+
+/* A disk of one number for each granule, and who writes it. */
+typedef struct Live {
+    BfBitmap *bitmap;
+    BfAtomicU64 data[LIVE_GRANULES];
+} Live;
+
+typedef struct LiveWriter {
+    Live *live;
+    uint64_t random;
+} LiveWriter;
+
+static gpointer
+write_live(gpointer arg)
+{
+    LiveWriter *writer = arg;
+    Live *live = writer->live;
+
+    for (unsigned i = 0; i < LIVE_WRITES; i++) {
+        uint64_t granule;
+
+        writer->random = writer->random * 6364136223846793005u + 1442695041u;
+        granule = (writer->random >> 33) % LIVE_GRANULES;
+        bf_bitmap_set(live->bitmap, granule * 512, 512);
+        bf_atomic_add(&live->data[granule], 1);
+        bf_bitmap_set_after(live->bitmap, granule * 512, 512);
+    }
+    return NULL;
+}
+
+/* A consumer that takes and then reads ends with the newest of everything. */
+static void
+test_take_loses_no_write(void)
+{
+    g_autoptr(BfBitmap) bitmap = bitmap_new(LIVE_GRANULES * 512, 512);
+    g_autofree Live *live = g_new0(Live, 1);
+    uint64_t copy[LIVE_GRANULES] = {0};
+    GThread *threads[3];
+    LiveWriter writers[3];
+    uint64_t offset, bytes;
+
+    live->bitmap = bitmap;
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+        writers[i] = (LiveWriter){live, (uint64_t)g_test_rand_int()};
+        threads[i] = g_thread_new("writer", write_live, &writers[i]);
+    }
+    for (unsigned round = 0; round < 2000; round++) {
+        if (round == 1999) {
+            for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+                g_thread_join(threads[i]);
+            }
+        }
+        for (uint64_t pos = 0;
+             bf_bitmap_take(bitmap, pos, UINT64_MAX, 8 * 512, &offset, &bytes);
+             pos = offset + bytes) {
+            for (uint64_t g = offset / 512; g < (offset + bytes) / 512; g++) {
+                copy[g] = bf_atomic_load(&live->data[g]);
+            }
+        }
+    }
+    for (unsigned g = 0; g < LIVE_GRANULES; g++) {
+        g_assert_cmpuint(copy[g], ==, bf_atomic_load(&live->data[g]));
+    }
+    g_assert_cmpuint(bf_bitmap_count(bitmap), ==, 0);
+}
+
+typedef struct LateMark {
+    BfHandle *handle;
+    int ret;
+    bool done;
+} LateMark;
+
+static void
+co_write_slowly(void *arg)
+{
+    LateMark *late = arg;
+    uint8_t buf[512] = {1};
+
+    late->ret = bf_test_co_write(late->handle, 0, buf, 512, 0);
+}
+
+static void
+spawn_slow_write(void *arg)
+{
+    LateMark *late = arg;
+
+    bf_test_co_on(bf_test_loops()->workers[0], co_write_slowly, late);
+    late->done = true;
+}
+
+/* What is taken while a write is under way is dirty when it has ended. */
+static void
+test_write_marks_again_at_its_end(void *arg)
+{
+    GError *error = NULL;
+    BfGraph *graph = bf_test_graph_new();
+    BfBlockdevOptions *options = bf_test_null("n0", BF_MIB);
+    BfBitmap *bitmap = bf_bitmap_new(NULL, BF_MIB, 512, NULL);
+    BfNode *node;
+    BfRoot *root;
+    LateMark late = {.ret = 1};
+    uint64_t offset, bytes;
+
+    options->u.null_co->latency_ns = BF_NS_PER_SEC;
+    node = bf_test_co_add(graph, options);
+    root = bf_test_co_root(graph, "n0", BF_PERM_WRITE);
+    late.handle = bf_handle_co_new(root, bf_test_loops()->workers[0]);
+    g_assert_true(bf_node_co_add_bitmap(node, bitmap, &error));
+    bf_co_spawn(spawn_slow_write, &late);
+    while (!bf_bitmap_take(bitmap, 0, BF_MIB, 512, &offset, &bytes)) {
+        bf_co_yield();
+    }
+    g_assert_false(late.done);
+    while (!late.done) {
+        bf_test_advance(BF_NS_PER_SEC);
+        bf_co_yield();
+    }
+    g_assert_cmpint(late.ret, ==, 0);
+    g_assert_cmpuint(bf_bitmap_count(bitmap), ==, 512);
+    g_assert_true(bf_node_co_detach_bitmap(node, bitmap, &error));
+    bf_bitmap_free(bitmap);
+    bf_root_co_free(root);
+    bf_graph_co_free(graph);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -240,6 +392,11 @@ main(int argc, char **argv)
                     test_merge_joins_granularities);
     g_test_add_func("/block/bitmap/resize/keeps-and-adds-clean",
                     test_resize_keeps_and_adds_clean);
+    g_test_add_func("/block/bitmap/take/gives-runs", test_take_gives_runs);
+    g_test_add_func("/block/bitmap/take/loses-no-write",
+                    test_take_loses_no_write);
+    bf_test_add_fake("/block/bitmap/node/write-marks-again-at-its-end",
+                     test_write_marks_again_at_its_end);
     bf_test_add("/block/bitmap/set/from-two-loops", test_set_from_two_loops);
     bf_test_add("/block/bitmap/node/writes-mark-the-nodes-bitmaps",
                 test_writes_mark_the_nodes_bitmaps);

@@ -89,6 +89,7 @@ typedef enum RequestKind {
     REQUEST_EXTENTS,
     REQUEST_CACHE,
     REQUEST_READ_PIPE,
+    REQUEST_WRITE_PIPE,
 } RequestKind;
 
 /* One request of a handle; on the stack of its coroutine. */

@@ -24,6 +24,7 @@ static const char *const request_names[] = {
     [REQUEST_EXTENTS] = "allocation query",
     [REQUEST_CACHE] = "read-ahead",
     [REQUEST_READ_PIPE] = "read",
+    [REQUEST_WRITE_PIPE] = "write",
 };
 
 /* Copies what the data path needs; on main, or on the loop before a resume. */
@@ -384,6 +385,10 @@ request_co_run(void *arg)
         r->ret =
             bf_node_co_read_pipe(r->node, r->offset, r->bytes, r->u.pipe_fd);
         break;
+    case REQUEST_WRITE_PIPE:
+        r->ret =
+            bf_node_co_write_pipe(r->node, r->offset, r->bytes, r->u.pipe_fd);
+        break;
     }
 }
 
@@ -553,6 +558,27 @@ bf_handle_co_read_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
         handle->stats.read_bytes += bytes;
     } else if (ret == -EOPNOTSUPP) {
         handle->stats.failed_ops--; /* the read that follows counts */
+    }
+    return ret;
+}
+
+int
+bf_handle_co_write_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                        int pipe_fd)
+{
+    BfRequest req = {
+        .kind = REQUEST_WRITE_PIPE,
+        .offset = offset,
+        .bytes = bytes,
+        .u.pipe_fd = pipe_fd,
+    };
+    int ret = co_run(handle, &req, true);
+
+    if (ret == -EOPNOTSUPP) {
+        handle->stats.failed_ops--; /* the write that follows counts */
+    } else {
+        handle->stats.write_ops++;
+        handle->stats.write_bytes += bytes;
     }
     return ret;
 }

@@ -556,3 +556,21 @@ bf_node_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
     }
     return node->driver->co_read_pipe(node, offset, bytes, pipe_fd);
 }
+
+int
+bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
+                      int pipe_fd)
+{
+    int ret = check_change(node, offset, bytes);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (node->driver->co_write_pipe == NULL || bytes == 0 ||
+        node->alignment > 1 || !fits_max_transfer(node, bytes) ||
+        node->settings.detect_zeroes != BF_BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF) {
+        return -EOPNOTSUPP;
+    }
+    mark_dirty(node, offset, bytes);
+    return node->driver->co_write_pipe(node, offset, bytes, pipe_fd);
+}

@@ -246,27 +246,51 @@ count_waits(void)
     return usage.ru_nvcsw;
 }
 
+/* How long an inline write takes. */
+typedef struct InlineWrite {
+    uint64_t start_ns;
+    long waits;
+    bool watch;
+} InlineWrite;
+
 /*
  * A slow write has either waited (the kernel makes writers wait for the disk)
  * or only lost the processor to other programs. Only the first is a reason to
  * use the ring, which costs more; to tell them apart costs as well, so it is
- * done only for a while after a slow write. Returns bytes written, or 0.
+ * done only for a while after a slow write.
  */
+static inline void
+inline_begin(const BfFileNode *self, InlineWrite *inl, uint64_t start_ns)
+{
+    inl->start_ns = start_ns;
+    inl->watch = start_ns < bf_atomic_load(&self->suspect_until_ns);
+    inl->waits = inl->watch ? count_waits() : 0;
+}
+
+static inline void
+inline_end(BfFileNode *self, const InlineWrite *inl)
+{
+    uint64_t end_ns = bf_loop_now_ns();
+
+    if (G_UNLIKELY(end_ns - inl->start_ns > SLOW_WRITE_NS)) {
+        bf_atomic_store(&self->suspect_until_ns, end_ns + SUSPECT_NS);
+        if (inl->watch && count_waits() > inl->waits) {
+            bf_atomic_store(&self->slow_until_ns, end_ns + SLOW_PAUSE_NS);
+        }
+    }
+}
+
+/* Returns bytes written, or 0. */
 static size_t
 write_inline(BfFileNode *self, uint64_t offset, const BfIoVec *vec,
              uint64_t start_ns)
 {
-    bool watch = start_ns < bf_atomic_load(&self->suspect_until_ns);
-    long waits = watch ? count_waits() : 0;
-    ssize_t n = pwritev(self->desc.fd, vec->iov, vec->niov, (off_t)offset);
-    uint64_t end_ns = bf_loop_now_ns();
+    InlineWrite inl;
+    ssize_t n;
 
-    if (G_UNLIKELY(end_ns - start_ns > SLOW_WRITE_NS)) {
-        bf_atomic_store(&self->suspect_until_ns, end_ns + SUSPECT_NS);
-        if (watch && count_waits() > waits) {
-            bf_atomic_store(&self->slow_until_ns, end_ns + SLOW_PAUSE_NS);
-        }
-    }
+    inline_begin(self, &inl, start_ns);
+    n = pwritev(self->desc.fd, vec->iov, vec->niov, (off_t)offset);
+    inline_end(self, &inl);
     return n > 0 ? (size_t)n : 0; /* an error comes up again, from the ring */
 }
 
@@ -607,6 +631,53 @@ file_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
     return 0;
 }
 
+/* Writes all that is in the pipe. The kernel takes only what it has written
+ * off the pipe. */
+static int
+splice_inline(const BfFileNode *self, uint64_t offset, uint64_t bytes,
+              int pipe_fd)
+{
+    off_t pos = (off_t)offset;
+    uint64_t done = 0;
+
+    while (done < bytes) {
+        ssize_t n = splice(pipe_fd, NULL, self->desc.fd, &pos, bytes - done,
+                           SPLICE_F_NONBLOCK);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return done == 0 && errno == EINVAL ? -EOPNOTSUPP : -errno;
+        }
+        if (n == 0) {
+            return -EIO;
+        }
+        done += (uint64_t)n;
+    }
+    return 0;
+}
+
+/* Where an inline write would be right, so is this; the ring gains nothing by
+ * it. */
+static int
+file_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
+{
+    BfFileNode *self = (BfFileNode *)node;
+    uint64_t start_ns =
+        self->desc.direct ? 0 : may_write_inline(self, offset, bytes);
+    InlineWrite inl;
+    int ret;
+
+    if (start_ns == 0) {
+        return -EOPNOTSUPP;
+    }
+    inline_begin(self, &inl, start_ns);
+    ret = splice_inline(self, offset, bytes, pipe_fd);
+    inline_end(self, &inl);
+    return ret;
+}
+
 const BfDriver bf_driver_file = {
     .name = "file",
     .kind = BF_BLOCKDEV_DRIVER_FILE,
@@ -625,6 +696,7 @@ const BfDriver bf_driver_file = {
     .co_extents = file_co_extents,
     .co_cache = file_co_cache,
     .co_read_pipe = file_co_read_pipe,
+    .co_write_pipe = file_co_write_pipe,
     .co_resize = file_co_resize,
     .co_reopen_prepare = file_co_reopen_prepare,
     .co_perm_prepare = file_co_perm_prepare,
@@ -652,6 +724,7 @@ const BfDriver bf_driver_host_device = {
     .co_extents = file_co_extents,
     .co_cache = file_co_cache,
     .co_read_pipe = file_co_read_pipe,
+    .co_write_pipe = file_co_write_pipe,
     .co_resize = file_co_resize,
     .co_reopen_prepare = file_co_reopen_prepare,
     .co_perm_prepare = file_co_perm_prepare,

@@ -153,6 +153,13 @@ raw_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
                                 pipe_fd);
 }
 
+static int
+raw_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
+{
+    return bf_node_co_write_pipe(node->file, below(node, offset), bytes,
+                                 pipe_fd);
+}
+
 static bool
 raw_co_resize(BfNode *node, uint64_t size, GError **error)
 {
@@ -227,6 +234,7 @@ const BfDriver bf_driver_raw = {
     .co_extents = raw_co_extents,
     .co_cache = raw_co_cache,
     .co_read_pipe = raw_co_read_pipe,
+    .co_write_pipe = raw_co_write_pipe,
     .refresh = raw_refresh,
     .co_resize = raw_co_resize,
     .co_reopen_prepare = raw_co_reopen_prepare,

@@ -182,6 +182,7 @@ typedef struct BfNodeInfo {
  * @co_extents: appends at least one extent and at most @bytes; absent: data
  * @co_cache: a hint
  * @co_read_pipe: as bf_handle_co_read_pipe()
+ * @co_write_pipe: as bf_handle_co_write_pipe()
  * @co_drain_begin: stops work of its own; drained from here. BfNode.home may
  *     be another one when it ends
  * @co_drain_end: the reverse
@@ -229,6 +230,8 @@ struct BfDriver {
     int (*co_cache)(BfNode *node, uint64_t offset, uint64_t bytes);
     int (*co_read_pipe)(BfNode *node, uint64_t offset, uint64_t bytes,
                         int pipe_fd);
+    int (*co_write_pipe)(BfNode *node, uint64_t offset, uint64_t bytes,
+                         int pipe_fd);
     void (*co_drain_begin)(BfNode *node);
     void (*co_drain_end)(BfNode *node);
 

@@ -285,3 +285,20 @@ int bf_handle_co_cache(BfHandle *handle, uint64_t offset, uint64_t bytes);
  */
 int bf_handle_co_read_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
                            int pipe_fd);
+
+/**
+ * bf_handle_co_write_pipe:
+ * @handle: a handle with %BF_PERM_WRITE
+ * @offset: bytes
+ * @bytes: length
+ * @pipe_fd: read end of a pipe that holds exactly @bytes
+ *
+ * Writes what a pipe holds, with one copy less than from a buffer. When it
+ * fails a part may be written, and the pipe may hold the rest and is to be
+ * closed.
+ *
+ * Returns: 0, -EOPNOTSUPP when the storage cannot, or not now (the pipe still
+ * holds everything; write with bf_handle_co_write()), or another -errno
+ */
+int bf_handle_co_write_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
+                            int pipe_fd);

@@ -102,6 +102,18 @@ int bf_node_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
                          int pipe_fd);
 
 /**
+ * bf_node_co_write_pipe:
+ * @node: a node
+ * @offset: bytes
+ * @bytes: length
+ * @pipe_fd: read end of a pipe that holds exactly @bytes
+ *
+ * Returns: 0 or -errno, as bf_handle_co_write_pipe()
+ */
+int bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
+                          int pipe_fd);
+
+/**
  * bf_node_reads_at_home:
  * @node: a node
  *

@@ -21,18 +21,24 @@ typedef struct BfChannel BfChannel;
 /* Most descriptors in one message, in either direction. */
 #define BF_CHANNEL_FDS_MAX 16
 
+/* Result of bf_channel_co_recv_pipe(): there are bytes that the pipe has no
+ * room for. */
+#define BF_CHANNEL_PIPE_FULL (-2)
+
 /**
  * BfChannelFeatures: what a channel can do beyond its required operations
  * @BF_CHANNEL_FD_PASS: descriptors travel with bytes (UNIX sockets)
  * @BF_CHANNEL_SEND_PIPE: bytes of a pipe can be sent without a copy
  * @BF_CHANNEL_LOCAL: the peer is on this host (UNIX sockets)
  * @BF_CHANNEL_SECURE: what is sent is encrypted
+ * @BF_CHANNEL_RECV_PIPE: bytes can be received into a pipe without a copy
  */
 typedef enum BfChannelFeatures {
     BF_CHANNEL_FD_PASS = 1 << 0,
     BF_CHANNEL_SEND_PIPE = 1 << 1,
     BF_CHANNEL_LOCAL = 1 << 2,
     BF_CHANNEL_SECURE = 1 << 3,
+    BF_CHANNEL_RECV_PIPE = 1 << 4,
 } BfChannelFeatures;
 
 /**
@@ -46,6 +52,8 @@ typedef enum BfChannelFeatures {
  *     came with the bytes; for %BF_CHANNEL_FD_PASS
  * @co_send_pipe: (nullable): moves 1..@bytes bytes from a pipe to the peer; for
  *     %BF_CHANNEL_SEND_PIPE
+ * @co_recv_pipe: (nullable): as bf_channel_co_recv_pipe(); for
+ *     %BF_CHANNEL_RECV_PIPE
  * @co_writev_more: (nullable): like @co_writev, with the hint that more follows
  *     at once
  * @co_bye: (nullable): tells the peer that no more will be written (TLS
@@ -65,6 +73,8 @@ typedef struct BfChannelOps {
                             int niov, int fds[BF_CHANNEL_FDS_MAX],
                             unsigned *ret_nfds, GError **error);
     ssize_t (*co_send_pipe)(BfChannel *channel, int pipe_fd, size_t bytes,
+                            GError **error);
+    ssize_t (*co_recv_pipe)(BfChannel *channel, int pipe_fd, size_t bytes,
                             GError **error);
     ssize_t (*co_writev_more)(BfChannel *channel, const struct iovec *iov,
                               int niov, GError **error);
@@ -214,6 +224,22 @@ bool bf_channel_co_write_all(BfChannel *channel, const void *buf, size_t len,
  */
 bool bf_channel_co_send_pipe_all(BfChannel *channel, int pipe_fd, size_t bytes,
                                  GError **error);
+
+/**
+ * bf_channel_co_recv_pipe:
+ * @channel: a channel with %BF_CHANNEL_RECV_PIPE
+ * @pipe_fd: write end of a pipe that nobody else writes to
+ * @bytes: how many to receive at most; at least 1
+ * @error: set when the result is -1
+ *
+ * Waits for at least one byte. How many fit into a pipe depends on the pieces
+ * in which they came, not only on its size.
+ *
+ * Returns: bytes received, 0 at the end of the stream, %BF_CHANNEL_PIPE_FULL,
+ *     or -1
+ */
+ssize_t bf_channel_co_recv_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
+                                GError **error);
 
 /**
  * bf_channel_co_bye:

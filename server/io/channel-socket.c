@@ -174,6 +174,42 @@ socket_co_send_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
     }
 }
 
+/* EAGAIN is also what a full pipe gives: then it comes again although there is
+ * something to receive. */
+static ssize_t
+socket_co_recv_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
+                    GError **error)
+{
+    BfChannelSocket *self = (BfChannelSocket *)channel;
+    bool is_readable = false;
+
+    for (;;) {
+        ssize_t n = splice(self->fd, NULL, pipe_fd, NULL, bytes,
+                           SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+        int ret;
+
+        if (n >= 0) {
+            return n;
+        }
+        if (errno == EINTR) {
+            continue;
+        }
+        if (errno != EAGAIN) {
+            bf_set_errno(error, errno, "cannot read from the socket");
+            return -1;
+        }
+        if (is_readable) {
+            return BF_CHANNEL_PIPE_FULL;
+        }
+        ret = bf_co_poll(self->fd, POLLIN, BF_FOREVER, NULL);
+        if (ret < 0) {
+            bf_set_errno(error, -ret, "cannot read from the socket");
+            return -1;
+        }
+        is_readable = true;
+    }
+}
+
 static void
 socket_shutdown(BfChannel *channel)
 {
@@ -196,6 +232,7 @@ static const BfChannelOps socket_ops = {
     .free = socket_free,
     .co_readv_fds = socket_co_readv_fds,
     .co_send_pipe = socket_co_send_pipe,
+    .co_recv_pipe = socket_co_recv_pipe,
     .co_writev_more = socket_co_writev_more,
 };
 
@@ -207,7 +244,7 @@ bf_channel_socket_new(int fd)
     socklen_t len = sizeof(domain);
 
     self->base.ops = &socket_ops;
-    self->base.features = BF_CHANNEL_SEND_PIPE;
+    self->base.features = BF_CHANNEL_SEND_PIPE | BF_CHANNEL_RECV_PIPE;
     if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
         domain == AF_UNIX) {
         self->base.features |= BF_CHANNEL_FD_PASS | BF_CHANNEL_LOCAL;

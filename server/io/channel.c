@@ -151,6 +151,15 @@ bf_channel_co_send_pipe_all(BfChannel *channel, int pipe_fd, size_t bytes,
     return true;
 }
 
+ssize_t
+bf_channel_co_recv_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
+                        GError **error)
+{
+    g_assert(channel->features & BF_CHANNEL_RECV_PIPE);
+    g_assert(bytes > 0);
+    return channel->ops->co_recv_pipe(channel, pipe_fd, bytes, error);
+}
+
 void
 bf_channel_co_bye(BfChannel *channel)
 {

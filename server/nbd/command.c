@@ -68,18 +68,49 @@ command_co_read(BfNbdTask *task)
     }
 }
 
-static void
-command_co_write(BfNbdTask *task)
+static int
+command_co_write_buffer(BfNbdTask *task)
 {
-    const BfNbdRequest *request = &task->request;
     BfIoVec vec;
     int ret = 0;
 
-    if (request->length > 0) {
-        bf_iovec_init_buf(&vec, task->payload, request->length);
-        ret = bf_handle_co_write(task->client->handle, request->offset, &vec,
-                                 write_flags(task));
-        bf_iovec_clear(&vec);
+    bf_iovec_init_buf(&vec, task->payload, task->request.length);
+    ret = bf_handle_co_write(task->client->handle, task->request.offset, &vec,
+                             write_flags(task));
+    bf_iovec_clear(&vec);
+    return ret;
+}
+
+/* Where the storage does not take it from the pipe, a buffer must do. */
+static int
+command_co_write_pipe(BfNbdTask *task)
+{
+    BfNbdClient *client = task->client;
+    BfNbdPipe *pipe = task->payload_pipe;
+    int ret = bf_handle_co_write_pipe(client->handle, task->request.offset,
+                                      pipe->bytes, pipe->read_fd);
+
+    if (ret == -EOPNOTSUPP) {
+        client->write_pipe_skip = NBD_PIPE_SKIP;
+        return bf_nbd_pipe_unload(task) ? command_co_write_buffer(task)
+                                        : -ENOMEM;
+    }
+    if (ret == 0) {
+        pipe->bytes = 0;
+    }
+    bf_nbd_pipe_release(client, g_steal_pointer(&task->payload_pipe));
+    return ret;
+}
+
+static void
+command_co_write(BfNbdTask *task)
+{
+    int ret = 0;
+
+    if (task->payload_pipe != NULL) {
+        ret = command_co_write_pipe(task);
+    } else if (task->request.length > 0) {
+        ret = command_co_write_buffer(task);
     }
     if (task->input != NULL) {
         bf_nbd_input_unpin(task->client, g_steal_pointer(&task->input));

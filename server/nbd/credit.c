@@ -99,6 +99,7 @@ bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
         task->client = client;
         task->input = NULL;
         task->buf = NULL;
+        task->payload_pipe = NULL;
         task->heap = NULL;
         task->pipes = NULL;
     }
@@ -123,6 +124,9 @@ bf_nbd_credit_release(BfNbdTask *task)
         bf_buffer_free(g_steal_pointer(&task->buf), task->buf_bytes);
     }
     g_clear_pointer(&task->heap, g_free);
+    if (task->payload_pipe != NULL) {
+        bf_nbd_pipe_release(client, g_steal_pointer(&task->payload_pipe));
+    }
     if (task->pipes != NULL) {
         bf_nbd_pipe_release(client, g_steal_pointer(&task->pipes));
     }

@@ -43,15 +43,16 @@
 #define NBD_INPUT_BYTES ((size_t)256 * 1024)
 #define NBD_INPUTS_MAX 8
 
-/* Pipes for reads without a copy: size, and how many there may be for one
- * request, for one connection and for the server. The kernel lets a user
- * without privileges have 64 MiB of them. */
+/* Pipes for reads and writes without a copy: size, and how many there may be
+ * for one request, for one connection and for the server. The kernel lets a
+ * user without privileges have 64 MiB of them. */
 #define NBD_PIPE_BYTES ((size_t)1024 * 1024)
 #define NBD_PIPES_REQUEST_MAX 4
 #define NBD_PIPES_MAX 8
 #define NBD_PIPES_ALL_MAX 48
 
-/* Large reads that use a buffer after one has failed to use a pipe. */
+/* Large reads that use a buffer after one has failed to use a pipe; and
+ * writes. */
 #define NBD_PIPE_SKIP 64
 
 /* Longest text of an error chunk, with its NUL. */
@@ -116,7 +117,7 @@ typedef struct BfNbdInput {
     unsigned pins;
 } BfNbdInput;
 
-/* A pipe for reads without a copy; empty while on the list of free ones. */
+/* A pipe for data that are not copied; empty while on the list of free ones. */
 typedef struct BfNbdPipe {
     struct BfNbdPipe *next; /* of the same request, or free */
     int read_fd;
@@ -136,6 +137,7 @@ typedef struct BfNbdTask {
     BfNbdInput *input; /* (nullable) pinned */
     uint8_t *buf;      /* (nullable) from bf_buffer_new() */
     size_t buf_bytes;
+    BfNbdPipe *payload_pipe; /* (nullable) of a write: has all its payload */
 
     /* The reply: head, then body or the contents of the pipes. */
     uint8_t head[64];
@@ -213,11 +215,13 @@ struct BfNbdClient {
     BfCoQueue reader_wait; /* the reader, for credits, buffers or the end */
     BfNbdPipe *free_pipes;
     unsigned n_free_pipes;
-    unsigned n_pipes;      /* the free ones included */
-    BfCoQueue pipe_wait;   /* requests that wait for pipes */
-    size_t pipe_min_bytes; /* reads from here on go through pipes */
-    unsigned pipe_skip;    /* so many of them do not, after a failure */
-    BfTimer idle_timer;    /* runs while there is something to give back */
+    unsigned n_pipes;         /* the free ones included */
+    BfCoQueue pipe_wait;      /* requests that wait for pipes */
+    size_t pipe_min_bytes;    /* reads from here on go through pipes */
+    unsigned pipe_skip;       /* so many of them do not, after a failure */
+    size_t write_pipe_max;    /* writes up to here may go through pipes */
+    unsigned write_pipe_skip; /* so many of them do not */
+    BfTimer idle_timer;       /* runs while there is something to give back */
     bool idle_timer_runs;
     bool was_busy; /* since it was started */
 };
@@ -374,6 +378,14 @@ void bf_nbd_input_clear(BfNbdClient *client);
 /* Tries to do a READ through pipes and queues the reply. False: nothing has
  * happened, read into a buffer. */
 bool bf_nbd_pipe_co_read(BfNbdTask *task);
+
+/* Gives @task an empty pipe for its payload, if there is a free one that takes
+ * it. */
+bool bf_nbd_pipe_take_for_write(BfNbdTask *task);
+
+/* Moves what there is of the payload from the pipe into a new buffer of the
+ * task. False: there is no memory, and the data are gone. */
+bool bf_nbd_pipe_unload(BfNbdTask *task);
 
 /* Gives back pipes; those with @bytes left are closed. */
 void bf_nbd_pipe_release(BfNbdClient *client, BfNbdPipe *pipes);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Pipes that carry large reads from the page cache to the socket without a
- * copy. They are made on demand and kept by the connection; all together are
- * bounded, and a read that gets none is done with a buffer.
+ * copy, and large writes from the socket to the page cache with one copy less.
+ * They are made on demand and kept by the connection; all together are bounded,
+ * and a request that gets none is done with a buffer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -205,4 +206,57 @@ bf_nbd_pipe_co_read(BfNbdTask *task)
     /* Whatever the reason, a buffer finds it out, or gets the data. */
     bf_nbd_pipe_release(client, g_steal_pointer(&task->pipes));
     return false;
+}
+
+bool
+bf_nbd_pipe_take_for_write(BfNbdTask *task)
+{
+    BfNbdClient *client = task->client;
+    BfNbdPipe *pipe = NULL;
+
+    if (!make_pipes(client, 1) ||
+        client->free_pipes->capacity < task->request.length) {
+        return false;
+    }
+    pipe = client->free_pipes;
+    client->free_pipes = pipe->next;
+    client->n_free_pipes--;
+    pipe->next = NULL;
+    task->payload_pipe = pipe;
+    return true;
+}
+
+/* Reads what a pipe has; it never has to wait for that. */
+static bool
+read_pipe(BfNbdPipe *pipe, uint8_t *buf)
+{
+    while (pipe->bytes > 0) {
+        ssize_t n = read(pipe->read_fd, buf, pipe->bytes);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return false;
+        }
+        buf += n;
+        pipe->bytes -= (size_t)n;
+    }
+    return true;
+}
+
+bool
+bf_nbd_pipe_unload(BfNbdTask *task)
+{
+    size_t bytes = task->request.length;
+    uint8_t *buf = bf_buffer_new(bytes);
+
+    if (buf != NULL && !read_pipe(task->payload_pipe, buf)) {
+        bf_buffer_free(g_steal_pointer(&buf), bytes);
+    }
+    bf_nbd_pipe_release(task->client, g_steal_pointer(&task->payload_pipe));
+    task->buf = buf;
+    task->buf_bytes = bytes;
+    task->payload = buf;
+    return buf != NULL;
 }

@@ -25,6 +25,14 @@
 #define PIPE_MIN_LOCAL ((size_t)16 * 1024)
 #define PIPE_MIN_REMOTE ((size_t)64 * 1024)
 
+/* Writes of so many bytes go through a pipe, if the channel can: whole pages
+ * only, as only those can be written at once. Larger ones than a UNIX socket
+ * holds gain nothing there: to fill a pipe from it takes no time, so that most
+ * of it would be waiting for the peer. */
+#define PIPE_WRITE_MIN ((size_t)64 * 1024)
+#define PIPE_WRITE_MAX_LOCAL ((size_t)256 * 1024)
+#define PIPE_WRITE_PAGE 4096
+
 /* Replies to reads leave when there are so many bytes of them, although more
  * requests are there, if the channel encrypts: the peer decrypts them while the
  * next ones are read and encrypted, so neither waits for the other. It is
@@ -209,7 +217,8 @@ input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
             return false;
         }
         iov[1].iov_base = client->input->data + client->end;
-        iov[1].iov_len = MIN(NBD_INPUT_BYTES - client->end, SMALL_WINDOW);
+        iov[1].iov_len = MIN(NBD_INPUT_BYTES - client->end,
+                             MIN(SMALL_WINDOW, client->window));
         n = bf_channel_co_readv(client->channel, iov, 2, error);
         if (n < 0) {
             return false;
@@ -340,15 +349,81 @@ fits_in_place(const BfNbdClient *client, size_t bytes)
            (bytes <= IN_PLACE_MAX || bytes <= input_bytes(client));
 }
 
+/* Should the payload go through a pipe? */
+static bool
+fits_in_pipe(BfNbdClient *client, const BfNbdRequest *request)
+{
+    if (client->exp->base.writethrough ||
+        (request->flags & BF_NBD_REQUEST_FUA) != 0 ||
+        request->length < PIPE_WRITE_MIN ||
+        request->length > client->write_pipe_max ||
+        ((request->offset | request->length) & (PIPE_WRITE_PAGE - 1)) != 0) {
+        return false;
+    }
+    if (client->write_pipe_skip > 0) {
+        client->write_pipe_skip--;
+        return false;
+    }
+    return true;
+}
+
+/* The payload came in pieces too small for the pipe, which is full: the rest
+ * goes into a buffer, behind what the pipe has. */
+static bool
+reader_co_leave_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
+{
+    size_t done = task->payload_pipe->bytes;
+    size_t rest = task->request.length - done;
+
+    client->write_pipe_skip = NBD_PIPE_SKIP;
+    client->window = SMALL_WINDOW;
+    return bf_nbd_pipe_unload(task)
+               ? input_co_receive(client, task->buf + done, rest, error)
+               : input_co_skip(client, rest, error);
+}
+
+/* Receives the payload, of which nothing was read yet, into the task's pipe. */
+static bool
+reader_co_fill_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
+{
+    BfNbdPipe *pipe = task->payload_pipe;
+    size_t bytes = task->request.length;
+
+    while (pipe->bytes < bytes) {
+        ssize_t n = 0;
+
+        input_co_let_writer_run(client);
+        n = bf_channel_co_recv_pipe(client->channel, pipe->write_fd,
+                                    bytes - pipe->bytes, error);
+        if (n == BF_CHANNEL_PIPE_FULL) {
+            return reader_co_leave_pipe(client, task, error);
+        }
+        if (n == 0) {
+            bf_set_error(error, "the peer left in the middle of a write");
+        }
+        if (n <= 0) {
+            return false;
+        }
+        pipe->bytes += (size_t)n;
+    }
+    return true;
+}
+
 /* Gets the payload of a write that was accepted. */
 static bool
 reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
 {
     size_t bytes = task->request.length;
+    bool by_pipe = fits_in_pipe(client, &task->request);
 
     client->large_writes = bytes > IN_PLACE_MAX;
     if (client->large_writes) {
-        client->window = SMALL_WINDOW;
+        /* Through a pipe goes only what is still in the socket. */
+        client->window = by_pipe ? BF_NBD_REQUEST_BYTES : SMALL_WINDOW;
+    }
+    if (by_pipe && input_bytes(client) == 0 &&
+        bf_nbd_pipe_take_for_write(task)) {
+        return reader_co_fill_pipe(client, task, error);
     }
     if (fits_in_place(client, bytes)) {
         if (!input_co_need(client, bytes, error)) {
@@ -414,7 +489,7 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
             bf_nbd_credit_release(task);
             return false;
         }
-        if (task->payload == NULL) {
+        if (task->payload == NULL && task->payload_pipe == NULL) {
             bf_nbd_reply_error(task, ENOMEM, "No memory");
             return true;
         }
@@ -502,6 +577,13 @@ transmit_start(BfNbdClient *client, GError **error)
         client->pipe_min_bytes = (features & BF_CHANNEL_LOCAL) != 0
                                      ? PIPE_MIN_LOCAL
                                      : PIPE_MIN_REMOTE;
+    }
+    client->write_pipe_max = 0;
+    if ((features & BF_CHANNEL_RECV_PIPE) != 0 &&
+        client->exp->base.limits.alignment <= 1) {
+        client->write_pipe_max = (features & BF_CHANNEL_LOCAL) != 0
+                                     ? PIPE_WRITE_MAX_LOCAL
+                                     : NBD_PIPE_BYTES;
     }
     client->window = NBD_INPUT_BYTES;
     client->input = g_new0(BfNbdInput, 1);

@@ -252,6 +252,32 @@ socket_co_sends_pipe(void *arg)
     close(pipe_fds[1]);
 }
 
+static void
+socket_co_receives_into_pipe(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    int pipe_fds[2];
+    char buf[9] = "";
+
+    new_pair(&a, &b);
+    g_assert_cmpint(pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC), ==, 0);
+    g_assert_cmpint(fcntl(pipe_fds[1], F_SETPIPE_SZ, 4096), ==, 4096);
+    g_assert_true(bf_channel_co_write_all(a, "ferryboat", 9, NULL));
+    g_assert_cmpint(bf_channel_co_recv_pipe(b, pipe_fds[1], 5, NULL), ==, 5);
+    /* Its only slot is taken. */
+    g_assert_cmpint(bf_channel_co_recv_pipe(b, pipe_fds[1], 4, NULL), ==,
+                    BF_CHANNEL_PIPE_FULL);
+    g_assert_cmpint(read(pipe_fds[0], buf, 9), ==, 5);
+    g_assert_cmpint(bf_channel_co_recv_pipe(b, pipe_fds[1], 9, NULL), ==, 4);
+    g_assert_cmpint(read(pipe_fds[0], buf + 5, 4), ==, 4);
+    g_assert_cmpmem(buf, 9, "ferryboat", 9);
+    g_clear_pointer(&a, bf_channel_free);
+    g_assert_cmpint(bf_channel_co_recv_pipe(b, pipe_fds[1], 9, NULL), ==, 0);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -274,5 +300,7 @@ main(int argc, char **argv)
     bf_test_add("/io/channel-socket/receives-descriptors",
                 socket_co_receives_descriptors);
     bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);
+    bf_test_add("/io/channel-socket/receives-into-pipe",
+                socket_co_receives_into_pipe);
     return g_test_run();
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The file driver on real files: data, sizes, zeroes, extents, pipes. */
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -359,6 +360,55 @@ test_read_pipe_gives_the_data(void *arg)
     co_with_file(1 * BF_MIB, false, false, check_pipe);
 }
 
+/* Puts @len bytes into a new pipe and writes them from there. */
+static int
+co_write_from_pipe(Fixture *f, uint64_t offset, const uint8_t *data, size_t len,
+                   int *ret_left)
+{
+    int fds[2];
+    int ret;
+
+    g_assert_cmpint(pipe2(fds, O_CLOEXEC | O_NONBLOCK), ==, 0);
+    fcntl(fds[1], F_SETPIPE_SZ, (int)len * 2);
+    g_assert_cmpint(write(fds[1], data, len), ==, (ssize_t)len);
+    ret = bf_handle_co_write_pipe(f->handle, offset, len, fds[0]);
+    g_assert_cmpint(ioctl(fds[0], FIONREAD, ret_left), ==, 0);
+    close(fds[0]);
+    close(fds[1]);
+    return ret;
+}
+
+static void
+check_write_pipe(Fixture *f)
+{
+    const size_t bytes = 64 * BF_KIB;
+    g_autofree uint8_t *out = g_malloc(bytes);
+    g_autofree uint8_t *in = g_malloc(bytes);
+    int left;
+    int ret;
+
+    fill(out, bytes, 5);
+    ret = co_write_from_pipe(f, 8192, out, bytes, &left);
+    if (ret != -EOPNOTSUPP) { /* a file system that cannot */
+        g_assert_cmpint(ret, ==, 0);
+        g_assert_cmpint(left, ==, 0);
+        g_assert_cmpint(bf_test_co_read(f->handle, 8192, in, bytes), ==, 0);
+        g_assert_cmpmem(in, bytes, out, bytes);
+    }
+    /* What is refused stays in the pipe. */
+    ret = co_write_from_pipe(f, 8192 + 512, out, bytes, &left);
+    g_assert_cmpint(ret, ==, -EOPNOTSUPP);
+    g_assert_cmpint(left, ==, (int)bytes);
+    ret = co_write_from_pipe(f, 1 * BF_MIB - 4096, out, bytes, &left);
+    g_assert_cmpint(ret, ==, -EINVAL);
+}
+
+static void
+test_write_pipe_takes_the_data(void *arg)
+{
+    co_with_file(1 * BF_MIB, false, false, check_write_pipe);
+}
+
 static void
 check_cold_pipe(Fixture *f)
 {
@@ -537,6 +587,8 @@ main(int argc, char **argv)
                 test_discard_ignore_keeps_data);
     bf_test_add("/block/file/read-pipe-gives-the-data",
                 test_read_pipe_gives_the_data);
+    bf_test_add("/block/file/write-pipe-takes-the-data",
+                test_write_pipe_takes_the_data);
     bf_test_add("/block/file/read-pipe-of-cold-range",
                 test_read_pipe_of_cold_range);
     bf_test_add("/block/file/detect-zeroes-unmaps", test_detect_zeroes_unmaps);

@@ -137,6 +137,52 @@ test_pipelined_writes_in_any_chunking(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
+/* Writes of whole pages, which go through pipes. Many small chunks do not fit
+ * into one, and the rest must follow in the right place. */
+static void
+test_large_writes_through_pipes(void *arg)
+{
+    static const uint32_t pieces[] = {65536, 131072, 262144};
+    BfNbdFixture fix = {.deleted = 0};
+    BfChannel *peer = NULL;
+
+    open_with_file(&fix);
+    for (unsigned i = 0; i < G_N_ELEMENTS(pieces); i++) {
+        /* A failure to use pipes is remembered by the connection. */
+        peer = bf_nbd_peer_co_go(&fix, "e0", false);
+        write_in_chunks(peer, pieces[i], SIZE_MAX);
+        write_in_chunks(peer, pieces[i], 50021);
+        write_in_chunks(peer, pieces[i], 97);
+        bf_nbd_peer_co_leave(peer);
+    }
+    bf_nbd_fixture_co_close(&fix);
+}
+
+static void
+test_peer_leaves_inside_large_write(void *arg)
+{
+    g_autofree uint8_t *data = make_data(262144, 1);
+    BfNbdFixture fix = {.deleted = 0};
+    BfChannel *peer = NULL;
+
+    open_with_file(&fix);
+    peer = bf_nbd_peer_co_go(&fix, "e0", false);
+    for (uint64_t i = 0; i < 3; i++) {
+        write_at(peer, i * 262144, data, 262144);
+        expect_simple(peer, i * 262144, 0);
+    }
+    bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_WRITE, 0, 7, 0, 262144);
+    bf_nbd_peer_co_send(peer, data + 4096, 100000);
+    bf_channel_free(peer);
+    /* Nothing of it was written. */
+    peer = bf_nbd_peer_co_go(&fix, "e0", false);
+    bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_READ, 0, 8, 0, 262144);
+    g_auto(BfNbdPeerReply) reply = bf_nbd_peer_co_simple(peer, 262144);
+    g_assert_cmpmem(reply.data->data, reply.data->len, data, 262144);
+    bf_nbd_peer_co_leave(peer);
+    bf_nbd_fixture_co_close(&fix);
+}
+
 static void
 test_slow_writes_keep_their_payload(void *arg)
 {
@@ -158,6 +204,7 @@ test_slow_writes_keep_their_payload(void *arg)
     write_in_chunks(peer, 4096, SIZE_MAX);
     write_in_chunks(peer, 30000, SIZE_MAX);
     write_in_chunks(peer, 70000, SIZE_MAX);
+    write_in_chunks(peer, 131072, SIZE_MAX);
     bf_nbd_peer_co_leave(peer);
     bf_nbd_fixture_co_close(&fix);
 }
@@ -538,6 +585,10 @@ main(int argc, char **argv)
                 test_what_was_written_is_read_back);
     bf_test_add("/serve/nbd/transmit/pipelined-writes-in-any-chunking",
                 test_pipelined_writes_in_any_chunking);
+    bf_test_add("/serve/nbd/transmit/large-writes-through-pipes",
+                test_large_writes_through_pipes);
+    bf_test_add("/serve/nbd/transmit/peer-leaves-inside-large-write",
+                test_peer_leaves_inside_large_write);
     bf_test_add("/serve/nbd/transmit/slow-writes-keep-their-payload",
                 test_slow_writes_keep_their_payload);
     bf_test_add("/serve/nbd/transmit/refusals-keep-the-stream-in-step",

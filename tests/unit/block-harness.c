@@ -138,7 +138,7 @@ bf_test_ref_new(BfBlockdevOptions *options)
 BfNode *
 bf_test_co_add(BfGraph *graph, BfBlockdevOptions *options)
 {
-    g_autoptr(BfBlockdevOptions) owned = options;
+    G_GNUC_UNUSED g_autoptr(BfBlockdevOptions) owned = options;
     g_autoptr(GError) error = NULL;
     bool ok = bf_graph_co_blockdev_add(graph, options, &error);
 
@@ -151,7 +151,7 @@ void
 bf_test_co_add_fails(BfGraph *graph, BfBlockdevOptions *options,
                      const char *message)
 {
-    g_autoptr(BfBlockdevOptions) owned = options;
+    G_GNUC_UNUSED g_autoptr(BfBlockdevOptions) owned = options;
     GError *error = NULL;
 
     g_assert_false(bf_graph_co_blockdev_add(graph, options, &error));

@@ -114,7 +114,7 @@ bf_test_cert_new(const BfTestCertSpec *spec, const BfTestCert *issuer)
 {
     static guint32 last_serial;
     BfTestCert *cert = g_new0(BfTestCert, 1);
-    guint32 serial = g_htonl(++last_serial + 0x1000000);
+    guint32 serial = htonl(++last_serial + 0x1000000);
     time_t now = time(NULL);
 
     cert->key = new_key(spec);

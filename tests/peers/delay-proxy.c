@@ -408,7 +408,7 @@ main(int argc, char **argv)
         {"rate", 0, 0, G_OPTION_ARG_INT64, &rate,
          "bytes per second of all connections together, each direction",
          "BYTES"},
-        {NULL},
+        G_OPTION_ENTRY_NULL,
     };
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_autoptr(GError) error = NULL;

@@ -253,7 +253,6 @@ test_query_shows_nodes_newest_first(void *arg)
     BfGraph *graph = bf_test_graph_new();
     g_autofree char *path = bf_test_file_new(1000001);
     g_autoptr(BfBlockDeviceInfoList) list = NULL;
-    g_autofree char *json = NULL;
     BfBlockdevOptions *options;
     const BfBlockDeviceInfo *info;
 

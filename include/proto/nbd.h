@@ -17,6 +17,7 @@
 
 #define BF_NBD_GREETING_MAGIC UINT64_C(0x4e42444d41474943)
 #define BF_NBD_OPTION_MAGIC UINT64_C(0x49484156454f5054)
+#define BF_NBD_OLDSTYLE_MAGIC UINT64_C(0x0000420281861253)
 #define BF_NBD_OPTION_REPLY_MAGIC UINT64_C(0x0003e889045565a9)
 #define BF_NBD_REQUEST_MAGIC UINT32_C(0x25609513)
 #define BF_NBD_SIMPLE_REPLY_MAGIC UINT32_C(0x67446698)
@@ -318,6 +319,25 @@ const char *bf_nbd_option_name(uint32_t option);
 const char *bf_nbd_command_name(uint32_t command);
 
 /**
+ * bf_nbd_option_error_name:
+ * @type: a BfNbdReply or any other number
+ *
+ * Returns: (transfer none): what an error reply means, "an unknown error" if
+ * nobody knows
+ */
+const char *bf_nbd_option_error_name(uint32_t type);
+
+/**
+ * bf_nbd_error_to_errno:
+ * @error: a BfNbdError or any other number, as a server sent it
+ *
+ * Numbers that the protocol does not define are EINVAL, as it demands.
+ *
+ * Returns: a positive errno value; 0 for %BF_NBD_ERROR_NONE
+ */
+int bf_nbd_error_to_errno(uint32_t error);
+
+/**
  * bf_nbd_error_from_errno:
  * @err: a positive errno value, or 0
  *
@@ -344,6 +364,14 @@ void bf_nbd_put_greeting(uint8_t buf[BF_NBD_GREETING_BYTES], uint16_t flags);
  */
 bool bf_nbd_parse_greeting(const uint8_t buf[BF_NBD_GREETING_BYTES],
                            uint16_t *ret_flags);
+
+/**
+ * bf_nbd_is_oldstyle_greeting:
+ * @buf: the beginning of what a server sent
+ *
+ * Returns: true if it speaks the protocol as it was before options
+ */
+bool bf_nbd_is_oldstyle_greeting(const uint8_t buf[BF_NBD_GREETING_BYTES]);
 
 /**
  * bf_nbd_put_option:
@@ -449,6 +477,29 @@ bool bf_nbd_parse_meta(uint32_t option, const void *data, size_t len,
 bool bf_nbd_meta_next_query(BfNbdMetaRequest *request, BfNbdString *ret_query);
 
 /**
+ * bf_nbd_append_meta_context:
+ * @bytes: added to
+ * @id: of the context in this connection
+ * @name: of the context
+ *
+ * The payload of %BF_NBD_REPLY_META_CONTEXT.
+ */
+void bf_nbd_append_meta_context(GByteArray *bytes, uint32_t id,
+                                BfNbdString name);
+
+/**
+ * bf_nbd_parse_meta_context:
+ * @data: the payload
+ * @len: its length, bytes
+ * @ret_id: (out): of the context
+ * @ret_name: (out): borrows from @data
+ *
+ * Returns: false if the payload is not well formed
+ */
+bool bf_nbd_parse_meta_context(const void *data, size_t len, uint32_t *ret_id,
+                               BfNbdString *ret_name);
+
+/**
  * bf_nbd_append_server:
  * @bytes: added to
  * @name: of an export
@@ -516,6 +567,14 @@ bool bf_nbd_parse_info(const void *data, size_t len, uint16_t *ret_type,
  */
 void bf_nbd_put_export_name_reply(uint8_t buf[BF_NBD_EXPORT_NAME_REPLY_BYTES],
                                   const BfNbdExportInfo *info);
+
+/**
+ * bf_nbd_parse_export_name_reply:
+ * @buf: the message without its padding
+ * @info: (inout): its size and flags are set
+ */
+void bf_nbd_parse_export_name_reply(
+    const uint8_t buf[BF_NBD_EXPORT_NAME_REPLY_BYTES], BfNbdExportInfo *info);
 
 /**
  * bf_nbd_put_request:

@@ -138,6 +138,60 @@ bf_nbd_command_name(uint32_t command)
     return command < G_N_ELEMENTS(names) ? names[command] : "<unknown>";
 }
 
+const char *
+bf_nbd_option_error_name(uint32_t type)
+{
+    switch (type) {
+    case BF_NBD_REPLY_ERR_UNSUP:
+        return "not supported";
+    case BF_NBD_REPLY_ERR_POLICY:
+        return "denied";
+    case BF_NBD_REPLY_ERR_INVALID:
+        return "invalid parameters";
+    case BF_NBD_REPLY_ERR_PLATFORM:
+        return "not supported by the server's platform";
+    case BF_NBD_REPLY_ERR_TLS_REQD:
+        return "TLS required";
+    case BF_NBD_REPLY_ERR_UNKNOWN:
+        return "unknown export";
+    case BF_NBD_REPLY_ERR_SHUTDOWN:
+        return "server shutting down";
+    case BF_NBD_REPLY_ERR_BLOCK_SIZE_REQD:
+        return "block size information required";
+    case BF_NBD_REPLY_ERR_TOO_BIG:
+        return "too big";
+    case BF_NBD_REPLY_ERR_EXT_HEADER_REQD:
+        return "extended headers required";
+    default:
+        return "an unknown error";
+    }
+}
+
+int
+bf_nbd_error_to_errno(uint32_t error)
+{
+    switch (error) {
+    case BF_NBD_ERROR_NONE:
+        return 0;
+    case BF_NBD_ERROR_PERM:
+        return EPERM;
+    case BF_NBD_ERROR_IO:
+        return EIO;
+    case BF_NBD_ERROR_NOMEM:
+        return ENOMEM;
+    case BF_NBD_ERROR_NOSPC:
+        return ENOSPC;
+    case BF_NBD_ERROR_OVERFLOW:
+        return EOVERFLOW;
+    case BF_NBD_ERROR_NOTSUP:
+        return EOPNOTSUPP;
+    case BF_NBD_ERROR_SHUTDOWN:
+        return ESHUTDOWN;
+    default:
+        return EINVAL;
+    }
+}
+
 BfNbdError
 bf_nbd_error_from_errno(int err)
 {
@@ -184,6 +238,13 @@ bf_nbd_parse_greeting(const uint8_t buf[BF_NBD_GREETING_BYTES],
     }
     *ret_flags = bf_get_be16(buf + 16);
     return true;
+}
+
+bool
+bf_nbd_is_oldstyle_greeting(const uint8_t buf[BF_NBD_GREETING_BYTES])
+{
+    return bf_get_be64(buf) == BF_NBD_GREETING_MAGIC &&
+           bf_get_be64(buf + 8) == BF_NBD_OLDSTYLE_MAGIC;
 }
 
 void
@@ -385,6 +446,27 @@ bf_nbd_meta_next_query(BfNbdMetaRequest *request, BfNbdString *ret_query)
 }
 
 void
+bf_nbd_append_meta_context(GByteArray *bytes, uint32_t id, BfNbdString name)
+{
+    append_u32(bytes, id);
+    g_byte_array_append(bytes, (const guint8 *)name.data, name.len);
+}
+
+bool
+bf_nbd_parse_meta_context(const void *data, size_t len, uint32_t *ret_id,
+                          BfNbdString *ret_name)
+{
+    BfNbdReader reader = {.data = data, .left = len};
+
+    if (len > UINT32_MAX || !reader_take_u32(&reader, ret_id)) {
+        return false;
+    }
+    ret_name->data = (const char *)reader.data;
+    ret_name->len = reader.left;
+    return true;
+}
+
+void
 bf_nbd_append_server(GByteArray *bytes, BfNbdString name,
                      const char *description)
 {
@@ -480,6 +562,14 @@ bf_nbd_put_export_name_reply(uint8_t buf[BF_NBD_EXPORT_NAME_REPLY_BYTES],
 {
     bf_put_be64(buf, info->size);
     bf_put_be16(buf + 8, info->flags);
+}
+
+void
+bf_nbd_parse_export_name_reply(
+    const uint8_t buf[BF_NBD_EXPORT_NAME_REPLY_BYTES], BfNbdExportInfo *info)
+{
+    info->size = bf_get_be64(buf);
+    info->flags = bf_get_be16(buf + 8);
 }
 
 void

@@ -453,8 +453,72 @@ test_errno_becomes_a_protocol_error(void)
 }
 
 static void
+test_protocol_error_becomes_an_errno(void)
+{
+    const int kept[] = {0,      EPERM,     EIO,        ENOMEM,   EINVAL,
+                        ENOSPC, EOVERFLOW, EOPNOTSUPP, ESHUTDOWN};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(kept); i++) {
+        g_assert_cmpint(bf_nbd_error_to_errno(bf_nbd_error_from_errno(kept[i])),
+                        ==, kept[i]);
+    }
+    g_assert_cmpint(bf_nbd_error_to_errno(2), ==, EINVAL);
+    g_assert_cmpint(bf_nbd_error_to_errno(UINT32_MAX), ==, EINVAL);
+}
+
+static void
+test_meta_context_round_trip(void)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    BfNbdString name = {0};
+    uint32_t id = 0;
+
+    bf_nbd_append_meta_context(bytes, 0xfedcba98,
+                               (BfNbdString){.data = "base:x", .len = 6});
+    g_assert_true(
+        bf_nbd_parse_meta_context(bytes->data, bytes->len, &id, &name));
+    g_assert_cmpuint(id, ==, 0xfedcba98);
+    g_assert_cmpmem(name.data, name.len, "base:x", 6);
+    for (size_t len = 0; len < 4; len++) {
+        g_assert_false(bf_nbd_parse_meta_context(bytes->data, len, &id, &name));
+    }
+    g_assert_true(bf_nbd_parse_meta_context(bytes->data, 4, &id, &name));
+    g_assert_cmpuint(name.len, ==, 0);
+}
+
+static void
+test_export_name_reply_round_trip(void)
+{
+    const BfNbdExportInfo said = {.size = UINT64_MAX - 1, .flags = 0xfedc};
+    BfNbdExportInfo heard = {.min_block = 7};
+    uint8_t buf[BF_NBD_EXPORT_NAME_REPLY_BYTES];
+
+    bf_nbd_put_export_name_reply(buf, &said);
+    bf_nbd_parse_export_name_reply(buf, &heard);
+    g_assert_cmpuint(heard.size, ==, said.size);
+    g_assert_cmpuint(heard.flags, ==, said.flags);
+    g_assert_cmpuint(heard.min_block, ==, 7);
+}
+
+static void
+test_oldstyle_greeting_is_told_apart(void)
+{
+    uint8_t buf[BF_NBD_GREETING_BYTES];
+
+    bf_nbd_put_greeting(buf, 3);
+    g_assert_false(bf_nbd_is_oldstyle_greeting(buf));
+    bf_put_be64(buf + 8, BF_NBD_OLDSTYLE_MAGIC);
+    g_assert_true(bf_nbd_is_oldstyle_greeting(buf));
+    buf[0] ^= 1;
+    g_assert_false(bf_nbd_is_oldstyle_greeting(buf));
+}
+
+static void
 test_names_exist_for_all_numbers(void)
 {
+    for (uint32_t i = 0; i < 16; i++) {
+        g_assert_nonnull(bf_nbd_option_error_name(i | BF_NBD_REPLY_ERROR_BIT));
+    }
     for (uint32_t i = 0; i < 64; i++) {
         g_assert_nonnull(bf_nbd_option_name(i));
         g_assert_nonnull(bf_nbd_command_name(i));
@@ -497,6 +561,14 @@ main(int argc, char **argv)
                     test_chunk_payloads_round_trip);
     g_test_add_func("/proto/nbd/error/from-errno",
                     test_errno_becomes_a_protocol_error);
+    g_test_add_func("/proto/nbd/error/to-errno",
+                    test_protocol_error_becomes_an_errno);
+    g_test_add_func("/proto/nbd/meta-context/round-trip",
+                    test_meta_context_round_trip);
+    g_test_add_func("/proto/nbd/export-name-reply/round-trip",
+                    test_export_name_reply_round_trip);
+    g_test_add_func("/proto/nbd/greeting/oldstyle-is-told-apart",
+                    test_oldstyle_greeting_is_told_apart);
     g_test_add_func("/proto/nbd/names/exist-for-all-numbers",
                     test_names_exist_for_all_numbers);
     return g_test_run();

@@ -58,6 +58,7 @@ struct BfGraph {
     unsigned next_home;
     unsigned auto_names;
     unsigned marks;
+    bool stopping;    /* the daemon ends */
     unsigned leaving; /* nodes that are being closed */
     BfCoQueue left;   /* waits for leaving to become 0 */
 };

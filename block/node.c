@@ -59,6 +59,90 @@ bf_node_open_fdset(BfNode *node, const char *path, int flags, GError **error)
 }
 
 static char *
+node_as_user(const BfNode *node)
+{
+    return g_strdup_printf("node '%s'", node->name);
+}
+
+BfTlsCreds *
+bf_node_take_tls_creds(BfNode *node, const char *id, GError **error)
+{
+    const BfGraphConfig *config = &node->graph->config;
+    g_autofree char *user = node_as_user(node);
+
+    if (config->take_tls_creds == NULL) {
+        bf_set_error(error, "No TLS credentials with id '%s'", id);
+        return NULL;
+    }
+    return config->take_tls_creds(config->opaque, id, user, error);
+}
+
+void
+bf_node_release_tls_creds(BfNode *node, const char *id)
+{
+    const BfGraphConfig *config = &node->graph->config;
+    g_autofree char *user = node_as_user(node);
+
+    config->release_tls_creds(config->opaque, id, user);
+}
+
+void
+bf_node_notice(BfNode *node, bool is_problem, const char *format, ...)
+{
+    const BfGraphConfig *config = &node->graph->config;
+    g_autofree char *phrase = NULL;
+    g_autofree char *text = NULL;
+    va_list args;
+
+    if (config->notice == NULL) {
+        return;
+    }
+    va_start(args, format);
+    phrase = g_strdup_vprintf(format, args);
+    va_end(args);
+    text = g_strdup_printf("node '%s': %s", node->name, phrase);
+    config->notice(config->opaque, is_problem, text);
+}
+
+bool
+bf_node_is_stopping(const BfNode *node)
+{
+    return node->graph->stopping;
+}
+
+void
+bf_graph_stop_waiting(BfGraph *graph)
+{
+    g_autoptr(GPtrArray) all = bf_registry_list(graph->names);
+
+    bf_assert_main();
+    graph->stopping = true;
+    for (unsigned i = 0; i < all->len; i++) {
+        BfNode *node = g_ptr_array_index(all, i);
+
+        if (node->driver->stop_waiting != NULL) {
+            node->driver->stop_waiting(node);
+        }
+    }
+}
+
+void
+bf_node_cancel_requests(BfNode *node)
+{
+    bf_assert_main();
+    if (node->driver->cancel_requests != NULL) {
+        node->driver->cancel_requests(node);
+    }
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (edge->child != NULL) {
+            bf_node_cancel_requests(edge->child);
+        }
+    }
+}
+
+static char *
 auto_name(BfGraph *graph)
 {
     char *name = NULL;

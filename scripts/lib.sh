@@ -40,6 +40,8 @@ qemu-system-common  qemu-storage-daemon, the reference
 qemu-system-x86     qemu-system-x86_64 mirrors a disk to us
 libnbd-bin          nbdinfo, nbdcopy, nbdsh
 nbd-client          lists exports
+nbdkit              server for our client
+nbd-server          server for our client
 procps              looks at processes
 util-linux          taskset, mount
 '

@@ -32,6 +32,38 @@ open_fdset(void *opaque, const char *path, int flags, GError **error)
     return bf_fdsets_open(daemon->fdsets, path, flags, error);
 }
 
+static BfTlsCreds *
+take_client_creds(void *opaque, const char *id, const char *user,
+                  GError **error)
+{
+    const BfDaemon *daemon = opaque;
+    BfTlsCreds *creds = bf_objects_find_tls_creds(daemon->objects, id, error);
+
+    if (creds == NULL ||
+        !bf_tls_creds_check_endpoint(creds, BF_TLS_ENDPOINT_CLIENT, error)) {
+        return NULL;
+    }
+    return bf_objects_take_tls_creds(daemon->objects, id, user, error);
+}
+
+static void
+release_client_creds(void *opaque, const char *id, const char *user)
+{
+    const BfDaemon *daemon = opaque;
+
+    bf_objects_release_tls_creds(daemon->objects, id, user);
+}
+
+static void
+log_notice(void *opaque, bool is_problem, const char *text)
+{
+    if (is_problem) {
+        g_warning("%s", text);
+    } else {
+        g_message("%s", text);
+    }
+}
+
 static bool
 start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
 {
@@ -59,6 +91,9 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     BfGraphConfig graph_config = {
         .allow_faults = config->allow_faults,
         .open_fdset = open_fdset,
+        .take_tls_creds = take_client_creds,
+        .release_tls_creds = release_client_creds,
+        .notice = log_notice,
         .opaque = daemon,
     };
 
@@ -124,6 +159,13 @@ start_nbd_stop(BfDaemon *daemon)
     bf_wait_group_add(&daemon->nbd_stopping, 1);
     bf_co_spawn(co_nbd_stop, g_rc_box_acquire(stop));
     return stop;
+}
+
+void
+bf_daemon_stop_waiting(BfDaemon *daemon)
+{
+    bf_assert_main();
+    bf_graph_stop_waiting(daemon->graph);
 }
 
 void

@@ -392,6 +392,7 @@ co_shut_down(void *arg)
     bf_timer_start(&program->shutdown_timer, SHUTDOWN_MAX_NS,
                    shutdown_took_too_long, program);
     bf_monitors_cancel_wait(program->monitors);
+    bf_daemon_stop_waiting(program->daemon);
     while (program->setting_up) {
         bf_co_queue_co_wait(&program->setup_done);
     }

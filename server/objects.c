@@ -13,6 +13,7 @@
 
 typedef struct BfObject {
     BfObjectOptions *options; /* owned: as given, with later changes */
+    GPtrArray *users;         /* owned: names of who needs it; or NULL */
     union {
         BfLoop *loop;      /* iothread: owned */
         BfSecret *secret;  /* secret: a reference */
@@ -257,6 +258,7 @@ object_free(BfObject *object, bool created)
         find_kind(object->options->qom_type)->destroy(object);
     }
     bf_object_options_free(object->options);
+    g_clear_pointer(&object->users, g_ptr_array_unref);
     g_free(object);
 }
 
@@ -360,6 +362,11 @@ bf_objects_co_del(BfObjects *objects, const char *id, GError **error)
         bf_set_error(error, "object '%s' not found", id);
         return false;
     }
+    if (object->users != NULL && object->users->len > 0) {
+        bf_set_error(error, "object '%s' is in use by %s, can not be deleted",
+                     id, (const char *)g_ptr_array_index(object->users, 0));
+        return false;
+    }
     kind = find_kind(object->options->qom_type);
     if (kind->may_delete != NULL && !kind->may_delete(objects, object)) {
         bf_set_error(error, "object '%s' is in use, can not be deleted", id);
@@ -427,6 +434,36 @@ bf_objects_find_tls_creds(BfObjects *objects, const char *id, GError **error)
         return NULL;
     }
     return object->u.creds;
+}
+
+BfTlsCreds *
+bf_objects_take_tls_creds(BfObjects *objects, const char *id, const char *user,
+                          GError **error)
+{
+    BfTlsCreds *creds = bf_objects_find_tls_creds(objects, id, error);
+    BfObject *object = bf_registry_find(objects->registry, id);
+
+    if (creds == NULL) {
+        return NULL;
+    }
+    if (object->users == NULL) {
+        object->users = g_ptr_array_new_with_free_func(g_free);
+    }
+    g_ptr_array_add(object->users, g_strdup(user));
+    return bf_tls_creds_ref(creds);
+}
+
+void
+bf_objects_release_tls_creds(BfObjects *objects, const char *id,
+                             const char *user)
+{
+    BfObject *object = bf_registry_find(objects->registry, id);
+    guint index = 0;
+    bool found = g_ptr_array_find_with_equal_func(object->users, user,
+                                                  g_str_equal, &index);
+
+    g_assert(found);
+    g_ptr_array_remove_index(object->users, index);
 }
 
 BfSecret *

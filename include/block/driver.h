@@ -21,6 +21,7 @@
 #include "core/iovec.h"
 #include "core/loop.h"
 #include "core/thread-pool.h"
+#include "crypto/tls-creds.h"
 #include "schema/types.h"
 
 typedef struct BfDriver BfDriver;
@@ -201,6 +202,10 @@ typedef struct BfNodeInfo {
  * @co_perm_commit: the plan came true; cannot fail
  * @co_perm_abort: the plan was dropped
  * @co_invalidate: the node was made active: drops what may be stale
+ * @stop_waiting: the daemon ends: what waits for storage to come back (an
+ *     opening, requests that are held) fails soon; what works goes on
+ * @cancel_requests: requests under way fail as soon as they can, -EIO; the
+ *     node can be used again afterwards
  * @query: adds what it knows; must not wait
  */
 struct BfDriver {
@@ -248,6 +253,8 @@ struct BfDriver {
     void (*co_perm_commit)(BfNode *node);
     void (*co_perm_abort)(BfNode *node);
     void (*co_invalidate)(BfNode *node);
+    void (*stop_waiting)(BfNode *node);
+    void (*cancel_requests)(BfNode *node);
     void (*query)(BfNode *node, BfNodeInfo *info);
 };
 
@@ -351,6 +358,45 @@ int bf_node_open_fdset(BfNode *node, const char *path, int flags,
                        GError **error);
 
 /**
+ * bf_node_take_tls_creds:
+ * @node: a node
+ * @id: of an object
+ * @error: set on failure: there are no such client credentials
+ *
+ * The object cannot be deleted until bf_node_release_tls_creds().
+ *
+ * Returns: (transfer full): the credentials, or NULL
+ */
+BfTlsCreds *bf_node_take_tls_creds(BfNode *node, const char *id,
+                                   GError **error);
+
+/**
+ * bf_node_release_tls_creds:
+ * @node: a node that is being closed
+ * @id: as given to bf_node_take_tls_creds()
+ */
+void bf_node_release_tls_creds(BfNode *node, const char *id);
+
+/**
+ * bf_node_notice:
+ * @node: a node; any thread
+ * @is_problem: an administrator should look
+ * @format: printf format of one phrase, which comes after the node's name
+ *
+ * Tells about the life of a node's storage; not for each request.
+ */
+void bf_node_notice(BfNode *node, bool is_problem, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+
+/**
+ * bf_node_is_stopping:
+ * @node: a node
+ *
+ * Returns: true if the daemon ends, so that nothing may wait any more
+ */
+bool bf_node_is_stopping(const BfNode *node);
+
+/**
  * bf_node_co_offload:
  * @node: a node
  * @fn: may block; runs on a thread of the node's own
@@ -362,6 +408,7 @@ void bf_node_co_offload(BfNode *node, BfFn *fn, void *arg);
 extern const BfDriver bf_driver_fault;
 extern const BfDriver bf_driver_file;
 extern const BfDriver bf_driver_host_device;
+extern const BfDriver bf_driver_nbd;
 extern const BfDriver bf_driver_null_aio;
 extern const BfDriver bf_driver_null_co;
 extern const BfDriver bf_driver_raw;

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "core/loop.h"
+#include "crypto/tls-creds.h"
 #include "schema/types.h"
 
 typedef struct BfNode BfNode;
@@ -51,7 +52,12 @@ typedef struct BfLimits {
  * @allow_faults: nodes of the "fault" driver may be made
  * @open_fdset: opens "/dev/fdset/N" with open(2) @flags; returns a descriptor
  *     (transfer full) or -1 with @error
- * @opaque: passed to @open_fdset
+ * @take_tls_creds: (nullable): the client credentials with an id, for @user
+ *     (for example "node 'n0'"), which keeps the object until it is released;
+ *     (transfer full), or NULL with @error
+ * @release_tls_creds: the reverse
+ * @notice: (nullable): tells an administrator about a node; any thread
+ * @opaque: passed to all of them
  */
 typedef struct BfGraphConfig {
     BfLoop *const *workers;
@@ -59,6 +65,10 @@ typedef struct BfGraphConfig {
     bool allow_faults;
     int (*open_fdset)(void *opaque, const char *path, int flags,
                       GError **error);
+    BfTlsCreds *(*take_tls_creds)(void *opaque, const char *id,
+                                  const char *user, GError **error);
+    void (*release_tls_creds)(void *opaque, const char *id, const char *user);
+    void (*notice)(void *opaque, bool is_problem, const char *text);
     void *opaque;
 } BfGraphConfig;
 
@@ -69,6 +79,25 @@ typedef struct BfGraphConfig {
  * Returns: (transfer full): an empty graph
  */
 BfGraph *bf_graph_new(const BfGraphConfig *config);
+
+/**
+ * bf_graph_stop_waiting:
+ * @graph: the graph
+ *
+ * The daemon ends: nothing waits any more for storage that is not there, now
+ * and from now on. Requests to storage that answers go on.
+ */
+void bf_graph_stop_waiting(BfGraph *graph);
+
+/**
+ * bf_node_cancel_requests:
+ * @node: a node
+ *
+ * Makes requests under way in @node and what is below fail, where a driver
+ * can, rather than wait for storage that does not answer; for a job that is
+ * cancelled by force. The nodes can be used afterwards.
+ */
+void bf_node_cancel_requests(BfNode *node);
 
 /**
  * bf_graph_co_free:

@@ -84,6 +84,14 @@ BfDaemon *bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config,
 void bf_daemon_serve(BfDaemon *daemon);
 
 /**
+ * bf_daemon_stop_waiting:
+ * @daemon: a daemon that is about to end
+ *
+ * Commands and requests that wait for storage which is not there fail soon.
+ */
+void bf_daemon_stop_waiting(BfDaemon *daemon);
+
+/**
  * bf_daemon_co_disconnect:
  * @daemon: a daemon
  *

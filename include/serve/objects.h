@@ -111,6 +111,30 @@ BfTlsCreds *bf_objects_find_tls_creds(BfObjects *objects, const char *id,
                                       GError **error);
 
 /**
+ * bf_objects_take_tls_creds:
+ * @objects: the objects
+ * @id: an id
+ * @user: who uses them, for example "node 'n0'"
+ * @error: set on failure: unknown, or another kind
+ *
+ * Like bf_objects_find_tls_creds(), and keeps the object from being deleted
+ * until bf_objects_release_tls_creds().
+ *
+ * Returns: (transfer full): the credentials, or NULL
+ */
+BfTlsCreds *bf_objects_take_tls_creds(BfObjects *objects, const char *id,
+                                      const char *user, GError **error);
+
+/**
+ * bf_objects_release_tls_creds:
+ * @objects: the objects
+ * @id: as given to bf_objects_take_tls_creds()
+ * @user: alike
+ */
+void bf_objects_release_tls_creds(BfObjects *objects, const char *id,
+                                  const char *user);
+
+/**
  * bf_objects_find_secret:
  * @objects: the objects
  * @id: an id

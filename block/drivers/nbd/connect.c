@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From an address to a connection that takes requests. Each step has a limit
+ * of time, and all attempts can be ended from outside.
+ */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "io/address.h"
+#include "io/channel-socket.h"
+#include "nbd-private.h"
+
+/* A host that is gone without a word is found within about a minute. */
+#define KEEP_IDLE_S 30
+#define KEEP_INTERVAL_S 10
+#define KEEP_COUNT 3
+#define SENT_UNHEARD_MS 60000
+
+struct BfNbdcAttempt {
+    BfNbdcAttempt *next;
+    BfChannel *socket; /* borrowed; NULL until there is one */
+    BfTimer timer;
+    bool expired;
+};
+
+static void
+attempt_expired(void *arg)
+{
+    BfNbdcAttempt *attempt = arg;
+
+    attempt->expired = true;
+    bf_channel_shutdown(attempt->socket);
+}
+
+void
+bf_nbdc_end_attempts(BfNbdcNode *self)
+{
+    for (BfNbdcAttempt *a = self->attempts; a != NULL; a = a->next) {
+        if (a->socket != NULL) {
+            bf_channel_shutdown(a->socket);
+        }
+    }
+}
+
+static void
+unlink_attempt(BfNbdcNode *self, BfNbdcAttempt *attempt)
+{
+    BfNbdcAttempt **link = &self->attempts;
+
+    while (*link != attempt) {
+        link = &(*link)->next;
+    }
+    *link = attempt->next;
+}
+
+/* Best effort: none of it is needed for correct work. */
+static void
+set_keep_alive(int fd, const BfSocketAddress *address)
+{
+    const struct {
+        int level;
+        int name;
+        int value;
+    } options[] = {
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S},
+        {IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, SENT_UNHEARD_MS},
+    };
+
+    if (address->type != BF_SOCKET_ADDRESS_TYPE_INET) {
+        return;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(options); i++) {
+        (void)setsockopt(fd, options[i].level, options[i].name,
+                         &options[i].value, sizeof(options[i].value));
+    }
+}
+
+/* The handshake on a new socket, with a limit of time. */
+static BfChannel *
+co_shake_hands(BfNbdcNode *self, int fd, BfNbdcExport *ret_exp, GError **error)
+{
+    BfChannel *channel = bf_channel_socket_new(fd);
+    BfNbdcAttempt attempt = {.next = self->attempts, .socket = channel};
+    bool ok = false;
+
+    self->attempts = &attempt;
+    bf_timer_start(&attempt.timer, NBDC_NEGOTIATE_MAX_NS, attempt_expired,
+                   &attempt);
+    ok = bf_nbdc_co_negotiate(&channel, &self->target, ret_exp, error);
+    bf_timer_stop(&attempt.timer);
+    unlink_attempt(self, &attempt);
+    if (attempt.expired) {
+        g_prefix_error(error, "no connection within %u seconds: ",
+                       (unsigned)(NBDC_NEGOTIATE_MAX_NS / BF_NS_PER_SEC));
+    }
+    if (!ok) {
+        g_clear_pointer(&channel, bf_channel_free);
+    }
+    return channel;
+}
+
+BfChannel *
+bf_nbdc_co_connect(BfNbdcNode *self, BfNbdcExport *ret_exp, GError **error)
+{
+    int fd = -1;
+    BfChannel *channel = NULL;
+
+    bf_assert_loop(self->loop);
+    fd = bf_address_co_connect(self->target.address, NULL, NULL,
+                               NBDC_CONNECT_MAX_NS, &self->stop, error);
+    if (fd < 0) {
+        return NULL;
+    }
+    set_keep_alive(fd, self->target.address);
+    channel = co_shake_hands(self, fd, ret_exp, error);
+    if (channel != NULL && self->stopping) {
+        bf_set_error(error, "NBD server '%s': the daemon is ending",
+                     self->target.server);
+        g_clear_pointer(&channel, bf_channel_free);
+    }
+    return channel;
+}

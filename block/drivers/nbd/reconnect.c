@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Keeps the connections of a node up. Each has a coroutine, its keeper, which
+ * makes it, receives on it until it ends, and makes it again after a pause that
+ * grows while nothing comes of it. Only a keeper frees its channel.
+ *
+ * Requests wait for a connection only while there is none at all, and only for
+ * the reconnect delay; connecting goes on after that, too.
+ */
+#include <inttypes.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "nbd-private.h"
+
+/* Pauses between attempts to connect: of an opening, and after a loss. */
+#define OPEN_PAUSE_MIN_NS (50 * BF_NS_PER_MS)
+#define OPEN_PAUSE_MAX_NS (BF_NS_PER_SEC)
+#define PAUSE_MIN_NS (250 * BF_NS_PER_MS)
+#define PAUSE_MAX_NS (16 * BF_NS_PER_SEC)
+
+/* A request ends a pause that has lasted as long. */
+#define NAP_MIN_NS (BF_NS_PER_SEC)
+
+/* What an export may not lose from one connection to the next. */
+#define FLAGS_NEEDED                                                           \
+    (BF_NBD_EXPORT_FLUSH | BF_NBD_EXPORT_FUA | BF_NBD_EXPORT_TRIM |            \
+     BF_NBD_EXPORT_WRITE_ZEROES | BF_NBD_EXPORT_CACHE |                        \
+     BF_NBD_EXPORT_FAST_ZERO)
+
+/* Is it the same export, for all that users of the node rely on? */
+static bool
+check_same_export(const BfNbdcNode *self, const BfNbdcExport *exp,
+                  GError **error)
+{
+    const BfNbdExportInfo *old = &self->first.info;
+    const BfNbdExportInfo *now = &exp->info;
+    unsigned needed = FLAGS_NEEDED;
+    const char *what = NULL;
+
+    if (self->n_conns > 1) {
+        needed |= BF_NBD_EXPORT_MULTI_CONN;
+    }
+    if (now->size != old->size) {
+        bf_set_error(error,
+                     "NBD server '%s': the size of the export has changed "
+                     "from %" PRIu64 " to %" PRIu64,
+                     self->target.server, old->size, now->size);
+        return false;
+    }
+    if ((old->flags & ~now->flags & needed) != 0) {
+        what = "can do less than before";
+    } else if ((now->flags & ~old->flags & BF_NBD_EXPORT_READ_ONLY) != 0) {
+        what = "has become read-only";
+    } else if (now->min_block > self->base.alignment) {
+        what = "needs a larger alignment than before";
+    } else if (now->max_block != 0 &&
+               now->max_block < self->base.limits.max_transfer) {
+        what = "takes only smaller requests than before";
+    } else if (exp->has_context != self->first.has_context) {
+        what = "has not the same metadata context as before";
+    }
+    if (what != NULL) {
+        bf_set_error(error, "NBD server '%s': the export %s",
+                     self->target.server, what);
+        return false;
+    }
+    return true;
+}
+
+/* Waiting for a connection. */
+
+static void
+delay_over(void *arg)
+{
+    BfNbdcNode *self = arg;
+
+    self->expired = true;
+    bf_node_notice(&self->base, true,
+                   "NBD server '%s' is away since %" PRIu64
+                   " s (reconnect-delay); requests fail until it is back",
+                   self->target.server,
+                   self->reconnect_delay_ns / BF_NS_PER_SEC);
+    bf_co_queue_wake_all(&self->ready);
+}
+
+static void
+link_is_up(BfNbdcConn *conn)
+{
+    BfNbdcNode *self = conn->node;
+
+    conn->is_up = true;
+    conn->was_up = true;
+    conn->got_reply = false;
+    self->n_up++;
+    self->expired = false;
+    bf_timer_stop(&self->delay);
+    if (self->was_lost) {
+        self->was_lost = false;
+        bf_node_notice(&self->base, false, "connected to NBD server '%s' again",
+                       self->target.server);
+    }
+    bf_co_queue_wake_all(&self->ready);
+}
+
+static void
+link_is_down(BfNbdcConn *conn, const GError *error)
+{
+    BfNbdcNode *self = conn->node;
+
+    conn->is_up = false;
+    if (--self->n_up > 0 || self->closing) {
+        return;
+    }
+    self->was_lost = true;
+    bf_node_notice(&self->base, true, "lost NBD server '%s': %s",
+                   self->target.server, error->message);
+    if (self->reconnect_delay_ns == 0 || self->stopping) {
+        self->expired = true;
+    } else {
+        bf_timer_start(&self->delay, self->reconnect_delay_ns, delay_over,
+                       self);
+    }
+}
+
+/* Somebody needs a connection: pauses that have lasted some time end. */
+static void
+end_naps(BfNbdcNode *self, uint64_t min_ns)
+{
+    uint64_t now_ns = bf_loop_now_ns();
+
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        BfNbdcConn *conn = self->conns[i];
+
+        if (conn->nap_start_ns != 0 && now_ns - conn->nap_start_ns >= min_ns) {
+            bf_cancel_fire(&conn->nap);
+        }
+    }
+}
+
+/* The least loaded connection with a free place. */
+static BfNbdcConn *
+find_free(const BfNbdcNode *self)
+{
+    BfNbdcConn *best = NULL;
+
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        BfNbdcConn *conn = self->conns[i];
+
+        if (conn->is_up && conn->in_flight < NBDC_REQUESTS_MAX &&
+            (best == NULL || conn->in_flight < best->in_flight)) {
+            best = conn;
+        }
+    }
+    return best;
+}
+
+BfNbdcConn *
+bf_nbdc_co_pick(BfNbdcNode *self, BfNbdcConn *pin, unsigned cancels)
+{
+    while (cancels == self->cancels) {
+        BfNbdcConn *conn = NULL;
+
+        if (pin != NULL && pin->is_up) {
+            if (pin->in_flight < NBDC_REQUESTS_MAX) {
+                return pin;
+            }
+            bf_co_queue_co_wait(&pin->pinned);
+            continue;
+        }
+        conn = find_free(self);
+        if (conn != NULL) {
+            return conn;
+        }
+        if (self->n_up == 0) {
+            end_naps(self, NAP_MIN_NS);
+            if (self->expired || self->stopping || self->closing) {
+                return NULL;
+            }
+        }
+        bf_co_queue_co_wait(&self->ready);
+    }
+    return NULL;
+}
+
+/* Keepers. */
+
+static void
+conn_free(BfNbdcConn *conn)
+{
+    bf_channel_free(conn->channel);
+    g_clear_error(&conn->error);
+    bf_buffer_free(conn->input, NBDC_INPUT_BYTES);
+    g_free(conn);
+}
+
+static bool
+is_ending(const BfNbdcNode *self)
+{
+    return self->stopping || self->closing;
+}
+
+static void
+keeper_co_nap(BfNbdcConn *conn)
+{
+    if (conn->pause_ns > 0 && !is_ending(conn->node)) {
+        conn->nap = (BfCancel){.fired = false};
+        conn->nap_start_ns = bf_loop_now_ns();
+        bf_co_sleep_cancel(conn->pause_ns, &conn->nap);
+        conn->nap_start_ns = 0;
+    }
+    conn->pause_ns = CLAMP(2 * conn->pause_ns, PAUSE_MIN_NS, PAUSE_MAX_NS);
+}
+
+/* Takes a new channel for @conn; false if it cannot be used. */
+static bool
+conn_use(BfNbdcConn *conn, BfChannel *channel, GError **error)
+{
+    if (conn->input == NULL) {
+        conn->input = bf_buffer_new(NBDC_INPUT_BYTES);
+    }
+    if (conn->input == NULL) {
+        bf_set_error(error, "out of memory");
+    }
+    if (conn->input == NULL ||
+        !check_same_export(conn->node, &conn->exp, error)) {
+        bf_channel_shutdown(channel);
+        bf_channel_free(channel);
+        return false;
+    }
+    conn->channel = channel;
+    return true;
+}
+
+/* Returns false if there is nothing more to keep. */
+static bool
+keeper_co_connect(BfNbdcConn *conn)
+{
+    BfNbdcNode *self = conn->node;
+
+    for (;;) {
+        g_autoptr(GError) error = NULL;
+        BfChannel *channel = NULL;
+
+        keeper_co_nap(conn);
+        if (is_ending(self)) {
+            return false;
+        }
+        channel = bf_nbdc_co_connect(self, &conn->exp, &error);
+        if (channel != NULL && conn_use(conn, channel, &error)) {
+            return true;
+        }
+        g_debug("node '%s': connection %u: %s", self->base.name, conn->index,
+                error->message);
+        if (conn->index > 0 && !conn->was_up && self->n_up > 0) {
+            /* The server has a limit, say; the others have to do. */
+            conn->gone = true;
+            return false;
+        }
+    }
+}
+
+/* One life of a connection. */
+static void
+keeper_co_serve(BfNbdcConn *conn)
+{
+    GError *error = NULL;
+
+    link_is_up(conn);
+    bf_nbdc_co_receive(conn, &error);
+    /* What the reader saw may be only a consequence. */
+    bf_nbdc_break(conn, error);
+    link_is_down(conn, conn->error);
+    bf_nbdc_co_lose_requests(conn);
+    g_clear_pointer(&conn->channel, bf_channel_free);
+    g_clear_error(&conn->error);
+    if (conn->got_reply) {
+        conn->pause_ns = 0;
+    }
+}
+
+static void
+keeper_co_run(void *arg)
+{
+    BfNbdcConn *conn = arg;
+
+    while (conn->channel != NULL || keeper_co_connect(conn)) {
+        keeper_co_serve(conn);
+    }
+    bf_wait_group_done(&conn->node->keepers);
+}
+
+/* Opening and closing. */
+
+static BfNbdcConn *
+add_conn(BfNbdcNode *self)
+{
+    BfNbdcConn *conn = g_new0(BfNbdcConn, 1);
+
+    conn->node = self;
+    conn->index = self->n_conns;
+    conn->queue_tail = &conn->queue;
+    self->conns[self->n_conns++] = conn;
+    return conn;
+}
+
+static void
+set_up_limits(BfNbdcNode *self)
+{
+    const BfNbdExportInfo *info = &self->first.info;
+    BfNode *node = &self->base;
+    uint32_t max = BF_NBD_PAYLOAD_MAX;
+    uint32_t preferred = MAX(info->preferred_block, 4096);
+
+    if (info->min_block != 0) {
+        node->alignment = info->min_block;
+        max = MIN(max, info->max_block);
+    } else {
+        /* Old servers may need what disks need. */
+        node->alignment =
+            info->size % 512 != 0 || self->first.has_context ? 1 : 512;
+    }
+    max = bf_align_down(max, node->alignment);
+    while (preferred > max) {
+        preferred /= 2;
+    }
+    node->size = info->size;
+    node->limits.alignment = node->alignment;
+    node->limits.max_transfer = max;
+    node->limits.preferred = MAX(preferred, node->alignment);
+}
+
+static BfChannel *
+co_connect_first(BfNbdcNode *self, GError **error)
+{
+    uint64_t end_ns = bf_loop_now_ns() + self->open_timeout_ns;
+    uint64_t pause_ns = OPEN_PAUSE_MIN_NS;
+
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+        BfChannel *channel = bf_nbdc_co_connect(self, &self->first, &local);
+
+        if (channel != NULL) {
+            return channel;
+        }
+        if (self->stopping || bf_loop_now_ns() + pause_ns > end_ns ||
+            bf_co_sleep_cancel(pause_ns, &self->stop) < 0) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return NULL;
+        }
+        pause_ns = MIN(2 * pause_ns, OPEN_PAUSE_MAX_NS);
+    }
+}
+
+bool
+bf_nbdc_co_open_link(BfNbdcNode *self, GError **error)
+{
+    BfChannel *channel = co_connect_first(self, error);
+    BfNbdcConn *conn = NULL;
+    unsigned n = 1;
+
+    if (channel == NULL) {
+        return false;
+    }
+    set_up_limits(self);
+    conn = add_conn(self);
+    conn->exp = self->first;
+    if (!conn_use(conn, channel, error)) {
+        return false;
+    }
+    if ((self->first.info.flags & BF_NBD_EXPORT_MULTI_CONN) != 0) {
+        n = self->wanted_conns;
+    }
+    while (self->n_conns < n) {
+        add_conn(self);
+    }
+    bf_wait_group_add(&self->keepers, n);
+    for (unsigned i = 0; i < n; i++) {
+        bf_co_spawn(keeper_co_run, self->conns[i]);
+    }
+    return true;
+}
+
+static void
+end_all(void *arg)
+{
+    BfNbdcNode *self = arg;
+
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        if (self->conns[i]->channel != NULL) {
+            bf_channel_shutdown(self->conns[i]->channel);
+        }
+    }
+}
+
+/* Data that were acknowledged, and not flushed by the user. */
+static bool
+needs_flush(const BfNbdcNode *self)
+{
+    bool wrote = self->wrote_lost;
+
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        wrote |= self->conns[i]->wrote;
+    }
+    return wrote && !self->base.settings.no_flush &&
+           (self->first.info.flags & BF_NBD_EXPORT_FLUSH) != 0;
+}
+
+static void
+co_leave(BfNbdcNode *self)
+{
+    BfTimer limit = {.heap_index = 0};
+
+    if (needs_flush(self)) {
+        bf_timer_start(&limit, NBDC_CLOSE_FLUSH_MAX_NS, end_all, self);
+        if (bf_nbdc_co_flush_all(self) < 0) {
+            bf_node_notice(&self->base, true,
+                           "closed without a flush by NBD server '%s'; its "
+                           "last writes may not be stable",
+                           self->target.server);
+        }
+        bf_timer_stop(&limit);
+    }
+    bf_timer_start(&limit, NBDC_BYE_MAX_NS, end_all, self);
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        if (self->conns[i]->is_up) {
+            bf_nbdc_co_say_bye(self->conns[i]);
+        }
+    }
+    bf_timer_stop(&limit);
+}
+
+void
+bf_nbdc_co_close_link(BfNbdcNode *self)
+{
+    self->closing = true;
+    bf_timer_stop(&self->delay);
+    bf_co_queue_wake_all(&self->ready);
+    co_leave(self);
+    bf_cancel_fire(&self->stop);
+    bf_nbdc_end_attempts(self);
+    end_naps(self, 0);
+    end_all(self);
+    bf_wait_group_co_wait(&self->keepers);
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        conn_free(self->conns[i]);
+    }
+    self->n_conns = 0;
+}
+
+void
+bf_nbdc_stop(BfNbdcNode *self)
+{
+    self->stopping = true;
+    bf_cancel_fire(&self->stop);
+    bf_nbdc_end_attempts(self);
+    end_naps(self, 0);
+    bf_co_queue_wake_all(&self->ready);
+}
+
+void
+bf_nbdc_cancel_requests(BfNbdcNode *self)
+{
+    self->cancels++;
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        BfNbdcConn *conn = self->conns[i];
+
+        if (conn->is_up && conn->in_flight > 0) {
+            GError *error = NULL;
+
+            bf_set_error(&error, "requests were cancelled");
+            bf_nbdc_break(conn, error);
+        }
+        bf_co_queue_wake_all(&conn->pinned);
+    }
+    bf_co_queue_wake_all(&self->ready);
+}

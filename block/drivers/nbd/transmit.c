@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Requests on their way to the server. Each lives on the stack of the coroutine
+ * that waits for it, and is in the table of its connection until its reply is
+ * complete or the connection has ended; then it is sent again on another one.
+ *
+ * The writer is spawned when a request is queued and none runs, at the end of
+ * the run queue: by then all that could come in this turn has come, and leaves
+ * in one call. The memory of a request may be used by the writer until @sent,
+ * and a server can answer before: a request ends when both are true.
+ */
+#include "core/error.h"
+#include "core/util.h"
+#include "nbd-private.h"
+
+/* One send takes at most this many pieces and about this many bytes. */
+#define GATHER_PIECES_MAX 256
+#define GATHER_BYTES_MAX ((size_t)1024 * 1024)
+
+/* A request that so many connections did not survive may be the reason. */
+#define LOSSES_MAX 8
+
+/* Low bits of a cookie: the place in the table. */
+#define COOKIE_PLACE_BITS 8
+
+/* Ends. */
+
+static void
+leave_table(BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    conn->table[req->cookie & ((1u << COOKIE_PLACE_BITS) - 1)] = NULL;
+    conn->in_flight--;
+    if (!bf_co_queue_wake_one(&conn->pinned)) {
+        bf_co_queue_wake_one(&conn->node->ready);
+    }
+}
+
+static void
+request_wake(BfNbdcRequest *req)
+{
+    BfCo *co = req->co;
+
+    req->co = NULL;
+    if (co != NULL) {
+        bf_co_wake(co);
+    }
+}
+
+static void
+request_end_if_over(BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    if (req->sent && req->replied) {
+        leave_table(conn, req);
+        request_wake(req);
+    }
+}
+
+void
+bf_nbdc_request_replied(BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    conn->got_reply = true;
+    if (req->ret == 0 && (req->command == BF_NBD_COMMAND_WRITE ||
+                          req->command == BF_NBD_COMMAND_WRITE_ZEROES ||
+                          req->command == BF_NBD_COMMAND_TRIM)) {
+        conn->wrote |= (req->flags & BF_NBD_REQUEST_FUA) == 0;
+    }
+    req->replied = true;
+    request_end_if_over(conn, req);
+}
+
+void
+bf_nbdc_break(BfNbdcConn *conn, GError *error)
+{
+    if (conn->error == NULL) {
+        conn->error = error;
+    } else {
+        g_clear_error(&error);
+    }
+    bf_channel_shutdown(conn->channel);
+}
+
+void
+bf_nbdc_co_lose_requests(BfNbdcConn *conn)
+{
+    while (conn->writing) {
+        bf_co_queue_co_wait(&conn->writer_done);
+    }
+    conn->queue = NULL;
+    conn->queue_tail = &conn->queue;
+    for (unsigned i = 0; i < NBDC_REQUESTS_MAX; i++) {
+        BfNbdcRequest *req = conn->table[i];
+
+        if (req != NULL) {
+            conn->table[i] = NULL;
+            req->lost = true;
+            request_wake(req);
+        }
+    }
+    conn->in_flight = 0;
+    conn->node->wrote_lost |= conn->wrote;
+    conn->wrote = false;
+    bf_co_queue_wake_all(&conn->pinned);
+    bf_co_queue_wake_all(&conn->node->ready);
+}
+
+/* The writer. */
+
+typedef struct Batch {
+    struct iovec iov[GATHER_PIECES_MAX];
+    int niov;
+    size_t bytes;
+    BfNbdcRequest *done; /* those whose last piece is in @iov */
+    BfNbdcRequest **done_tail;
+} Batch;
+
+static bool
+batch_has_room(const Batch *batch)
+{
+    return batch->niov < GATHER_PIECES_MAX && batch->bytes < GATHER_BYTES_MAX;
+}
+
+static void
+batch_add(Batch *batch, const void *data, size_t bytes)
+{
+    batch->iov[batch->niov++] = (struct iovec){
+        .iov_base = (void *)data,
+        .iov_len = bytes,
+    };
+    batch->bytes += bytes;
+}
+
+/* What comes behind the header. */
+static int
+count_pieces(const BfNbdcRequest *req)
+{
+    return req->command == BF_NBD_COMMAND_WRITE ? req->vec->niov : 0;
+}
+
+/* Takes as much of the queue as fits; what does not stays, in part maybe. */
+static void
+gather(BfNbdcConn *conn, Batch *batch)
+{
+    batch->niov = 0;
+    batch->bytes = 0;
+    batch->done = NULL;
+    batch->done_tail = &batch->done;
+    while (conn->queue != NULL && batch_has_room(batch)) {
+        BfNbdcRequest *req = conn->queue;
+        int n = count_pieces(req);
+
+        if (req->pieces == 0) {
+            batch_add(batch, req->head, sizeof(req->head));
+            req->pieces = 1;
+        }
+        while (req->pieces <= n && batch_has_room(batch)) {
+            const struct iovec *piece = &req->vec->iov[req->pieces - 1];
+
+            batch_add(batch, piece->iov_base, piece->iov_len);
+            req->pieces++;
+        }
+        if (req->pieces <= n) {
+            break;
+        }
+        conn->queue = req->next;
+        if (conn->queue == NULL) {
+            conn->queue_tail = &conn->queue;
+        }
+        req->next = NULL;
+        *batch->done_tail = req;
+        batch->done_tail = &req->next;
+    }
+}
+
+static void
+mark_sent(BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    while (req != NULL) {
+        BfNbdcRequest *next = req->next;
+
+        req->sent = true;
+        request_end_if_over(conn, req);
+        req = next;
+    }
+}
+
+static void
+writer_co_run(void *arg)
+{
+    BfNbdcConn *conn = arg;
+    Batch batch;
+
+    while (conn->queue != NULL && conn->error == NULL) {
+        GError *error = NULL;
+
+        gather(conn, &batch);
+        if (!bf_channel_co_writev_all(conn->channel, batch.iov, batch.niov,
+                                      &error)) {
+            bf_nbdc_break(conn, error);
+            break; /* all requests are lost, and told so by the keeper */
+        }
+        mark_sent(conn, batch.done);
+    }
+    conn->writing = false;
+    bf_co_queue_wake_all(&conn->writer_done);
+}
+
+/* Requests. */
+
+static void
+enter_table(BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    uint64_t generation = ++conn->node->generation;
+    unsigned place = 0;
+
+    while (conn->table[place] != NULL) {
+        place++;
+    }
+    g_assert(place < NBDC_REQUESTS_MAX);
+    conn->table[place] = req;
+    conn->in_flight++;
+    req->conn = conn;
+    req->cookie = generation << COOKIE_PLACE_BITS | place;
+}
+
+static void
+start_request(BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    req->pieces = 0;
+    req->sent = false;
+    req->replied = false;
+    req->lost = false;
+    req->ret = 0;
+    req->got_status = false;
+    req->n_errors = 0;
+    req->n_ranges = 0;
+    req->next = NULL;
+    enter_table(conn, req);
+    bf_nbd_put_request(req->head, &(BfNbdRequest){
+                                      .flags = req->flags,
+                                      .command = req->command,
+                                      .cookie = req->cookie,
+                                      .offset = req->offset,
+                                      .length = req->length,
+                                  });
+    *conn->queue_tail = req;
+    conn->queue_tail = &req->next;
+    if (!conn->writing) {
+        conn->writing = true;
+        bf_co_spawn_later(writer_co_run, conn);
+    }
+}
+
+int
+bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req)
+{
+    unsigned cancels = self->cancels;
+    int ret = -EIO;
+
+    bf_assert_loop(self->loop);
+    req->ranges = req->few_ranges;
+    if (req->extents != NULL) {
+        req->extents_start = req->extents->bytes;
+    }
+    for (unsigned losses = 0; losses < LOSSES_MAX; losses++) {
+        BfNbdcConn *conn = bf_nbdc_co_pick(self, req->pin, cancels);
+
+        if (conn == NULL) {
+            break;
+        }
+        start_request(conn, req);
+        req->co = bf_co_self();
+        bf_co_suspend();
+        if (!req->lost) {
+            ret = req->ret;
+            break;
+        }
+        req->pin = NULL;
+        if (req->extents != NULL) {
+            bf_extents_clip(req->extents, req->extents_start);
+        }
+    }
+    if (req->ranges != req->few_ranges) {
+        g_free(req->ranges);
+    }
+    return ret;
+}
+
+/* Flushes. */
+
+typedef struct Flush {
+    BfNbdcNode *self;
+    BfNbdcConn *pin;
+    bool needed; /* there is something to be covered */
+    BfWaitGroup *group;
+    int ret;
+} Flush;
+
+static void
+flush_co_one(void *arg)
+{
+    Flush *flush = arg;
+    BfNbdcRequest req = {
+        .command = BF_NBD_COMMAND_FLUSH,
+        .pin = flush->pin,
+    };
+
+    flush->ret = bf_nbdc_co_request(flush->self, &req);
+    bf_wait_group_done(flush->group);
+}
+
+/* Marks again what a flush was to cover, and did not. */
+static void
+note_failed_flush(const Flush *flush)
+{
+    if (flush->pin != NULL && flush->pin->is_up) {
+        flush->pin->wrote = true;
+    } else {
+        flush->self->wrote_lost |= flush->needed;
+    }
+}
+
+int
+bf_nbdc_co_flush_all(BfNbdcNode *self)
+{
+    Flush flushes[NBDC_CONNS_MAX];
+    BfWaitGroup group = {0};
+    unsigned n = 0;
+    int ret = 0;
+
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        BfNbdcConn *conn = self->conns[i];
+
+        if (conn->is_up && conn->wrote) {
+            conn->wrote = false;
+            flushes[n++] = (Flush){
+                .self = self,
+                .pin = conn,
+                .needed = true,
+                .group = &group,
+            };
+        }
+    }
+    if (n == 0) {
+        /* Others may have written by other ways: one is always sent. */
+        flushes[n++] = (Flush){
+            .self = self,
+            .needed = self->wrote_lost,
+            .group = &group,
+        };
+    }
+    self->wrote_lost = false;
+    bf_wait_group_add(&group, n);
+    for (unsigned i = 0; i < n; i++) {
+        bf_co_spawn(flush_co_one, &flushes[i]);
+    }
+    bf_wait_group_co_wait(&group);
+    for (unsigned i = 0; i < n; i++) {
+        if (flushes[i].ret < 0) {
+            note_failed_flush(&flushes[i]);
+            ret = flushes[i].ret;
+        }
+    }
+    return ret;
+}
+
+void
+bf_nbdc_co_say_bye(BfNbdcConn *conn)
+{
+    uint8_t head[BF_NBD_REQUEST_BYTES];
+
+    if (conn->writing || conn->error != NULL) {
+        return; /* in the middle of something */
+    }
+    bf_nbd_put_request(head, &(BfNbdRequest){.command = BF_NBD_COMMAND_DISC});
+    if (bf_channel_co_write_all(conn->channel, head, sizeof(head), NULL)) {
+        bf_channel_co_bye(conn->channel);
+    }
+}

@@ -55,6 +55,7 @@ struct BfGraph {
     BfCoMutex change;   /* held from plan to resume */
     BfDrain *drain;     /* the one under way, or NULL */
     BfSection *section; /* the one under way, or NULL */
+    bool exempting;     /* some roots are exempt from its drain */
     unsigned next_home;
     unsigned auto_names;
     unsigned marks;
@@ -68,7 +69,9 @@ struct BfRoot {
     BfNode *node; /* the slot of its edge; changes while drained */
     BfEdge edge;
     char *description;
-    bool fixed; /* stays when its node is replaced */
+    bool fixed;  /* stays when its node is replaced */
+    bool inner;  /* others' requests may wait for its own: drained last */
+    bool exempt; /* not drained now: a hand-over under way is its job's */
     GPtrArray *handles;
     BfIoStats freed; /* of handles that are gone */
     bool drained;

@@ -67,7 +67,7 @@ collect(BfDrain *drain, GPtrArray *nodes)
         BfRoot *root = g_ptr_array_index(graph->roots, i);
 
         /* A root that is being moved has both a present and a planned node. */
-        if (!root->drained &&
+        if (!root->drained && !root->exempt &&
             ((root->node != NULL && root->node->mark == mark) ||
              (root->edge.child != NULL && root->edge.child->mark == mark))) {
             g_ptr_array_add(drain->roots, root);
@@ -126,13 +126,16 @@ bf_drain_init(BfDrain *drain, BfGraph *graph)
     graph->drain = drain;
 }
 
-/* Parks the handles of the roots from index @first on. */
+/* Parks the handles of the roots from index @first on that are @inner. */
 static bool
-co_park(BfDrain *drain, unsigned first, GError **error)
+co_park_some(BfDrain *drain, unsigned first, bool inner, GError **error)
 {
     for (unsigned i = first; i < drain->roots->len; i++) {
         BfRoot *root = g_ptr_array_index(drain->roots, i);
 
+        if (root->inner != inner) {
+            continue;
+        }
         root->drained = true;
         for (unsigned j = 0; j < root->handles->len; j++) {
             drain->waiting++;
@@ -154,6 +157,14 @@ co_park(BfDrain *drain, unsigned first, GError **error)
     return true;
 }
 
+/* Inner ones last: until then requests of the others may need them. */
+static bool
+co_park(BfDrain *drain, unsigned first, GError **error)
+{
+    return co_park_some(drain, first, false, error) &&
+           co_park_some(drain, first, true, error);
+}
+
 bool
 bf_drain_co_add(BfDrain *drain, GPtrArray *nodes, GError **error)
 {
@@ -168,6 +179,10 @@ bf_drain_co_add(BfDrain *drain, GPtrArray *nodes, GError **error)
     if (!co_park(drain, first_root, error)) {
         g_ptr_array_set_size(drain->nodes, (int)first_node);
         return false;
+    }
+    if (drain->graph->exempting) {
+        /* Drivers still work for the exempt roots; called again later. */
+        g_ptr_array_set_size(drain->nodes, (int)first_node);
     }
     for (unsigned i = first_node; i < drain->nodes->len; i++) {
         BfNode *node = g_ptr_array_index(drain->nodes, i);

@@ -254,10 +254,15 @@ append_children(const BfNode *node, GString *text)
 void
 bf_options_append_json(const BfNode *node, GString *text)
 {
-    const BfTypeInfo *info =
-        bf_type_get_branch(&bf_blockdev_options_type, node->options);
-    const void *branch = get_branch(node->options);
+    const BfTypeInfo *info;
+    const void *branch;
 
+    if (node->options == NULL) {
+        bf_options_append_json(node->file, text); /* a job's filter */
+        return;
+    }
+    info = bf_type_get_branch(&bf_blockdev_options_type, node->options);
+    branch = get_branch(node->options);
     g_string_append(text, "{\"driver\": ");
     append_string(text, node->driver->name);
     for (size_t i = 0; info != NULL && i < info->n_fields; i++) {

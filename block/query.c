@@ -25,6 +25,9 @@ node_filename(BfNode *node)
     if (info.filename != NULL) {
         return info.filename;
     }
+    if (node->options == NULL) {
+        return node_filename(node->file); /* a job's filter */
+    }
     /* The whole of a child goes by the child's name. */
     if (node->driver->kind == BF_BLOCKDEV_DRIVER_RAW && node->file != NULL &&
         node->options->u.raw->offset == 0 && !node->options->u.raw->has_size) {

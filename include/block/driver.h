@@ -64,7 +64,7 @@ typedef struct BfNodeSettings {
  * @graph: borrowed: lives longer
  * @name: owned
  * @lane: owned: threads for this node's blocking calls, at most two
- * @options: owned: as given, with changes by reopen
+ * @options: owned: as given, with changes by reopen; NULL for a job's filter
  * @home: loop of the tree; constant while a request is under way, like all up
  *     to @n_bitmaps: main changes them while the node is drained
  * @file: borrowed: the child that holds the data, or NULL if there is none,

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a job does to the graph: puts a filter above the node that it works on,
+ * and at its end hands the users of nodes over to other nodes. Everything runs
+ * on main; _co_ functions suspend.
+ */
+#pragma once
+
+#include "block/driver.h"
+#include "block/handle.h"
+
+/**
+ * bf_root_set_inner:
+ * @root: a root of a job
+ *
+ * Requests of other roots may wait for requests of this one, so a drain brings
+ * it to rest after all others. It also stays when its node is replaced.
+ */
+void bf_root_set_inner(BfRoot *root);
+
+/**
+ * bf_graph_co_insert_filter:
+ * @graph: the graph
+ * @driver: passes everything on to BfNode.file; has no co_open and no options
+ * @name: (nullable): name of the filter; NULL makes one up
+ * @below: an existing node
+ * @error: set on failure: a bad name, storage that does not answer
+ *
+ * Puts a new node between @below and its users. Its driver's co_close is called
+ * when it is taken out.
+ *
+ * Returns: (transfer none): the filter, or NULL
+ */
+BfNode *bf_graph_co_insert_filter(BfGraph *graph, const BfDriver *driver,
+                                  const char *name, BfNode *below,
+                                  GError **error);
+
+/**
+ * BfGraphMove: all users of a node get another one
+ * @from: a node
+ * @to: another one
+ */
+typedef struct BfGraphMove {
+    BfNode *from;
+    BfNode *to;
+} BfGraphMove;
+
+/**
+ * BfHandOver: the end of a job that has a filter
+ * @filter: is taken out and closed
+ * @moves: whose users are moved, in this order; those of @filter must be among
+ *     them. The filter itself and roots that are fixed do not move
+ * @n_moves: how many
+ * @roots: the job's own: they work while all else is at rest, and give their
+ *     permissions back when the users are moved
+ * @n_roots: how many
+ * @co_last_pass: (nullable): does the job's last requests while all else is at
+ *     rest; none is under way when it succeeds. A failure calls all off
+ * @arg: passed to @co_last_pass
+ */
+typedef struct BfHandOver {
+    BfNode *filter;
+    const BfGraphMove *moves;
+    size_t n_moves;
+    BfRoot *const *roots;
+    size_t n_roots;
+    bool (*co_last_pass)(void *arg, GError **error);
+    void *arg;
+} BfHandOver;
+
+/**
+ * bf_graph_co_hand_over:
+ * @graph: the graph
+ * @hand_over: what to do
+ * @error: set on failure; nothing has changed, and all goes on as before
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_hand_over(BfGraph *graph, const BfHandOver *hand_over,
+                           GError **error);

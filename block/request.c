@@ -572,5 +572,7 @@ bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
         return -EOPNOTSUPP;
     }
     mark_dirty(node, offset, bytes);
-    return node->driver->co_write_pipe(node, offset, bytes, pipe_fd);
+    ret = node->driver->co_write_pipe(node, offset, bytes, pipe_fd);
+    mark_dirty_again(node, offset, bytes);
+    return ret;
 }

@@ -3,6 +3,7 @@
  * QMP commands on block nodes. The graph checks and serialises; only what is
  * particular to a command's arguments is here.
  */
+#include "block/job.h"
 #include "block/node.h"
 #include "core/error.h"
 #include "qmp/dispatch.h"
@@ -37,6 +38,7 @@ bf_qmp_co_block_resize(BfQmpCall *call, const BfBlockResizeArgs *args,
     /* There are no devices; their names stand for nodes. */
     const char *name = args->node_name != NULL ? args->node_name : args->device;
     BfNode *node = bf_graph_find_node(call->daemon->graph, name);
+    const char *job = NULL;
 
     if (node == NULL) {
         bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
@@ -46,6 +48,14 @@ bf_qmp_co_block_resize(BfQmpCall *call, const BfBlockResizeArgs *args,
     }
     if (args->size < 0) {
         bf_set_error(error, "Parameter 'size' expects a >0 size");
+        return false;
+    }
+    job = bf_job_table_find_user(call->daemon->jobs, node);
+    if (job != NULL) {
+        bf_set_error(error,
+                     "Device '%s' is in use by job '%s'; resize it when the "
+                     "job has ended",
+                     bf_node_name(node), job);
         return false;
     }
     return bf_graph_co_resize(call->daemon->graph, node, args->size, error);

@@ -31,3 +31,13 @@ BfChardevInfoList *bf_monitors_query_chardevs(BfMonitors *monitors);
  * name among objects, such as "chardev-socket"; NULL if there is none
  */
 const char *bf_monitors_chardev_kind(BfMonitors *monitors, const char *id);
+
+/**
+ * bf_monitors_emit:
+ * @monitors: the set
+ * @name: name of an event
+ * @data: (nullable) (transfer full): its data
+ *
+ * Sends an event to all clients.
+ */
+void bf_monitors_emit(BfMonitors *monitors, const char *name, json_t *data);

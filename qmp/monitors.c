@@ -154,13 +154,17 @@ bf_monitors_quit(BfMonitors *monitors)
     }
 }
 
+void
+bf_monitors_emit(BfMonitors *monitors, const char *name, json_t *data)
+{
+    bf_events_emit(monitors->events, name, data);
+}
+
 static void
 export_deleted(void *opaque, const char *id)
 {
-    BfMonitors *monitors = opaque;
-
-    bf_events_emit(monitors->events, BF_EVENT_BLOCK_EXPORT_DELETED,
-                   bf_event_build_block_export_deleted(id));
+    bf_monitors_emit(opaque, BF_EVENT_BLOCK_EXPORT_DELETED,
+                     bf_event_build_block_export_deleted(id));
 }
 
 const BfExportEvents *

@@ -21,7 +21,8 @@ loop_in_use(void *opaque, const BfLoop *loop)
 {
     const BfDaemon *daemon = opaque;
 
-    return bf_export_table_uses_loop(daemon->exports, loop);
+    return bf_export_table_uses_loop(daemon->exports, loop) ||
+           bf_job_table_uses_loop(daemon->jobs, loop);
 }
 
 static int
@@ -108,6 +109,8 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     graph_config.workers = daemon->workers;
     graph_config.n_workers = daemon->n_workers;
     daemon->graph = bf_graph_new(&graph_config);
+    daemon->jobs =
+        bf_job_table_new(config->job_events, config->job_events_opaque);
     daemon->exports = bf_export_table_new(daemon->graph, config->export_events,
                                           config->export_events_opaque);
     bf_objects_set_in_use(daemon->objects, loop_in_use, daemon);
@@ -178,6 +181,8 @@ bf_daemon_co_disconnect(BfDaemon *daemon)
     if (!daemon->nbd_mutex.locked) {
         stop = start_nbd_stop(daemon);
     }
+    /* Clients' requests may wait for a job, and a job for a client. */
+    bf_job_table_co_cancel_all(daemon->jobs);
     bf_wait_group_co_wait(&daemon->nbd_stopping);
     bf_export_table_co_close_all(daemon->exports);
 }
@@ -198,6 +203,7 @@ bf_daemon_free(BfDaemon *daemon)
         return;
     }
     bf_export_table_free(daemon->exports);
+    bf_job_table_free(daemon->jobs);
     bf_fdsets_free(daemon->fdsets);
     for (unsigned i = daemon->n_workers; i-- > 0;) {
         bf_loop_free(daemon->workers[i]);

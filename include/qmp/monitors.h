@@ -55,6 +55,15 @@ void bf_monitors_set_quit_fn(BfMonitors *monitors, BfFn *quit, void *opaque);
 const BfExportEvents *bf_monitors_export_events(void);
 
 /**
+ * bf_monitors_job_events:
+ *
+ * For BfDaemonConfig, as bf_monitors_export_events().
+ *
+ * Returns: (transfer none): functions that turn notices into QMP events
+ */
+const BfJobEvents *bf_monitors_job_events(void);
+
+/**
  * bf_monitors_co_chardev_add:
  * @monitors: the set
  * @text: the argument of --chardev, "BACKEND,id=ID,..."

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "block/job.h"
 #include "core/co-lock.h"
 #include "core/iovec.h"
 #include "serve/export.h"
@@ -26,6 +27,7 @@
  * @objects: owned
  * @fdsets: owned
  * @graph: owned
+ * @jobs: owned
  * @exports: owned
  * @nbd_server: (nullable): owned; NULL while none runs
  * @nbd_mutex: held by whoever starts, stops or uses @nbd_server
@@ -40,6 +42,7 @@ typedef struct BfDaemon {
     BfObjects *objects;
     BfFdsets *fdsets;
     BfGraph *graph;
+    BfJobTable *jobs;
     BfExportTable *exports;
     BfNbdServer *nbd_server;
     BfCoMutex nbd_mutex;
@@ -53,12 +56,16 @@ typedef struct BfDaemon {
  * @allow_faults: nodes of the "fault" driver may be made
  * @export_events: borrowed constant
  * @export_events_opaque: passed to @export_events
+ * @job_events: borrowed constant
+ * @job_events_opaque: passed to @job_events
  */
 typedef struct BfDaemonConfig {
     unsigned n_workers;
     bool allow_faults;
     const BfExportEvents *export_events;
     void *export_events_opaque;
+    const BfJobEvents *job_events;
+    void *job_events_opaque;
 } BfDaemonConfig;
 
 /**
@@ -95,7 +102,8 @@ void bf_daemon_stop_waiting(BfDaemon *daemon);
  * bf_daemon_co_disconnect:
  * @daemon: a daemon
  *
- * Stops the NBD server and ends all exports. Commands may still be running.
+ * Stops the NBD server, aborts all jobs and ends all exports. Commands may
+ * still be running.
  */
 void bf_daemon_co_disconnect(BfDaemon *daemon);
 
@@ -103,8 +111,9 @@ void bf_daemon_co_disconnect(BfDaemon *daemon);
  * bf_daemon_co_close:
  * @daemon: a daemon on which no command works any more
  *
- * Takes everything down in the reverse order of its making: clients, exports,
- * nodes (flushed), objects. Waits for storage without a limit of its own.
+ * Takes everything down in the reverse order of its making: clients, jobs,
+ * exports, nodes (flushed), objects. Waits for storage without a limit of its
+ * own.
  */
 void bf_daemon_co_close(BfDaemon *daemon);
 

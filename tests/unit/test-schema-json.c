@@ -133,12 +133,16 @@ test_event(void)
 {
     g_autoptr(GString) out = g_string_new(NULL);
     json_t *data = bf_event_build_block_export_deleted("e\xFF");
+    unsigned found = 0;
 
     bf_json_write(out, data, BF_JSON_STYLE_COMPACT);
     g_assert_cmpstr(out->str, ==, "{\"id\": \"e\\uFFFD\"}");
     json_decref(data);
-    g_assert_cmpstr(bf_qmp_events[0].name, ==, BF_EVENT_BLOCK_EXPORT_DELETED);
-    g_assert_cmpuint(bf_qmp_n_events, ==, 1);
+    for (size_t i = 0; i < bf_qmp_n_events; i++) {
+        found +=
+            strcmp(bf_qmp_events[i].name, BF_EVENT_BLOCK_EXPORT_DELETED) == 0;
+    }
+    g_assert_cmpuint(found, ==, 1);
 }
 
 /* Every name that the introspection uses must be in it, and only once. */

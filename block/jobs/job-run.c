@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a job's co_run calls, on the job's loop: pausing, sleeping, the rate,
+ * progress, and what happens after failed requests.
+ */
+#include <errno.h>
+
+#include "core/util.h"
+#include "job-private.h"
+
+/* Work is let through in portions of this length. */
+#define RATE_SLICE_NS (100 * BF_NS_PER_MS)
+
+/* How long an ignored error waits: the first time, at most, and how long
+ * nothing must fail for it to be the first time again. */
+#define IGNORE_MIN_NS (100 * BF_NS_PER_MS)
+#define IGNORE_MAX_NS (5 * BF_NS_PER_SEC)
+#define IGNORE_RESET_NS (10 * BF_NS_PER_SEC)
+
+/* Longest time that a timer takes. */
+#define WAIT_MAX_NS (UINT64_C(1) << 61)
+
+struct BfJobSleeper {
+    BfJobSleeper *next;
+    BfJobSleeper **at;
+    BfCancel kick;
+};
+
+bool
+bf_job_is_cancelled(const BfJob *job)
+{
+    return bf_atomic_load(&job->cancelled) != 0;
+}
+
+bool
+bf_job_wants_pause(const BfJob *job)
+{
+    return bf_atomic_load(&job->pausing) != 0;
+}
+
+static void
+wake_sleepers(void *arg)
+{
+    BfJob *job = arg;
+
+    for (BfJobSleeper *it = job->sleepers; it != NULL; it = it->next) {
+        bf_cancel_fire(&it->kick);
+    }
+}
+
+static void
+kick_on_main(void *arg)
+{
+    bf_job_kick_from_main(arg);
+}
+
+void
+bf_job_kick(BfJob *job)
+{
+    BfLoop *here = bf_loop_self();
+
+    if (here == job->loop) {
+        wake_sleepers(job);
+    } else if (here == bf_loop_get_main(here)) {
+        bf_loop_post(job->loop, wake_sleepers, job);
+    } else {
+        /* Main knows whether the job still runs. */
+        bf_loop_post(bf_loop_get_main(here), kick_on_main, job);
+    }
+}
+
+static void
+co_rest(BfJob *job, uint64_t ns)
+{
+    BfJobSleeper sleeper = {.next = job->sleepers, .at = &job->sleepers};
+
+    if (sleeper.next != NULL) {
+        sleeper.next->at = &sleeper.next;
+    }
+    job->sleepers = &sleeper;
+    bf_atomic_add(&job->resting, 1);
+    bf_co_sleep_cancel(ns == BF_FOREVER ? ns : MIN(ns, WAIT_MAX_NS),
+                       &sleeper.kick);
+    bf_atomic_add(&job->resting, UINT64_MAX);
+    *sleeper.at = sleeper.next;
+    if (sleeper.next != NULL) {
+        sleeper.next->at = sleeper.at;
+    }
+}
+
+static void
+note_paused(void *arg)
+{
+    BfJob *job = arg;
+
+    if (!bf_job_wants_pause(job) || bf_job_is_cancelled(job)) {
+        return;
+    }
+    if (job->status == BF_JOB_STATUS_RUNNING) {
+        bf_job_set_status(job, BF_JOB_STATUS_PAUSED);
+    } else if (job->status == BF_JOB_STATUS_READY) {
+        bf_job_set_status(job, BF_JOB_STATUS_STANDBY);
+    }
+}
+
+static void
+note_resumed(void *arg)
+{
+    BfJob *job = arg;
+
+    if (job->status == BF_JOB_STATUS_PAUSED) {
+        bf_job_set_status(job, BF_JOB_STATUS_RUNNING);
+    } else if (job->status == BF_JOB_STATUS_STANDBY) {
+        bf_job_set_status(job, BF_JOB_STATUS_READY);
+    }
+}
+
+bool
+bf_job_co_pause_point(BfJob *job)
+{
+    BfLoop *main_loop = bf_loop_get_main(job->loop);
+
+    bf_assert_loop(job->loop);
+    while (bf_job_wants_pause(job) && !bf_job_is_cancelled(job)) {
+        if (job->in_pause++ == 0) {
+            bf_co_call(main_loop, note_paused, job);
+        }
+        while (bf_job_wants_pause(job) && !bf_job_is_cancelled(job)) {
+            co_rest(job, BF_FOREVER);
+        }
+        if (--job->in_pause == 0) {
+            bf_co_call(main_loop, note_resumed, job);
+        }
+    }
+    return !bf_job_is_cancelled(job);
+}
+
+bool
+bf_job_co_sleep(BfJob *job, uint64_t ns)
+{
+    bf_assert_loop(job->loop);
+    if (ns > 0 && !bf_job_is_cancelled(job) && !bf_job_wants_pause(job)) {
+        co_rest(job, ns);
+    }
+    return bf_job_co_pause_point(job);
+}
+
+static uint64_t
+time_of(uint64_t bytes, uint64_t speed)
+{
+    unsigned __int128 ns = (unsigned __int128)bytes * BF_NS_PER_SEC / speed;
+
+    return (uint64_t)MIN(ns, (unsigned __int128)WAIT_MAX_NS);
+}
+
+uint64_t
+bf_job_take_rate(BfJob *job, uint64_t bytes)
+{
+    const uint64_t speed = bf_atomic_load(&job->speed);
+    const uint64_t now = bf_loop_now_ns();
+    uint64_t wait_ns;
+
+    bf_assert_loop(job->loop);
+    if (speed != job->rate_speed) {
+        job->rate_speed = speed;
+        job->rate_free_ns = now;
+    }
+    if (speed == 0) {
+        return 0;
+    }
+    job->rate_free_ns = MAX(job->rate_free_ns, now);
+    wait_ns = job->rate_free_ns - now;
+    job->rate_free_ns =
+        MIN(job->rate_free_ns + time_of(bytes, speed), now + WAIT_MAX_NS);
+    return wait_ns >= RATE_SLICE_NS ? wait_ns : 0;
+}
+
+bool
+bf_job_co_limit_rate(BfJob *job, uint64_t bytes)
+{
+    uint64_t wait_ns;
+
+    while ((wait_ns = bf_job_take_rate(job, bytes)) > 0) {
+        const uint64_t until_ns = bf_loop_now_ns() + wait_ns;
+        const uint64_t speed = job->rate_speed;
+        uint64_t now;
+
+        while ((now = bf_loop_now_ns()) < until_ns &&
+               bf_atomic_load(&job->speed) == speed) {
+            if (!bf_job_co_sleep(job, until_ns - now)) {
+                return false;
+            }
+        }
+        if (now >= until_ns) {
+            break;
+        }
+    }
+    return !bf_job_is_cancelled(job);
+}
+
+void
+bf_job_set_remaining(BfJob *job, uint64_t bytes)
+{
+    bf_atomic_store(&job->remaining, bytes);
+}
+
+void
+bf_job_add_remaining(BfJob *job, uint64_t bytes)
+{
+    bf_atomic_add(&job->remaining, bytes);
+}
+
+void
+bf_job_add_done(BfJob *job, uint64_t bytes)
+{
+    bf_atomic_add(&job->done, bytes);
+    bf_atomic_add(&job->remaining, -bytes);
+}
+
+static void
+note_ready(void *arg)
+{
+    BfJob *job = arg;
+    const BfJobTable *table = job->table;
+    const bool is_paused = job->status == BF_JOB_STATUS_PAUSED;
+    BfJobNotice notice;
+
+    if (job->was_ready || bf_job_is_cancelled(job)) {
+        return;
+    }
+    job->was_ready = true;
+    if (is_paused) {
+        bf_job_set_status(job, BF_JOB_STATUS_RUNNING);
+    }
+    bf_job_set_status(job, BF_JOB_STATUS_READY);
+    if (job->ops->is_block_job && !job->internal && table->events != NULL) {
+        bf_job_make_notice(job, &notice);
+        table->events->ready(table->opaque, &notice);
+    }
+    if (is_paused) {
+        bf_job_set_status(job, BF_JOB_STATUS_STANDBY);
+    }
+}
+
+void
+bf_job_co_set_ready(BfJob *job)
+{
+    bf_assert_loop(job->loop);
+    bf_co_call(bf_loop_get_main(job->loop), note_ready, job);
+}
+
+typedef struct Failure {
+    BfJob *job;
+    BfBlockErrorAction action;
+    bool is_read;
+    int err;
+} Failure;
+
+static void
+stop_for(BfJob *job, int err)
+{
+    job->user_paused = true;
+    bf_atomic_store(&job->pausing, 1);
+    if (job->io_status == BF_BLOCK_DEVICE_IO_STATUS_OK) {
+        job->io_status = err == ENOSPC ? BF_BLOCK_DEVICE_IO_STATUS_NOSPACE
+                                       : BF_BLOCK_DEVICE_IO_STATUS_FAILED;
+    }
+}
+
+static void
+note_failure(void *arg)
+{
+    const Failure *failure = arg;
+    BfJob *job = failure->job;
+    const BfJobTable *table = job->table;
+
+    /* Of many requests that fail together, the first one tells. */
+    if (bf_job_is_cancelled(job) || job->reported ||
+        (failure->action == BF_BLOCK_ERROR_ACTION_STOP &&
+         job->io_status != BF_BLOCK_DEVICE_IO_STATUS_OK)) {
+        return;
+    }
+    job->reported = failure->action == BF_BLOCK_ERROR_ACTION_REPORT;
+    if (!job->internal && table->events != NULL) {
+        table->events->failed_request(table->opaque, job->id,
+                                      failure->is_read
+                                          ? BF_IO_OPERATION_TYPE_READ
+                                          : BF_IO_OPERATION_TYPE_WRITE,
+                                      failure->action);
+    }
+    if (failure->action == BF_BLOCK_ERROR_ACTION_STOP) {
+        stop_for(job, failure->err);
+    }
+}
+
+/* Returns true if this failure begins a wait, false if one is under way. */
+static bool
+begin_ignoring(BfJob *job)
+{
+    const uint64_t now = bf_loop_now_ns();
+
+    if (now < job->ignore_until_ns) {
+        return false;
+    }
+    if (job->ignore_wait_ns == 0 ||
+        now - job->ignore_until_ns >= IGNORE_RESET_NS) {
+        job->ignore_wait_ns = IGNORE_MIN_NS;
+    } else {
+        job->ignore_wait_ns = MIN(2 * job->ignore_wait_ns, IGNORE_MAX_NS);
+    }
+    job->ignore_until_ns = now + job->ignore_wait_ns;
+    return true;
+}
+
+bool
+bf_job_co_error(BfJob *job, BfBlockErrorAction action, bool is_read, int err)
+{
+    Failure failure = {
+        .job = job, .action = action, .is_read = is_read, .err = err};
+    const bool ignoring = action == BF_BLOCK_ERROR_ACTION_IGNORE;
+    uint64_t now;
+
+    bf_assert_loop(job->loop);
+    if (!ignoring || begin_ignoring(job)) {
+        bf_co_call(bf_loop_get_main(job->loop), note_failure, &failure);
+    }
+    if (action == BF_BLOCK_ERROR_ACTION_REPORT) {
+        return false;
+    }
+    while (ignoring && (now = bf_loop_now_ns()) < job->ignore_until_ns) {
+        if (!bf_job_co_sleep(job, job->ignore_until_ns - now)) {
+            return false;
+        }
+    }
+    return bf_job_co_pause_point(job);
+}

@@ -296,7 +296,7 @@ bf_daemon_co_nbd_stop(BfDaemon *daemon, GError **error)
     g_autoptr(NbdStop) stop = NULL;
 
     bf_assert_main();
-    /* A start or an export that is under way comes first. */
+    /* A start that is under way comes first. */
     bf_co_mutex_co_lock(&daemon->nbd_mutex);
     stop = start_nbd_stop(daemon);
     bf_co_mutex_unlock(&daemon->nbd_mutex);
@@ -324,13 +324,9 @@ bool
 bf_daemon_co_export_add(BfDaemon *daemon, const BfBlockExportOptions *options,
                         GError **error)
 {
-    bool ok = false;
-
     bf_assert_main();
-    bf_co_mutex_co_lock(&daemon->nbd_mutex);
-    ok =
-        bf_nbd_export_co_add(daemon->nbd_server, daemon->exports, daemon->graph,
-                             options, find_iothread, daemon, error);
-    bf_co_mutex_unlock(&daemon->nbd_mutex);
-    return ok;
+    /* Storage may take its time; the server can be stopped meanwhile. */
+    return bf_nbd_export_co_add(&daemon->nbd_server, daemon->exports,
+                                daemon->graph, options, find_iothread, daemon,
+                                error);
 }

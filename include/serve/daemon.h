@@ -30,7 +30,7 @@
  * @jobs: owned
  * @exports: owned
  * @nbd_server: (nullable): owned; NULL while none runs
- * @nbd_mutex: held by whoever starts, stops or uses @nbd_server
+ * @nbd_mutex: held by whoever starts or stops @nbd_server
  * @nbd_stopping: servers that are being stopped
  * @serving: bf_daemon_serve() was called
  */

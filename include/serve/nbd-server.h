@@ -76,8 +76,9 @@ void bf_nbd_server_co_stop(BfNbdServer *server);
 
 /**
  * bf_nbd_export_co_add:
- * @server: (nullable): the daemon's server; NULL is the error "NBD server not
- *     running", at its place in the order of checks
+ * @server_at: where the daemon's server is; NULL there is the error "NBD server
+ *     not running", at its place in the order of checks. It is looked at only
+ *     after the node was claimed, because the server may go meanwhile
  * @table: the daemon's table
  * @graph: the daemon's graph
  * @options: as from block-export-add, of type nbd
@@ -89,7 +90,7 @@ void bf_nbd_server_co_stop(BfNbdServer *server);
  *
  * Returns: false on failure
  */
-bool bf_nbd_export_co_add(BfNbdServer *server, BfExportTable *table,
+bool bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
                           BfGraph *graph, const BfBlockExportOptions *options,
                           BfLoop *(*find_iothread)(void *opaque,
                                                    const char *id),

@@ -96,8 +96,8 @@ check_nbd_options(BfNbdServer *server, const BfBlockExportOptions *options,
 }
 
 bool
-bf_nbd_export_co_add(BfNbdServer *server, BfExportTable *table, BfGraph *graph,
-                     const BfBlockExportOptions *options,
+bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
+                     BfGraph *graph, const BfBlockExportOptions *options,
                      BfLoop *(*find_iothread)(void *opaque, const char *id),
                      void *opaque, GError **error)
 {
@@ -107,6 +107,7 @@ bf_nbd_export_co_add(BfNbdServer *server, BfExportTable *table, BfGraph *graph,
     };
     const BfBlockExportOptionsNbd *nbd = options->u.nbd;
     BfNbdExport *exp = g_new0(BfNbdExport, 1);
+    BfNbdServer *server;
     g_autofree char *shown = NULL;
     char *name = NULL;
 
@@ -115,6 +116,8 @@ bf_nbd_export_co_add(BfNbdServer *server, BfExportTable *table, BfGraph *graph,
         nbd_free(&exp->base);
         return false;
     }
+    /* Nothing suspends from here on. */
+    server = *server_at;
     if (!check_nbd_options(server, options, error)) {
         bf_export_co_abandon(&exp->base);
         nbd_free(&exp->base);

@@ -53,6 +53,8 @@ class Stage:
         cmd = self.daemon.cmd
         self.daemon.add_file(fs.mount / "a.img", "a")
         self.daemon.add_file(fs.mount / "b.img", "b")
+        self.daemon.add_file(fs.mount / "b.img", "auto",
+                             **{"auto-read-only": True})
         cmd("object-add", qom_type="tls-creds-x509", id="creds",
             endpoint="server", dir=str(fs.mount))
         cmd("object-add", qom_type="secret", id="sec", file=str(
@@ -180,6 +182,21 @@ def test_secret_from_stuck_file(stage):
     stage.assert_prompt()
     stage.fs.go()
     assert actor.reply(request_id)["return"] == {}
+
+
+def test_server_stops_while_an_export_is_added(stage):
+    """The stop does not wait for the storage of an export to be."""
+    stage.watcher.cmd("block-export-del", id="exp-a", mode="hard")
+    stage.watcher.take_event("BLOCK_EXPORT_DELETED", id="exp-a")
+    stage.fs.stop()
+    actor = stage.daemon.client()
+    request_id = actor.send("block-export-add", {
+        "type": "nbd", "id": "x", "node-name": "auto", "writable": True})
+    stage.assert_prompt(2)
+    stage.watcher.cmd("nbd-server-stop", _limit=PROMPT)
+    stage.fs.go()
+    reply = actor.reply(request_id)
+    assert reply["error"]["desc"] == "NBD server not running"
 
 
 def test_commands_on_other_nodes_go_on(stage):

@@ -94,7 +94,7 @@ co_export(const char *node, const char *name, bool writable)
         .u.nbd = &nbd,
     };
 
-    g_assert_true(bf_nbd_export_co_add(world.server, world.table, world.graph,
+    g_assert_true(bf_nbd_export_co_add(&world.server, world.table, world.graph,
                                        &options, NULL, NULL, NULL));
 }
 

@@ -130,7 +130,7 @@ bf_nbd_fixture_co_export(BfNbdFixture *fix, const char *name, const char *node,
     };
     g_autoptr(GError) error = NULL;
 
-    bf_nbd_export_co_add(fix->server, fix->table, fix->graph, &options, NULL,
+    bf_nbd_export_co_add(&fix->server, fix->table, fix->graph, &options, NULL,
                          NULL, &error);
     g_assert_no_error(error);
 }

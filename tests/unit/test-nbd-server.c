@@ -27,7 +27,7 @@ expect_refusal(BfNbdFixture *fix, const BfBlockExportOptions *options,
 {
     g_autoptr(GError) error = NULL;
 
-    g_assert_false(bf_nbd_export_co_add(fix->server, fix->table, fix->graph,
+    g_assert_false(bf_nbd_export_co_add(&fix->server, fix->table, fix->graph,
                                         options, NULL, NULL, &error));
     g_assert_error(error, BF_ERROR, BF_ERROR_GENERIC);
     g_assert_cmpstr(error->message, ==, text);

@@ -90,6 +90,7 @@ client_co_free(BfNbdClient *client)
     g_free(client->tls_text);
     g_free(client->peer);
     g_queue_unlink(&server->clients, &client->link);
+    server->dropped -= client->dropped ? 1 : 0;
     g_free(client);
     bf_nbd_server_client_gone(server);
     bf_wait_group_done(&server->alive);
@@ -118,7 +119,13 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
     if (client->outcome == BF_NBD_OUTCOME_READY) {
         return;
     }
-    if (client->closing) {
+    if (client->closing && client->dropped) {
+        client->failure = g_strdup_printf(
+            NBD_CLIENT_FORMAT ": dropped in negotiation (it was at: %s), "
+                              "because others wait for a place and there are "
+                              "no more (max-connections)",
+            NBD_CLIENT_ARGS(client), client->stage);
+    } else if (client->closing) {
         g_info(NBD_CLIENT_FORMAT ": closed in negotiation (%s), because the "
                                  "server or the export is being removed",
                NBD_CLIENT_ARGS(client), client->stage);
@@ -282,6 +289,15 @@ bf_nbd_client_kill(BfNbdClient *client)
 }
 
 void
+bf_nbd_client_drop(BfNbdClient *client)
+{
+    g_assert(client->exp == NULL && !client->killed);
+    client->dropped = true;
+    client->server->dropped++;
+    bf_nbd_client_kill(client);
+}
+
+void
 bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer)
 {
     BfNbdClient *client = g_new0(BfNbdClient, 1);
@@ -292,6 +308,7 @@ bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer)
     client->peer = peer;
     client->channel = channel;
     client->link.data = client;
+    client->since_ns = bf_loop_now_ns();
     client->replies_tail = &client->replies;
     g_queue_push_tail_link(&server->clients, &client->link);
     bf_wait_group_add(&server->alive, 1);

@@ -34,6 +34,10 @@
 /* Connections, also if the user sets no limit. */
 #define NBD_CONNECTIONS_MAX 4096
 
+/* For how long a connection in negotiation keeps its place when all places are
+ * taken and others wait for one. */
+#define NBD_NEGOTIATION_KEEP_NS (3 * BF_NS_PER_SEC)
+
 /* A connection takes its part of the daemon's budget in steps of this, so that
  * small requests of several loops do not fight for one counter. */
 #define NBD_BUDGET_STEP ((size_t)1024 * 1024)
@@ -97,6 +101,8 @@ struct BfNbdServer {
     uint64_t next_id;
     BfTimer failures_timer; /* runs for a second from a logged failure on */
     unsigned failures;      /* since it was started */
+    BfTimer room_timer;     /* until a client in negotiation has to go */
+    unsigned dropped;       /* clients that have to go and are not gone yet */
     bool stopping;
     bool held; /* clients wait for bf_nbd_server_serve() */
 };
@@ -168,7 +174,11 @@ struct BfNbdClient {
     BfLoop *loop;         /* that runs it; NULL while main has it */
     int worker;           /* index of @loop, -1 if it is none of the workers */
     BfWaitGroup messages; /* from main to @loop that are under way */
+    uint64_t since_ns;    /* when it was started */
     bool killed;
+
+    /* Written by main before it tells the loop to end the client. */
+    bool dropped; /* because others wait for its place */
 
     /* Written by main only while the loop waits for it or has no claim. */
     BfNbdExport *exp; /* (nullable) attached to */
@@ -284,6 +294,9 @@ void bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer);
 
 /* Makes a client leave soon, however its peer behaves. On main. */
 void bf_nbd_client_kill(BfNbdClient *client);
+
+/* Does that to a client in negotiation, in favour of others. On main. */
+void bf_nbd_client_drop(BfNbdClient *client);
 
 /* "connection 5 from 192.0.2.1:4711" */
 #define NBD_CLIENT_FORMAT "connection %" G_GUINT64_FORMAT " from %s"

@@ -4,8 +4,11 @@
  * and what negotiating clients want to know about exports.
  *
  * A client counts from accept on. When the limit is reached the listener
- * pauses; what it had accepted by then waits here without a greeting, just as
- * the others wait in the kernel's queue.
+ * accepts one more, so that it is known that somebody waits, and pauses; what
+ * it had accepted by then waits here without a greeting, just as the others
+ * wait in the kernel's queue. So that peers who never get on with their
+ * negotiation do not keep all others out, the one that has been at it longest
+ * has to make room after a while, but only if somebody waits.
  */
 #include "serve/nbd-server.h"
 
@@ -51,6 +54,7 @@ bf_nbd_server_free(BfNbdServer *server)
     g_assert(g_queue_is_empty(&server->clients));
     g_assert(g_queue_is_empty(&server->waiting));
     bf_timer_stop(&server->failures_timer);
+    bf_timer_stop(&server->room_timer);
     g_ptr_array_unref(server->exports);
     bf_tls_creds_unref(server->tls_creds);
     g_free(server->load);
@@ -101,6 +105,50 @@ start_client(BfNbdServer *server, int fd)
     bf_nbd_client_start(server, bf_channel_socket_new(fd), peer);
 }
 
+static BfNbdClient *
+oldest_in_negotiation(const BfNbdServer *server)
+{
+    for (GList *l = server->clients.head; l != NULL; l = l->next) {
+        BfNbdClient *client = l->data;
+
+        if (client->exp == NULL && !client->killed) {
+            return client;
+        }
+    }
+    return NULL;
+}
+
+/* One place for each that waits, of those who have had time enough. */
+static void
+make_room(void *arg)
+{
+    BfNbdServer *server = arg;
+    uint64_t now_ns = bf_loop_now_ns();
+
+    bf_timer_stop(&server->room_timer);
+    while (server->dropped < server->waiting.length) {
+        BfNbdClient *client = oldest_in_negotiation(server);
+        uint64_t age_ns;
+
+        if (client == NULL) {
+            return; /* those who have chosen an export may stay */
+        }
+        age_ns = now_ns - client->since_ns;
+        if (age_ns < NBD_NEGOTIATION_KEEP_NS) {
+            bf_timer_start(&server->room_timer,
+                           NBD_NEGOTIATION_KEEP_NS - age_ns, make_room, server);
+            return;
+        }
+        bf_nbd_client_drop(client);
+    }
+}
+
+static bool
+is_to_pause(const BfNbdServer *server)
+{
+    return server->held || (is_full(server) && server->waiting.length > 0);
+}
+
 /* Called by the listener. */
 static void
 accept_client(void *opaque, int fd)
@@ -109,10 +157,11 @@ accept_client(void *opaque, int fd)
 
     if (is_full(server)) {
         g_queue_push_tail(&server->waiting, GINT_TO_POINTER(fd));
+        make_room(server);
     } else {
         start_client(server, fd);
     }
-    if (is_full(server)) {
+    if (is_to_pause(server)) {
         bf_listener_set_paused(server->listener, true);
     }
 }
@@ -127,7 +176,8 @@ bf_nbd_server_client_gone(BfNbdServer *server)
         start_client(server,
                      GPOINTER_TO_INT(g_queue_pop_head(&server->waiting)));
     }
-    if (server->listener != NULL && !is_full(server)) {
+    make_room(server);
+    if (server->listener != NULL && !is_to_pause(server)) {
         bf_listener_set_paused(server->listener, false);
     }
 }
@@ -188,6 +238,7 @@ bf_nbd_server_co_stop(BfNbdServer *server)
     }
     bf_assert_main();
     server->stopping = true;
+    bf_timer_stop(&server->room_timer);
     bf_listener_co_free(g_steal_pointer(&server->listener));
     drop_waiting(server);
     bf_nbd_server_kill_clients(server, NULL);

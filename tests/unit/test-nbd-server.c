@@ -205,6 +205,18 @@ connect_to(const BfSocketAddress *address)
     return fd;
 }
 
+/* A server on a socket of its own instead of the fixture's. */
+static void
+co_listen(BfNbdFixture *fix, const BfSocketAddress *address)
+{
+    g_autoptr(GError) error = NULL;
+
+    bf_nbd_server_co_stop(g_steal_pointer(&fix->server));
+    fix->config.address = address;
+    fix->server = bf_nbd_server_co_start(&fix->config, &error);
+    g_assert_no_error(error);
+}
+
 static void
 test_connections_above_the_limit_wait(void *arg)
 {
@@ -216,14 +228,10 @@ test_connections_above_the_limit_wait(void *arg)
     };
     BfNbdFixture fix = {.config.max_connections = 2};
     BfChannel *peers[5];
-    g_autoptr(GError) error = NULL;
     uint8_t greeting[BF_NBD_GREETING_BYTES];
 
     bf_nbd_fixture_co_open(&fix);
-    bf_nbd_server_co_stop(g_steal_pointer(&fix.server));
-    fix.config.address = &address;
-    fix.server = bf_nbd_server_co_start(&fix.config, &error);
-    g_assert_no_error(error);
+    co_listen(&fix, &address);
     for (unsigned i = 0; i < G_N_ELEMENTS(peers); i++) {
         peers[i] = bf_channel_socket_new(connect_to(&address));
     }
@@ -238,6 +246,86 @@ test_connections_above_the_limit_wait(void *arg)
     bf_channel_free(peers[G_N_ELEMENTS(peers) - 1]);
     bf_nbd_fixture_co_close(&fix);
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+}
+
+static void
+co_wait_for_waiting(const BfNbdFixture *fix, unsigned count)
+{
+    while (fix->server->waiting.length != count) {
+        bf_co_yield();
+    }
+}
+
+static BfChannel *
+co_greeted(const BfSocketAddress *address)
+{
+    BfChannel *peer = bf_channel_socket_new(connect_to(address));
+    uint8_t greeting[BF_NBD_GREETING_BYTES];
+
+    bf_nbd_peer_co_recv(peer, greeting, sizeof(greeting));
+    bf_nbd_peer_co_send(peer, "\0\0\0\3", 4);
+    return peer;
+}
+
+static void
+co_choose(BfChannel *peer)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+
+    bf_nbd_peer_co_send_go(peer, BF_NBD_OPTION_GO, "e0");
+    while (bf_nbd_peer_co_reply(peer, BF_NBD_OPTION_GO, payload) ==
+           BF_NBD_REPLY_INFO) {
+    }
+}
+
+static void
+test_silent_peers_make_room(void *arg)
+{
+    g_autofree char *path = bf_test_temp_path();
+    BfUnixSocketAddress unix_address = {.path = path};
+    const BfSocketAddress address = {
+        .type = BF_SOCKET_ADDRESS_TYPE_UNIX,
+        .u.unix_ = &unix_address,
+    };
+    BfNbdFixture fix = {.config.max_connections = 2};
+    uint8_t greeting[BF_NBD_GREETING_BYTES];
+    BfChannel *silent;
+    BfChannel *slow;
+    BfChannel *third;
+    BfChannel *late;
+
+    bf_nbd_fixture_co_open(&fix);
+    bf_nbd_fixture_co_add_null(&fix, "n0");
+    co_listen(&fix, &address);
+    bf_nbd_fixture_co_export(&fix, "e0", "n0", false);
+    silent = co_greeted(&address);
+    bf_test_advance(BF_NS_PER_SEC);
+    slow = co_greeted(&address);
+
+    /* The third waits until the first one has had its time, no longer. */
+    third = bf_channel_socket_new(connect_to(&address));
+    co_wait_for_waiting(&fix, 1);
+    bf_test_advance(NBD_NEGOTIATION_KEEP_NS - BF_NS_PER_SEC - 1);
+    g_assert_cmpuint(fix.server->dropped, ==, 0);
+    bf_test_advance(1);
+    bf_nbd_peer_co_expect_end(silent);
+    bf_nbd_peer_co_recv(third, greeting, sizeof(greeting));
+    bf_nbd_peer_co_send(third, "\0\0\0\3", 4);
+
+    /* Who has chosen an export stays, however long others wait. */
+    co_choose(slow);
+    co_choose(third);
+    late = bf_channel_socket_new(connect_to(&address));
+    co_wait_for_waiting(&fix, 1);
+    bf_test_advance(100 * BF_NS_PER_SEC);
+    g_assert_cmpuint(fix.server->dropped, ==, 0);
+    g_assert_cmpuint(fix.server->waiting.length, ==, 1);
+    bf_nbd_peer_co_leave(third);
+    bf_nbd_peer_co_recv(late, greeting, sizeof(greeting));
+    bf_nbd_peer_co_leave(slow);
+    bf_channel_free(silent);
+    bf_channel_free(late);
+    bf_nbd_fixture_co_close(&fix);
 }
 
 static void
@@ -282,6 +370,8 @@ main(int argc, char **argv)
                 test_stop_races_with_clients);
     bf_test_add("/serve/nbd/server/connections-above-the-limit-wait",
                 test_connections_above_the_limit_wait);
+    bf_test_add_fake("/serve/nbd/server/silent-peers-make-room",
+                     test_silent_peers_make_room);
     bf_test_add("/serve/nbd/server/clients-spread-over-the-workers",
                 test_clients_spread_over_the_workers);
     return g_test_run();

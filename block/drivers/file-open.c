@@ -426,7 +426,11 @@ co_close(BfFileNode *self, FileDesc *desc, bool sync)
         return;
     }
     if (self->stuck) {
-        bf_pool_lane_push(self->base.lane, close_fd, GINT_TO_POINTER(fd));
+        /* If the lane has no thread, none is stuck. */
+        if (!bf_pool_lane_push(self->base.lane, close_fd,
+                               GINT_TO_POINTER(fd))) {
+            close(fd);
+        }
         return;
     }
     call = g_new0(CloseCall, 1);

@@ -9,6 +9,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include <glib.h>
 
 /**
@@ -54,7 +56,10 @@ void bf_pool_lane_free(BfPoolLane *lane);
  * @arg: passed to @fn
  *
  * Queues work. bf_co_offload() is the usual way in.
+ *
+ * Returns: false if the lane has no thread and the system gives it none: @fn
+ * will not be called
  */
-void bf_pool_lane_push(BfPoolLane *lane, void (*fn)(void *arg), void *arg);
+bool bf_pool_lane_push(BfPoolLane *lane, void (*fn)(void *arg), void *arg);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfPoolLane, bf_pool_lane_free)

@@ -36,6 +36,9 @@
 
 #define DELAY_MAX_NS (UINT64_C(1) << 62)
 
+/* When the system gives a lane no thread: the pause before the next try. */
+#define THREAD_RETRY_NS (10 * BF_NS_PER_MS)
+
 #define GENERAL_THREADS 8
 #define NAMES_THREADS 4
 
@@ -62,7 +65,8 @@ struct BfLoop {
     bool woke_itself;   /* the loop itself has, since it went to sleep */
     GPtrArray *timers;  /* a heap of BfTimer, the first one first; owned */
     uint64_t timer_seq;
-    unsigned offloads; /* coroutines that wait for a thread of the pool */
+    unsigned offloads;  /* coroutines that wait for a thread of the pool */
+    bool lacks_threads; /* it has been said */
     bool stopping;
     bool caches_in_use; /* something has run since the last trim */
     BfClockWatch clock_watch;
@@ -558,8 +562,9 @@ bf_loop_free(BfLoop *loop)
         void *result;
 
         post_now(loop, stop_worker, loop);
-        /* The worker may wait for wake-ups that we have not submitted. */
-        bf_ring_submit(current_loop->ring);
+        /* The worker may wait for wake-ups that we have not submitted, and
+         * for those that failed, which only a look at the answers repeats. */
+        bf_ring_wait(current_loop->ring, 0);
         pthread_join(loop->thread, &result);
         loop->main->workers--;
         clean = result != NULL;
@@ -692,6 +697,27 @@ offload_run(void *arg)
     call_answer(call);
 }
 
+static void
+pause_is_over(void *arg)
+{
+    bf_co_wake(arg);
+}
+
+/* A loop neither waits for a thread nor gives up: others end theirs. */
+static void
+co_pause_for_threads(BfLoop *loop)
+{
+    BfTimer timer = {0};
+
+    if (!loop->lacks_threads) {
+        loop->lacks_threads = true;
+        g_warning("cannot start threads; calls that need one wait until the "
+                  "limit of processes or memory allows it");
+    }
+    bf_timer_start(&timer, THREAD_RETRY_NS, pause_is_over, bf_co_self());
+    bf_co_suspend();
+}
+
 void
 bf_co_offload(BfPoolLane *lane, BfFn *fn, void *arg)
 {
@@ -702,7 +728,10 @@ bf_co_offload(BfPoolLane *lane, BfFn *fn, void *arg)
     call.work.fn = offload_run;
     call.work.arg = &call;
     loop->offloads++;
-    bf_pool_lane_push_work(lane, &call.work);
+    while (!bf_pool_lane_push_work(lane, &call.work)) {
+        co_pause_for_threads(loop);
+    }
+    loop->lacks_threads = false;
     bf_co_suspend();
     loop->offloads--;
 }

@@ -21,8 +21,13 @@ typedef struct BfPoolWork {
  * bf_pool_lane_push_work:
  * @lane: a lane
  * @work: with @fn and @arg set; not touched any more once @fn was called
+ *
+ * Never waits.
+ *
+ * Returns: false if the lane has no thread and none can be had at present: the
+ * call will not be made
  */
-void bf_pool_lane_push_work(BfPoolLane *lane, BfPoolWork *work);
+bool bf_pool_lane_push_work(BfPoolLane *lane, BfPoolWork *work);
 
 /**
  * bf_thread_start:

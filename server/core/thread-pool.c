@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <time.h>
 
 #include "core/iovec.h"
@@ -16,10 +15,6 @@
 
 /* A thread without work ends after this long. */
 #define IDLE_SECONDS 10
-
-/* When not even one thread can be had: how often to try, and the pause. */
-#define START_TRIES 100
-#define START_PAUSE_US 10000
 
 struct BfPoolLane {
     char *name;
@@ -164,54 +159,43 @@ lane_thread(void *arg)
     return NULL;
 }
 
-/* Starts one more thread; the lock is held. */
+/* Starts one more thread if it can be had; the lock is held. */
 static void
 start_thread(BfPoolLane *lane)
 {
     pthread_t thread;
-    int err = EAGAIN;
 
-    for (int i = 0; i < START_TRIES && err != 0; i++) {
-        err = bf_thread_start(lane->name, lane_thread, lane, &thread);
-        if (err != 0 && lane->threads > 0) {
-            return; /* those that are there do the work, later */
-        }
-        if (err != 0) {
-            g_usleep(START_PAUSE_US);
-        }
+    if (bf_thread_start(lane->name, lane_thread, lane, &thread) == 0) {
+        pthread_detach(thread);
+        lane->threads++;
     }
-    if (err != 0) {
-        g_error("cannot start a thread for '%s': %s (is the limit of "
-                "processes too low?)",
-                lane->name, g_strerror(err));
-    }
-    pthread_detach(thread);
-    lane->threads++;
 }
 
-void
+bool
 bf_pool_lane_push_work(BfPoolLane *lane, BfPoolWork *work)
 {
+    bool taken;
     bool wake;
 
     work->next = NULL;
     pthread_mutex_lock(&lane->lock);
     g_assert(!lane->closing);
-    if (lane->head == NULL) {
-        lane->head = work;
-    } else {
-        lane->tail->next = work;
-    }
-    lane->tail = work;
-    lane->queued++;
-    if (lane->queued > lane->idle && lane->threads < lane->max_threads) {
+    if (lane->queued >= lane->idle && lane->threads < lane->max_threads) {
         start_thread(lane);
+    }
+    /* Those that are there do it, perhaps later; without any, nobody does. */
+    taken = lane->threads > 0;
+    if (taken) {
+        *(lane->head == NULL ? &lane->head : &lane->tail->next) = work;
+        lane->tail = work;
+        lane->queued++;
     }
     wake = lane->idle > 0;
     pthread_mutex_unlock(&lane->lock);
     if (wake) {
         pthread_cond_signal(&lane->wake);
     }
+    return taken;
 }
 
 static void
@@ -223,14 +207,19 @@ run_owned(void *arg)
     g_free(owned);
 }
 
-void
+bool
 bf_pool_lane_push(BfPoolLane *lane, void (*fn)(void *arg), void *arg)
 {
     OwnedWork *owned = g_new0(OwnedWork, 1);
+    bool taken;
 
     owned->fn = fn;
     owned->arg = arg;
     owned->work.fn = run_owned;
     owned->work.arg = owned;
-    bf_pool_lane_push_work(lane, &owned->work);
+    taken = bf_pool_lane_push_work(lane, &owned->work);
+    if (!taken) {
+        g_free(owned);
+    }
+    return taken;
 }

@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "no-threads.h"
+
 typedef struct Work {
     pthread_mutex_t lock; /* guards the counters */
     unsigned running;
@@ -110,6 +112,33 @@ test_stuck_lane_leaves_others_alone(void)
 }
 
 static void
+test_refuses_work_without_any_thread(void)
+{
+    BfPoolLane *lane = bf_pool_lane_new("test", 2);
+    Work work;
+
+    work_init(&work);
+    bf_test_refuse_threads(true);
+    g_assert_false(bf_pool_lane_push(lane, work_fn, &work));
+    g_assert_cmpuint(bf_test_threads_refused(), ==, 1); /* no second try */
+    bf_test_refuse_threads(false);
+    g_assert_true(bf_pool_lane_push(lane, work_fn, &work));
+    wait_for(&work.begun, 1);
+
+    /* The one that is there does what the others cannot. */
+    bf_test_refuse_threads(true);
+    g_assert_true(bf_pool_lane_push(lane, work_fn, &work));
+    bf_test_refuse_threads(false);
+    sem_post(&work.go);
+    sem_post(&work.go);
+    wait_for(&work.done, 2);
+    g_assert_cmpuint(work.most, ==, 1);
+    g_assert_cmpuint(work.ended, ==, 2);
+    bf_pool_lane_free(lane);
+    work_clear(&work);
+}
+
+static void
 test_free_lets_queued_work_end(void)
 {
     BfPoolLane *lane = bf_pool_lane_new("test", 2);
@@ -194,6 +223,8 @@ main(int argc, char **argv)
                     test_stuck_lane_leaves_others_alone);
     g_test_add_func("/core/thread-pool/push/idle-threads-are-used-again",
                     test_idle_threads_are_used_again);
+    g_test_add_func("/core/thread-pool/push/refuses-work-without-any-thread",
+                    test_refuses_work_without_any_thread);
     g_test_add_func("/core/thread-pool/free/lets-queued-work-end",
                     test_free_lets_queued_work_end);
     g_test_add_func("/core/thread-pool/free/without-threads",

@@ -3,12 +3,20 @@
 #include "core/loop.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 
 #include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/util.h"
 #include "harness.h"
+#include "no-threads.h"
+
+static void
+wait_for(sem_t *sem)
+{
+    g_assert_cmpint(sem_wait(sem), ==, 0);
+}
 
 /* Calls. */
 
@@ -167,6 +175,7 @@ typedef struct Inbox {
     unsigned next[SENDERS];
     unsigned total;
     BfCo *waiter;
+    sem_t *caught_up; /* of each sender, after every 64 messages */
 } Inbox;
 
 typedef struct Note {
@@ -184,6 +193,9 @@ note_arrives(void *arg)
     bf_assert_main();
     g_assert_null(bf_co_self());
     g_assert_cmpuint(inbox->next[note->sender]++, ==, note->number);
+    if (note->number % 64 == 0) {
+        sem_post(&inbox->caught_up[note->sender]);
+    }
     if (++inbox->total == SENDERS * MESSAGES) {
         bf_co_wake(inbox->waiter);
     }
@@ -205,8 +217,9 @@ send_notes(void *arg)
 
         *note = (Note){sender->inbox, sender->number, i};
         bf_loop_post(bf_test_loops()->main, note_arrives, note);
+        /* So that main has nothing to do now and then, and sleeps. */
         if (i % 64 == 0 && bf_loop_self() == NULL) {
-            g_usleep(10);
+            wait_for(&sender->inbox->caught_up[sender->number]);
         }
     }
 }
@@ -222,10 +235,12 @@ send_notes_thread(void *arg)
 static void
 test_post_keeps_order_of_each_sender(void *arg)
 {
-    Inbox inbox = {.waiter = bf_co_self()};
+    sem_t caught_up[SENDERS];
+    Inbox inbox = {.waiter = bf_co_self(), .caught_up = caught_up};
     Sender senders[SENDERS];
 
     for (unsigned i = 0; i < SENDERS; i++) {
+        sem_init(&caught_up[i], 0, 0);
         senders[i] = (Sender){.inbox = &inbox, .number = i};
     }
     for (unsigned i = 0; i < 2; i++) {
@@ -246,7 +261,9 @@ test_post_keeps_order_of_each_sender(void *arg)
 typedef struct Ping {
     BfLoop *other;
     BfCo *waiter;
+    unsigned sent;
     unsigned left;
+    sem_t arrived;
 } Ping;
 
 static void
@@ -254,6 +271,7 @@ ping_main(void *arg)
 {
     Ping *ping = arg;
 
+    sem_post(&ping->arrived);
     if (--ping->left == 0) {
         bf_co_wake(ping->waiter);
     }
@@ -263,11 +281,14 @@ static void *
 ping_thread(void *arg)
 {
     Ping *ping = arg;
+    unsigned arrived = 0;
 
-    for (unsigned i = ping->left; i > 0; i--) {
+    for (unsigned i = ping->sent; i > 0; i--) {
         bf_loop_post(bf_test_loops()->main, ping_main, ping);
-        if (i % 3 == 0) {
-            g_usleep(20);
+        /* Then main is about to sleep, or sleeps already. */
+        while (i % 3 == 0 && arrived < ping->sent - i + 1) {
+            wait_for(&ping->arrived);
+            arrived++;
         }
     }
     return NULL;
@@ -276,7 +297,9 @@ ping_thread(void *arg)
 static void
 test_post_wakes_a_sleeping_loop(void *arg)
 {
-    Ping ping = {.waiter = bf_co_self(), .left = 3000};
+    Ping ping = {.waiter = bf_co_self(), .sent = 3000, .left = 3000};
+
+    sem_init(&ping.arrived, 0, 0);
     pthread_t thread;
 
     g_assert_cmpint(pthread_create(&thread, NULL, ping_thread, &ping), ==, 0);
@@ -286,16 +309,24 @@ test_post_wakes_a_sleeping_loop(void *arg)
 
 /* Offload. */
 
+/* What two threads of the lane do at the same time. */
+typedef struct Meeting {
+    pthread_barrier_t two;
+    unsigned count;
+} Meeting;
+
 static void
-block_a_little(void *arg)
+meet(void *arg)
 {
+    Meeting *meeting = arg;
+
     g_assert_null(bf_loop_self());
-    g_usleep(1000);
-    __atomic_add_fetch((unsigned *)arg, 1, __ATOMIC_SEQ_CST);
+    pthread_barrier_wait(&meeting->two);
+    __atomic_add_fetch(&meeting->count, 1, __ATOMIC_SEQ_CST);
 }
 
 typedef struct Offload {
-    unsigned *count;
+    Meeting *meeting;
     BfWaitGroup *group;
 } Offload;
 
@@ -304,34 +335,79 @@ offload_body(void *arg)
 {
     const Offload *offload = arg;
 
-    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_GENERAL),
-                  block_a_little, offload->count);
+    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_GENERAL), meet,
+                  offload->meeting);
     bf_wait_group_done(offload->group);
 }
 
 static void
 test_offload_runs_elsewhere(void *arg)
 {
-    unsigned count = 0;
+    Meeting meeting = {.count = 0};
     BfWaitGroup group = {.count = 0};
-    Offload offload = {&count, &group};
+    Offload offload = {&meeting, &group};
+
+    pthread_barrier_init(&meeting.two, NULL, 2);
 
     for (int i = 0; i < 100; i++) {
         bf_wait_group_add(&group, 1);
         bf_co_spawn(offload_body, &offload);
     }
     bf_wait_group_co_wait(&group);
-    g_assert_cmpuint(count, ==, 100);
+    g_assert_cmpuint(meeting.count, ==, 100);
+    pthread_barrier_destroy(&meeting.two);
+}
+
+static void
+note_thread(void *arg)
+{
+    *(BfLoop **)arg = bf_loop_self();
+}
+
+static void
+offload_note(void *arg)
+{
+    BfPoolLane *lane = bf_pool_lane_new("test", 1);
+
+    bf_co_offload(lane, note_thread, arg);
+    bf_pool_lane_free(lane);
+}
+
+/* Without a thread the loop goes on, and so does the call when there is one. */
+static void
+test_offload_waits_for_a_thread(void *arg)
+{
+    BfLoop *where = bf_loop_self();
+
+    g_test_expect_message("bf-core", G_LOG_LEVEL_WARNING,
+                          "cannot start threads;*");
+    bf_test_refuse_threads(true);
+    bf_co_spawn(offload_note, &where);
+    while (bf_test_threads_refused() < 3) {
+        bf_co_yield();
+    }
+    g_assert_true(where == bf_loop_self());
+    bf_test_refuse_threads(false);
+    while (where != NULL) {
+        bf_co_yield();
+    }
+    g_test_assert_expected_messages();
 }
 
 static pthread_mutex_t stuck = PTHREAD_MUTEX_INITIALIZER;
-static bool stuck_ended;
+static pthread_key_t stuck_key; /* its destructor tells of a thread's end */
+
+static void
+tell_end(void *sem)
+{
+    sem_post(sem);
+}
 
 static void
 get_stuck(void *arg)
 {
+    pthread_setspecific(stuck_key, arg);
     pthread_mutex_lock(&stuck);
-    __atomic_store_n(&stuck_ended, true, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&stuck);
 }
 
@@ -341,32 +417,36 @@ stuck_body(void *arg)
     char *kept = g_strdup("on the heap of a coroutine that never ends");
 
     bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_NAMES), get_stuck,
-                  kept);
+                  arg);
+    g_free(kept);
     g_assert_not_reached();
 }
 
 static void
 spawn_stuck(void *arg)
 {
-    bf_co_spawn(stuck_body, NULL);
+    bf_co_spawn(stuck_body, arg);
 }
 
 static void
 start_stuck(void *arg)
 {
-    bf_co_call(bf_test_loops()->workers[0], spawn_stuck, NULL);
+    bf_co_call(bf_test_loops()->workers[0], spawn_stuck, arg);
 }
 
 static void
 test_loop_ends_before_a_stuck_thread(void)
 {
+    sem_t ended;
+
+    sem_init(&ended, 0, 0);
+    g_assert_cmpint(pthread_key_create(&stuck_key, tell_end), ==, 0);
     pthread_mutex_lock(&stuck);
-    bf_test_run(start_stuck, NULL);
+    bf_test_run(start_stuck, &ended);
     pthread_mutex_unlock(&stuck);
-    while (!__atomic_load_n(&stuck_ended, __ATOMIC_SEQ_CST)) {
-        g_usleep(100);
-    }
-    g_usleep(10000); /* its message to the loop that is gone does no harm */
+    /* Its message to the loop that is gone does no harm. */
+    wait_for(&ended);
+    sem_destroy(&ended);
 }
 
 /* Timers. */
@@ -578,6 +658,8 @@ main(int argc, char **argv)
                 test_post_keeps_order_of_each_sender);
     bf_test_add("/core/loop/post/wakes-a-sleeping-loop",
                 test_post_wakes_a_sleeping_loop);
+    bf_test_add("/core/loop/offload/waits-for-a-thread",
+                test_offload_waits_for_a_thread);
     bf_test_add("/core/loop/offload/runs-elsewhere",
                 test_offload_runs_elsewhere);
     g_test_add_func("/core/loop/offload/loop-ends-before-a-stuck-thread",

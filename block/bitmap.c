@@ -19,6 +19,7 @@ struct BfBitmap {
     unsigned shift; /* granularity is 1 << shift */
     uint64_t n_bits;
     uint64_t *words;
+    size_t room; /* how many words there are; those not in use are 0 */
     bool enabled;
 };
 
@@ -34,6 +35,12 @@ words_for(uint64_t bits)
     return bits / 64 + (bits % 64 != 0);
 }
 
+static size_t
+room_for(uint64_t bits)
+{
+    return words_for(bits) + 1;
+}
+
 static uint64_t *
 try_words(uint64_t size, unsigned shift, GError **error)
 {
@@ -41,7 +48,7 @@ try_words(uint64_t size, unsigned shift, GError **error)
     uint64_t *words = NULL;
 
     if (bits / 8 < BF_BITMAP_BYTES_MAX) {
-        words = g_try_new0(uint64_t, words_for(bits) + 1);
+        words = g_try_new0(uint64_t, room_for(bits));
     }
     if (words == NULL) {
         bf_set_error(error,
@@ -70,6 +77,7 @@ bf_bitmap_new(const char *name, uint64_t size, uint32_t granularity,
     if (bitmap->words == NULL) {
         return NULL;
     }
+    bitmap->room = room_for(bitmap->n_bits);
     bitmap->name = g_strdup(name);
     bitmap->enabled = true;
     return g_steal_pointer(&bitmap);
@@ -329,22 +337,44 @@ bf_bitmap_merge(BfBitmap *bitmap, const BfBitmap *from, GError **error)
 }
 
 bool
-bf_bitmap_resize(BfBitmap *bitmap, uint64_t size, GError **error)
+bf_bitmap_reserve(BfBitmap *bitmap, uint64_t size, GError **error)
 {
-    uint64_t bits = bits_for(size, bitmap->shift);
-    uint64_t *words = try_words(size, bitmap->shift, error);
+    size_t room = room_for(bits_for(size, bitmap->shift));
+    uint64_t *words;
 
+    if (room <= bitmap->room) {
+        return true;
+    }
+    words = try_words(size, bitmap->shift, error);
     if (words == NULL) {
         return false;
     }
-    memcpy(words, bitmap->words,
-           MIN(words_for(bits), words_for(bitmap->n_bits)) * sizeof(*words));
-    if (bits % 64 != 0) {
-        words[bits / 64] &= UINT64_MAX >> (64 - bits % 64);
-    }
+    memcpy(words, bitmap->words, bitmap->room * sizeof(*words));
     g_free(bitmap->words);
     bitmap->words = words;
+    bitmap->room = room;
+    return true;
+}
+
+void
+bf_bitmap_resize(BfBitmap *bitmap, uint64_t size)
+{
+    uint64_t bits = bits_for(size, bitmap->shift);
+    size_t used = words_for(bits);
+
+    if (room_for(bits) > bitmap->room) {
+        bitmap->words = g_renew(uint64_t, bitmap->words, room_for(bits));
+        memset(bitmap->words + bitmap->room, 0,
+               (room_for(bits) - bitmap->room) * sizeof(*bitmap->words));
+        bitmap->room = room_for(bits);
+    }
+    if (bits < bitmap->n_bits) {
+        memset(bitmap->words + used, 0,
+               (bitmap->room - used) * sizeof(*bitmap->words));
+        if (bits % 64 != 0) {
+            bitmap->words[used - 1] &= UINT64_MAX >> (64 - bits % 64);
+        }
+    }
     bitmap->size = size;
     bitmap->n_bits = bits;
-    return true;
 }

@@ -356,6 +356,11 @@ refresh_node(BfNode *node)
     node->limits.alignment = MAX(node->limits.alignment, node->alignment);
     node->limits.preferred =
         MAX(node->limits.preferred, node->limits.alignment);
+    for (unsigned i = 0; i < node->n_bitmaps; i++) {
+        if (bf_bitmap_size(node->bitmaps[i]) != node->size) {
+            bf_bitmap_resize(node->bitmaps[i], node->size);
+        }
+    }
 }
 
 void

@@ -401,11 +401,22 @@ bf_node_check_new_size(const BfNode *node, uint64_t size, GError **error)
 
 /* Resize. */
 
+/* The sizes of those above follow, and the bitmaps of all with them. */
 static bool
-resize_bitmaps(BfNode *node, GError **error)
+reserve_bitmaps_up(BfNode *node, uint64_t size, GError **error)
 {
     for (unsigned i = 0; i < node->n_bitmaps; i++) {
-        if (!bf_bitmap_resize(node->bitmaps[i], node->size, error)) {
+        if (!bf_bitmap_reserve(node->bitmaps[i], size, error)) {
+            g_prefix_error(error, "Bitmap '%s' of node '%s': ",
+                           bf_bitmap_name(node->bitmaps[i]), node->name);
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent != NULL &&
+            !reserve_bitmaps_up(edge->parent, size, error)) {
             return false;
         }
     }
@@ -423,12 +434,13 @@ bf_node_co_resize(BfNode *node, uint64_t size, GError **error)
         bf_set_error(error, "Image format driver does not support resize");
         return false;
     }
-    if (!node->driver->co_resize(node, size, error)) {
+    if (!reserve_bitmaps_up(node, size, error) ||
+        !node->driver->co_resize(node, size, error)) {
         return false;
     }
     node->size = bf_align_up(node->size, 512);
     bf_node_refresh_up(node);
-    return resize_bitmaps(node, error);
+    return true;
 }
 
 /* The permission to resize is held while it is done, as any user would. */

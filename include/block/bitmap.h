@@ -197,13 +197,22 @@ bool bf_bitmap_next_dirty(const BfBitmap *bitmap, uint64_t offset, uint64_t end,
 bool bf_bitmap_merge(BfBitmap *bitmap, const BfBitmap *from, GError **error);
 
 /**
- * bf_bitmap_resize:
- * @bitmap: a bitmap
- * @size: new size, bytes; what is added is clean
+ * bf_bitmap_reserve:
+ * @bitmap: a bitmap of a drained node
+ * @size: bytes
  * @error: set on failure: too large
+ *
+ * Takes the memory for a size up to @size, before anything else changes.
  *
  * Returns: false on failure
  */
-bool bf_bitmap_resize(BfBitmap *bitmap, uint64_t size, GError **error);
+bool bf_bitmap_reserve(BfBitmap *bitmap, uint64_t size, GError **error);
+
+/**
+ * bf_bitmap_resize:
+ * @bitmap: a bitmap of a drained node
+ * @size: new size, bytes, which should be reserved; what is added is clean
+ */
+void bf_bitmap_resize(BfBitmap *bitmap, uint64_t size);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfBitmap, bf_bitmap_free)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Dirty bitmaps, against a model of one byte for each granule. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "block-harness.h"
 #include "block/bitmap.h"
+#include "block/driver.h"
 #include "core/atomic.h"
 #include "core/util.h"
 #include "harness.h"
@@ -141,13 +143,21 @@ static void
 test_resize_keeps_and_adds_clean(void)
 {
     g_autoptr(BfBitmap) bitmap = bitmap_new(100 * 512, 512);
+    GError *error = NULL;
 
     bf_bitmap_set(bitmap, 0, 100 * 512);
-    g_assert_true(bf_bitmap_resize(bitmap, 50 * 512, NULL));
+    bf_bitmap_resize(bitmap, 50 * 512);
     g_assert_cmpuint(bf_bitmap_count(bitmap), ==, 50 * 512);
-    g_assert_true(bf_bitmap_resize(bitmap, 1000 * 512, NULL));
+    g_assert_true(bf_bitmap_reserve(bitmap, 1000 * 512, NULL));
+    g_assert_cmpuint(bf_bitmap_size(bitmap), ==, 50 * 512);
+    bf_bitmap_resize(bitmap, 1000 * 512);
     g_assert_cmpuint(bf_bitmap_count(bitmap), ==, 50 * 512);
     g_assert_false(bf_bitmap_get(bitmap, 50 * 512));
+    g_assert_false(bf_bitmap_reserve(bitmap, UINT64_C(1) << 60, &error));
+    bf_test_assert_error(&error, "a bitmap of * needs too much memory *");
+    bf_bitmap_resize(bitmap, 100000 * 512); /* without a reserve */
+    bf_bitmap_set(bitmap, 99999 * 512, 512);
+    g_assert_cmpuint(bf_bitmap_count(bitmap), ==, 51 * 512);
 }
 
 static void
@@ -375,6 +385,37 @@ test_write_marks_again_at_its_end(void *arg)
     bf_graph_co_free(graph);
 }
 
+/* A bitmap that cannot follow keeps the storage from being changed. */
+static void
+test_bitmaps_follow_a_resize(void *arg)
+{
+    g_autofree char *path = bf_test_file_new(BF_MIB);
+    BfGraph *graph = bf_test_graph_new();
+    BfNode *file = bf_test_co_add(graph, bf_test_file("f0", path));
+    BfNode *raw =
+        bf_test_co_add(graph, bf_test_raw("r0", bf_test_ref_str("f0")));
+    GError *error = NULL;
+    struct stat st;
+
+    g_assert_true(
+        bf_node_co_add_bitmap(file, bitmap_new(BF_MIB, 65536), &error));
+    g_assert_true(bf_node_co_add_bitmap(raw, bitmap_new(BF_MIB, 512), &error));
+    g_assert_true(bf_graph_co_resize(graph, file, 2 * BF_MIB, &error));
+    g_assert_cmpuint(bf_bitmap_size(file->bitmaps[0]), ==, 2 * BF_MIB);
+    g_assert_cmpuint(bf_bitmap_size(raw->bitmaps[0]), ==, 2 * BF_MIB);
+    g_assert_true(bf_graph_co_resize(graph, raw, 4096, &error));
+    g_assert_cmpuint(bf_bitmap_size(file->bitmaps[0]), ==, 4096);
+    g_assert_cmpuint(bf_bitmap_size(raw->bitmaps[0]), ==, 4096);
+
+    g_assert_false(bf_graph_co_resize(graph, file, UINT64_C(1) << 44, &error));
+    bf_test_assert_error(&error, "Bitmap 'b' of node 'r0': a bitmap of * needs "
+                                 "too much memory *");
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_size, ==, 4096);
+    g_assert_cmpuint(bf_bitmap_size(file->bitmaps[0]), ==, 4096);
+    bf_graph_co_free(graph);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -400,5 +441,6 @@ main(int argc, char **argv)
     bf_test_add("/block/bitmap/set/from-two-loops", test_set_from_two_loops);
     bf_test_add("/block/bitmap/node/writes-mark-the-nodes-bitmaps",
                 test_writes_mark_the_nodes_bitmaps);
+    bf_test_add("/block/bitmap/follow-a-resize", test_bitmaps_follow_a_resize);
     return g_test_run();
 }

@@ -39,6 +39,7 @@ struct BfEdge {
     unsigned shared;
     unsigned perm_plan;
     unsigned shared_plan;
+    uint64_t size_seen; /* of the child, when the parent was opened */
 };
 
 typedef struct BfDrain BfDrain;
@@ -231,6 +232,9 @@ void bf_node_effective_settings(const BfBlockdevOptions *options,
                                 const BfNodeSettings *parent,
                                 BfNodeSettings *ret_settings);
 bool bf_node_check_settings(const BfNodeSettings *settings, GError **error);
+
+/* reopen.c: do the users to be of @node allow its size to be? */
+bool bf_node_check_planned_size(const BfNode *node, GError **error);
 
 /* options.c */
 /* The member of @options that gives the child @name, or NULL. */

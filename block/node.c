@@ -469,7 +469,7 @@ bf_node_co_open_child_as(BfNode *node, BfOpenContext *ctx,
     if (node->edges->len == 0) {
         node->home = child->home;
     }
-    bf_node_add_edge(node, name, slot);
+    bf_node_add_edge(node, name, slot)->size_seen = child->size;
     *slot = child;
     return true;
 }
@@ -526,13 +526,31 @@ plan_links(BfPlan *plan, BfNode *node)
     }
 }
 
+/* Until now only the names were reserved. */
+static bool
+check_sizes_seen(const BfNode *node, GError **error)
+{
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if ((*edge->slot)->size != edge->size_seen) {
+            bf_set_error(error,
+                         "The size of node '%s' has changed while '%s' was "
+                         "being opened; try again",
+                         (*edge->slot)->name, node->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool
 co_register(BfOpenContext *ctx, BfNode *top, GError **error)
 {
     BfGraph *graph = ctx->graph;
     unsigned old_len = 0;
     BfPlan plan;
-    bool ok;
+    bool ok = true;
 
     bf_graph_co_lock(graph);
     old_len = graph->nodes->len;
@@ -542,8 +560,12 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
 
         g_ptr_array_add(graph->nodes, node);
         plan_links(&plan, node);
+        ok = ok && check_sizes_seen(node, error);
     }
-    ok = bf_plan_co_prepare(&plan, error);
+    if (!ok) {
+        bf_plan_co_abort(&plan);
+    }
+    ok = ok && bf_plan_co_prepare(&plan, error);
     if (ok) {
         for (unsigned i = 0; i < ctx->opened->len; i++) {
             BfNode *node = g_ptr_array_index(ctx->opened, i);

@@ -278,7 +278,8 @@ plan_permissions(BfPlan *plan, bool check, GError **error)
         bool conflict = plan_node(node);
 
         if (check && ((conflict && !check_pairs(node, error)) ||
-                      !check_read_only(node, error))) {
+                      !check_read_only(node, error) ||
+                      !bf_node_check_planned_size(node, error))) {
             return false;
         }
         for (unsigned j = 0; j < node->edges->len; j++) {

@@ -259,6 +259,7 @@ co_prepare_drivers(Reopen *reopen, GError **error)
         BfNode *node = item->node;
 
         node->settings_plan = &item->settings;
+        node->size_plan = node->size;
         if (!bf_node_check_settings(&item->settings, error) ||
             (node->driver->co_reopen_prepare != NULL &&
              !node->driver->co_reopen_prepare(node, item->options,
@@ -386,20 +387,7 @@ bf_graph_co_reopen(BfGraph *graph, const BfBlockdevOptionsList *options,
     return ok;
 }
 
-bool
-bf_node_check_new_size(const BfNode *node, uint64_t size, GError **error)
-{
-    if (size == node->size || (node->shared & BF_PERM_RESIZE) != 0) {
-        return true;
-    }
-    bf_set_error(error,
-                 "The size of node '%s' would change from %" PRIu64
-                 " to %" PRIu64 ", which its users do not allow",
-                 node->name, node->size, size);
-    return false;
-}
-
-/* Resize. */
+/* Sizes. */
 
 /* The sizes of those above follow, and the bitmaps of all with them. */
 static bool
@@ -422,6 +410,37 @@ reserve_bitmaps_up(BfNode *node, uint64_t size, GError **error)
     }
     return true;
 }
+
+static bool
+check_new_size(const BfNode *node, uint64_t size, unsigned shared,
+               GError **error)
+{
+    if (size == node->size || (shared & BF_PERM_RESIZE) != 0) {
+        return true;
+    }
+    bf_set_error(error,
+                 "The size of node '%s' would change from %" PRIu64
+                 " to %" PRIu64 ", which its users do not allow",
+                 node->name, node->size, size);
+    return false;
+}
+
+bool
+bf_node_check_new_size(BfNode *node, uint64_t size, GError **error)
+{
+    node->size_plan = size;
+    return check_new_size(node, size, node->shared, error) &&
+           reserve_bitmaps_up(node, size, error);
+}
+
+bool
+bf_node_check_planned_size(const BfNode *node, GError **error)
+{
+    return node->settings_plan == NULL ||
+           check_new_size(node, node->size_plan, node->shared_perm_plan, error);
+}
+
+/* Resize. */
 
 bool
 bf_node_co_resize(BfNode *node, uint64_t size, GError **error)

@@ -206,14 +206,14 @@ raw_reopen_commit(BfNode *node)
     self->window = self->next_window;
 }
 
-/* A window does not move or shrink under its user. */
+/* A window must not end behind its child, whether somebody uses it or not. */
 static void
 raw_child_perm(const BfNode *node, const char *edge, unsigned *perm,
                unsigned *shared)
 {
     const BfRawNode *self = (const BfRawNode *)node;
 
-    if (self->fixed && *perm != 0) {
+    if (node->settings_plan != NULL ? self->next_fixed : self->fixed) {
         *shared &= ~(unsigned)BF_PERM_RESIZE;
     }
 }

@@ -89,6 +89,7 @@ typedef struct BfNodeSettings {
  * @perm_plan: what @perm would be; while a plan is made (main)
  * @shared_perm_plan: what @shared would be (main)
  * @settings_plan: borrowed: settings after a reopen that is planned, or NULL
+ * @size_plan: @size after that reopen; see bf_node_check_new_size() (main)
  * @plan_pending: parents not yet seen, while a plan is made (main)
  * @perm_planned: the driver holds a plan of permissions (main)
  * @perm_needs_drain: its commit is for a drained node (main)
@@ -127,6 +128,7 @@ struct BfNode {
     unsigned perm_plan;
     unsigned shared_perm_plan;
     BfNodeSettings *settings_plan;
+    uint64_t size_plan;
     unsigned plan_pending;
     bool perm_planned;
     bool perm_needs_drain;
@@ -327,11 +329,12 @@ bool bf_node_co_resize(BfNode *node, uint64_t size, GError **error);
  * @size: what it would be, bytes
  * @error: set on failure: a user of @node relies on the present size
  *
- * For drivers whose size depends on options that a reopen changes.
+ * For drivers whose size depends on options that a reopen changes. Users that
+ * come with the reopen are asked when it is planned as a whole.
  *
  * Returns: false on failure
  */
-bool bf_node_check_new_size(const BfNode *node, uint64_t size, GError **error);
+bool bf_node_check_new_size(BfNode *node, uint64_t size, GError **error);
 
 /**
  * bf_node_settings_to_be:

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "block-harness.h"
+#include "block/driver.h"
 #include "core/util.h"
 #include "harness.h"
 
@@ -102,22 +103,60 @@ test_fixed_size_is_not_resized(void *arg)
     BfGraph *graph = bf_test_graph_new();
     GError *error = NULL;
     BfNode *file = bf_test_co_add(graph, bf_test_file("f0", path));
-    BfNode *fixed = bf_test_co_add(graph, window("r0", "f0", 512, 1024));
     BfNode *open = bf_test_co_add(graph, window("r1", "f0", 512, 0));
+    BfNode *fixed;
     BfRoot *root;
 
-    g_assert_false(bf_graph_co_resize(graph, fixed, 4096, &error));
-    bf_test_assert_error(&error, "Cannot resize fixed-size raw disks");
     g_assert_true(bf_graph_co_resize(graph, open, 8192, &error));
     root = bf_test_co_root(graph, "f0", BF_PERM_CONSISTENT_READ);
     g_assert_cmpuint(bf_root_size(root), ==, 8704);
     bf_root_co_free(root);
+
+    fixed = bf_test_co_add(graph, window("r0", "f0", 512, 1024));
+    g_assert_false(bf_graph_co_resize(graph, fixed, 4096, &error));
+    bf_test_assert_error(&error, "Cannot resize fixed-size raw disks");
     root = bf_root_co_new(graph, fixed, "x", BF_PERM_CONSISTENT_READ,
                           BF_PERM_ALL, &error);
     g_assert_nonnull(root);
     g_assert_false(bf_graph_co_resize(graph, file, 512, &error));
     bf_test_assert_error(&error, "Permission conflict on node 'f0': *");
     bf_root_co_free(root);
+    /* Later users rely on the window just the same. */
+    g_assert_false(bf_graph_co_resize(graph, file, 512, &error));
+    bf_test_assert_error(&error, "Permission conflict on node 'f0': *");
+    bf_test_co_del(graph, "r0");
+    g_assert_true(bf_graph_co_resize(graph, file, 512, &error));
+    bf_graph_co_free(graph);
+}
+
+/* A window and what it is in, both made new by one command. */
+static void
+test_reopen_keeps_the_window_inside(void *arg)
+{
+    BfGraph *graph = bf_test_graph_new();
+    GError *error = NULL;
+    BfBlockdevOptions *items[] = {
+        window("r1", "r0", 0, 65536),
+        window("r0", "n0", 512, 4096),
+    };
+    const BfBlockdevOptionsList list = {.len = 2, .items = items};
+    BfNode *inner;
+    BfNode *outer;
+
+    bf_test_co_add(graph, bf_test_null("n0", BF_MIB));
+    inner = bf_test_co_add(graph, window("r0", "n0", 0, 0));
+    outer = bf_test_co_add(graph, window("r1", "r0", 0, 0));
+    g_assert_false(bf_graph_co_reopen(graph, &list, &error));
+    bf_test_assert_error(&error, "The size of node 'r0' would change from "
+                                 "1048576 to 4096, which its users do not*");
+    g_assert_cmpuint(inner->size, ==, BF_MIB);
+    g_assert_cmpuint(outer->size, ==, BF_MIB);
+    items[0]->u.raw->has_size = false;
+    g_assert_true(bf_graph_co_reopen(graph, &list, &error));
+    g_assert_cmpuint(inner->size, ==, 4096);
+    g_assert_cmpuint(outer->size, ==, 4096);
+    bf_blockdev_options_free(items[0]);
+    bf_blockdev_options_free(items[1]);
     bf_graph_co_free(graph);
 }
 
@@ -130,5 +169,7 @@ main(int argc, char **argv)
                 test_bad_windows_are_refused);
     bf_test_add("/block/raw/fixed-size-is-not-resized",
                 test_fixed_size_is_not_resized);
+    bf_test_add("/block/raw/reopen-keeps-the-window-inside",
+                test_reopen_keeps_the_window_inside);
     return g_test_run();
 }

@@ -5,7 +5,12 @@
 Reads JUnit files (of meson and of pytest) given as STAGE=FILE. A stage whose
 file is missing counts as one failure, and so does a skipped case that
 tests/skips does not name. The exit status is 0 if nothing failed.
+
+Programs that report their cases one by one (TAP) may break off, or fail at
+their end, without a case that failed. Meson tells that only in its log, which
+lies beside its JUnit file.
 """
+import json
 import pathlib
 import re
 import sys
@@ -29,14 +34,18 @@ def allowed_skips():
 
 
 def case_id(stage, case):
-    """STAGE:TEST for meson, PLACE/FILE::TEST for pytest.
+    """STAGE:TEST or STAGE:PROGRAM:TEST for meson, PLACE/FILE::TEST for pytest.
 
     A stage that repeats another ("functional:masked") is put in front.
     """
     name = case.get("name")
     if " / " in name:  # meson: "project:suite / test"
         return f"{stage}:{name.split(' / ', 1)[1]}"
-    where = case.get("classname", "").replace(".", "/")
+    where = case.get("classname", "")
+    if " / " in where:  # meson, TAP: "project.project:suite / program"
+        test = re.sub(r"^[0-9]+ ", "", name)
+        return f"{stage}:{where.split(' / ', 1)[1]}:{test}"
+    where = where.replace(".", "/")
     where = re.sub(r"^tests/", "", where)
     return f"{stage}:{where}::{name}" if ":" in stage else f"{where}::{name}"
 
@@ -49,8 +58,33 @@ def last_lines(case, output):
     return " | ".join(lines[-2:])
 
 
+def broken_programs(stage, path, failed):
+    """Yields the programs of meson that failed without a failed case."""
+    log = pathlib.Path(path.removesuffix(".junit.xml") + ".json")
+    if not path.endswith(".junit.xml") or not log.exists():
+        return
+    for line in log.read_text().splitlines():
+        test = json.loads(line)
+        name = f"{stage}:{test['name'].split(' / ', 1)[-1]}"
+        if test["result"] in ("OK", "SKIP", "EXPECTEDFAIL") or any(
+                f == name or f.startswith(name + ":") for f in failed):
+            continue
+        text = f"{test.get('stdout', '')}\n{test.get('stderr', '')}"
+        lines = [line for line in text.splitlines() if line.strip()]
+        yield name, "failed", " | ".join([test["result"], *lines[-2:]])[:300]
+
+
 def cases(stage, path):
     """Yields (id, 'passed' | 'failed' | 'skipped', detail)."""
+    failed = set()
+    for case in junit_cases(stage, path):
+        if case[1] == "failed":
+            failed.add(case[0])
+        yield case
+    yield from broken_programs(stage, path, failed)
+
+
+def junit_cases(stage, path):
     for suite in ET.parse(path).getroot().iter("testsuite"):
         for case in suite.iter("testcase"):
             name = case_id(stage, case)

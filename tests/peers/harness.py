@@ -37,7 +37,11 @@ COMPLAINT = re.compile(
 
 
 def wait_until(condition, limit=LIMIT, what="the condition"):
-    """Polls for what has no event to wait for; returns its true value."""
+    """Polls for what has no event to wait for; returns its true value.
+
+    That is the state of another process: its log, its files, its descriptors,
+    whether it still exists, and whether it has noticed that a client left.
+    """
     deadline = time.monotonic() + limit
     while True:
         value = condition()

@@ -53,9 +53,10 @@ bf_qmp_co_query_commands(BfQmpCall *call, BfCommandInfoList **ret_value,
 }
 
 bool
-bf_qmp_co_query_qmp_schema(BfQmpCall *call, char **ret_value, GError **error)
+bf_qmp_co_query_qmp_schema(BfQmpCall *call, const char **ret_value,
+                           GError **error)
 {
-    *ret_value = g_strdup(bf_qmp_introspection);
+    *ret_value = bf_qmp_introspection;
     return true;
 }
 

@@ -293,6 +293,29 @@ append_id(GString *text, const char *id)
     }
 }
 
+json_t *
+bf_qmp_call_give_text(BfQmpCall *call, const char *text)
+{
+    call->text = text;
+    return json_null();
+}
+
+/* Writes {"return": @value, "id": @id} with a value that is text already. */
+static GBytes *
+write_text_reply(const char *value, const char *id)
+{
+    GString *text = g_string_sized_new(strlen(value) + 64);
+
+    g_string_append(text, "{\"return\": ");
+    g_string_append(text, value);
+    if (id != NULL) {
+        g_string_append(text, ", \"id\": ");
+        append_id(text, id);
+    }
+    g_string_append(text, "}" LINE_END);
+    return g_string_free_to_bytes(text);
+}
+
 /* Writes {@key: @value, "id": @id}; takes @value over. */
 static GBytes *
 write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
@@ -327,7 +350,16 @@ bf_dispatch_co_run(BfQmpCall *call, const BfRequest *request, BfJsonStyle style)
     json_t *ret = NULL;
 
     bf_assert_main();
+    call->text = NULL;
     ret = co_execute(call, request, &error);
+    if (ret != NULL && call->text != NULL) {
+        json_decref(ret);
+        if (style == BF_JSON_STYLE_COMPACT) {
+            return write_text_reply(call->text, id);
+        }
+        /* Ours and strict: no need for the framer. */
+        ret = bf_json_parse_frame(call->text, strlen(call->text), NULL);
+    }
     if (ret != NULL) {
         return write_reply("return", ret, id, style);
     }

@@ -335,7 +335,7 @@ def command_parameters(command):
     if command.args:
         text += f"const Bf{command.args.name} *args, "
     if command.text_result:
-        text += "char **ret_value, "
+        text += "const char **ret_value, "
     elif command.returns:
         text += f"{c_type(command.returns)}*ret_value, "
     return text + "GError **error"
@@ -349,7 +349,8 @@ def commands_header(schema):
     text = HEAD.format("""
  * The commands: what each must implement, and the table that finds them. A
  * command runs as a coroutine on main. It borrows its arguments, and sets
- * *ret_value, which it hands over, on success only.""")
+ * *ret_value, which it hands over, on success only. A constant text is JSON
+ * as replies have it and stays its owner's.""")
     text += """#pragma once
 
 #include <jansson.h>
@@ -393,9 +394,9 @@ extern const char bf_qmp_introspection[];
 def convert_result(command):
     """Declaration, conversion to *ret and release of ret_value."""
     typ = command.returns
-    if command.text_result:  # ours and strict: no need for the framer
-        return ("g_autofree char *ret_value = NULL;",
-                "bf_json_parse_frame(ret_value, strlen(ret_value), NULL)")
+    if command.text_result:
+        return ("const char *ret_value = NULL;",
+                "bf_qmp_call_give_text(call, ret_value)")
     if typ and typ.name == "any":
         return ("g_autofree char *ret_value = NULL;",
                 "bf_json_parse_text(ret_value, NULL)")
@@ -439,6 +440,7 @@ def define_command(command):
 def commands_source(schema):
     text = HEAD.format("") + ('#include "qmp/gen-commands.h"\n\n'
                               '#include <stdlib.h>\n#include <string.h>\n\n'
+                              '#include "qmp/dispatch.h"\n'
                               '#include "qmp/gen-json.h"\n\n')
     text += "".join(map(define_command, schema.commands))
     text += "const BfQmpCommand bf_qmp_commands[] = {\n"

@@ -33,12 +33,26 @@ typedef struct BfMonitorClient BfMonitorClient;
  * @monitors: borrowed: the set that the client belongs to
  * @client: borrowed: who gave the command; it lives until the command has
  *     ended, connected or not
+ * @text: (nullable): borrowed: see bf_qmp_call_give_text()
  */
 typedef struct BfQmpCall {
     BfDaemon *daemon;
     BfMonitors *monitors;
     BfMonitorClient *client;
+    const char *text;
 } BfQmpCall;
+
+/**
+ * bf_qmp_call_give_text:
+ * @call: a command that is being run
+ * @text: constant JSON in the layout of %BF_JSON_STYLE_COMPACT
+ *
+ * Makes @text the result, so that what is the same every time is not made of
+ * values and written anew.
+ *
+ * Returns: (transfer full): what stands for it as a value
+ */
+json_t *bf_qmp_call_give_text(BfQmpCall *call, const char *text);
 
 /**
  * BfRequest: one text of a client, to be answered

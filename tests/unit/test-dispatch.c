@@ -9,6 +9,7 @@
 #include "harness.h"
 #include "io/channel-socket.h"
 #include "qmp-peer.h"
+#include "qmp/gen-commands.h"
 #include "qmp/monitor.h"
 
 /* A client of a set of monitors that has no daemon. */
@@ -254,6 +255,7 @@ co_deep_and_big_texts_are_read(void *arg)
 static void
 co_queries_answer(void *arg)
 {
+    g_autofree char *expected = NULL;
     Fixture fixture;
 
     setup(&fixture, BF_JSON_STYLE_COMPACT);
@@ -264,6 +266,10 @@ co_queries_answer(void *arg)
     bf_test_peer_co_send(&fixture.peer, "{'execute':'query-qmp-schema'}");
     bf_test_peer_co_expect_like(&fixture.peer,
                                 "{\"return\": [{*\"BLOCK_EXPORT_DELETED\"*]}");
+    expected = g_strdup_printf("{\"return\": %s, \"id\": [1, \"x\"]}",
+                               bf_qmp_introspection);
+    bf_test_peer_co_ask(
+        &fixture.peer, "{'execute':'query-qmp-schema','id':[1,'x']}", expected);
     bf_test_peer_co_ask(&fixture.peer, "{'execute':'query-chardev'}",
                         "{\"return\": []}");
     co_teardown(&fixture);

@@ -5,6 +5,7 @@
  */
 #include <unistd.h>
 
+#include "core/co-io.h"
 #include "core/error.h"
 #include "qmp/dispatch.h"
 #include "qmp/gen-commands.h"
@@ -37,7 +38,7 @@ bf_qmp_co_closefd(BfQmpCall *call, const BfClosefdArgs *args, GError **error)
                      args->fdname);
         return false;
     }
-    close(fd);
+    bf_co_close(fd);
     return true;
 }
 
@@ -59,8 +60,8 @@ bf_qmp_co_add_fd(BfQmpCall *call, const BfAddFdArgs *args,
 bool
 bf_qmp_co_remove_fd(BfQmpCall *call, const BfRemoveFdArgs *args, GError **error)
 {
-    return bf_fdsets_remove(call->daemon->fdsets, args->fdset_id,
-                            args->has_fd ? &args->fd : NULL, error);
+    return bf_fdsets_co_remove(call->daemon->fdsets, args->fdset_id,
+                               args->has_fd ? &args->fd : NULL, error);
 }
 
 bool

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/error.h"
 #include "core/loop.h"
@@ -94,7 +95,7 @@ static void
 close_fds(PassedFds *passed)
 {
     for (unsigned i = 0; i < passed->count; i++) {
-        close(passed->fds[i]);
+        bf_fd_close_later(passed->fds[i]);
     }
     passed->count = 0;
 }
@@ -439,7 +440,7 @@ client_co_run(void *arg)
 static void
 close_named(void *data)
 {
-    close(GPOINTER_TO_INT(data));
+    bf_fd_close_later(GPOINTER_TO_INT(data));
 }
 
 BfMonitorClient *

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "core/co-io.h"
 #include "core/error.h"
 #include "core/util.h"
 
@@ -16,7 +17,7 @@
 #define FDSET_FDS_MAX 1024
 
 typedef struct Fd {
-    int fd;       /* owned */
+    int fd;       /* owned; -1 once it is taken out */
     char *opaque; /* owned, or NULL */
 } Fd;
 
@@ -35,7 +36,9 @@ fd_free(void *data)
 {
     Fd *fd = data;
 
-    close(fd->fd);
+    if (fd->fd >= 0) {
+        close(fd->fd);
+    }
     g_free(fd->opaque);
     g_free(fd);
 }
@@ -149,11 +152,11 @@ bf_fdsets_add(BfFdsets *fdsets, int fd, const int64_t *id, const char *opaque,
 }
 
 bool
-bf_fdsets_remove(BfFdsets *fdsets, int64_t id, const int64_t *fd,
-                 GError **error)
+bf_fdsets_co_remove(BfFdsets *fdsets, int64_t id, const int64_t *fd,
+                    GError **error)
 {
+    g_autoptr(GArray) taken = g_array_new(false, false, sizeof(int));
     Fdset *set = find_set(fdsets, id);
-    bool found = false;
 
     if (set == NULL) {
         bf_set_error(error,
@@ -163,15 +166,16 @@ bf_fdsets_remove(BfFdsets *fdsets, int64_t id, const int64_t *fd,
         return false;
     }
     for (unsigned i = set->fds->len; i-- > 0;) {
-        const Fd *entry = g_ptr_array_index(set->fds, i);
+        Fd *entry = g_ptr_array_index(set->fds, i);
 
         if (fd == NULL || entry->fd == *fd) {
+            g_array_append_val(taken, entry->fd);
+            entry->fd = -1;
             g_ptr_array_remove_index(set->fds, i);
             fdsets->n_fds--;
-            found = true;
         }
     }
-    if (!found) {
+    if (taken->len == 0) {
         bf_set_error(error,
                      "File descriptor named 'fdset-id:%" G_GINT64_FORMAT
                      ", fd:%" G_GINT64_FORMAT "' not found",
@@ -180,6 +184,9 @@ bf_fdsets_remove(BfFdsets *fdsets, int64_t id, const int64_t *fd,
     }
     if (set->fds->len == 0) {
         g_ptr_array_remove(fdsets->sets, set);
+    }
+    for (unsigned i = 0; i < taken->len; i++) {
+        bf_co_close(g_array_index(taken, int, i));
     }
     return true;
 }

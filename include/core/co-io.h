@@ -196,3 +196,20 @@ int bf_co_connect(int fd, const struct sockaddr *addr, socklen_t addrlen,
  */
 ssize_t bf_co_splice(int fd_in, int64_t off_in, int fd_out, int64_t off_out,
                      unsigned bytes, unsigned flags);
+
+/**
+ * bf_co_close:
+ * @fd: (transfer full): a descriptor that perhaps is of a network file system
+ *
+ * Closes on a thread of the pool. Others that close may have to wait for
+ * storage that does not answer, but nobody else.
+ */
+void bf_co_close(int fd);
+
+/**
+ * bf_fd_close_later:
+ * @fd: (transfer full): as of bf_co_close()
+ *
+ * The same without waiting for it; suspends nobody. On a loop.
+ */
+void bf_fd_close_later(int fd);

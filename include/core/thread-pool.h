@@ -20,12 +20,12 @@ typedef struct BfPoolLane BfPoolLane;
 
 /**
  * BfPoolLaneKind: the lanes that every family of loops has
- * @BF_POOL_LANE_GENERAL: file and other calls without a node of their own
+ * @BF_POOL_LANE_CLOSE: closing of descriptors that belong to no node
  * @BF_POOL_LANE_HANDSHAKE: TLS handshake steps; as many threads as processors
  * @BF_POOL_LANE_NAMES: name lookup
  */
 typedef enum BfPoolLaneKind {
-    BF_POOL_LANE_GENERAL,
+    BF_POOL_LANE_CLOSE,
     BF_POOL_LANE_HANDSHAKE,
     BF_POOL_LANE_NAMES,
     BF_POOL_LANE_COUNT,

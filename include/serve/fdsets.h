@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Descriptor sets (add-fd): descriptors that a manager passed in, opened again
- * as "/dev/fdset/N". On main; none suspends.
+ * as "/dev/fdset/N". On main.
  */
 #pragma once
 
@@ -42,16 +42,18 @@ BfAddfdInfo *bf_fdsets_add(BfFdsets *fdsets, int fd, const int64_t *id,
                            const char *opaque, GError **error);
 
 /**
- * bf_fdsets_remove:
+ * bf_fdsets_co_remove:
  * @fdsets: the sets
  * @id: a set
  * @fd: (nullable): number of one descriptor; NULL removes all
  * @error: set on failure
  *
+ * They are out of the set at once; the call suspends until they are closed.
+ *
  * Returns: false on failure
  */
-bool bf_fdsets_remove(BfFdsets *fdsets, int64_t id, const int64_t *fd,
-                      GError **error);
+bool bf_fdsets_co_remove(BfFdsets *fdsets, int64_t id, const int64_t *fd,
+                         GError **error);
 
 /**
  * bf_fdsets_query:

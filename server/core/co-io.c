@@ -464,3 +464,28 @@ bf_co_sleep_ns(uint64_t ns)
 {
     return bf_co_sleep_cancel(ns, NULL);
 }
+
+/* Closing. */
+
+static void
+close_fd(void *arg)
+{
+    close(GPOINTER_TO_INT(arg));
+}
+
+void
+bf_co_close(int fd)
+{
+    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_CLOSE), close_fd,
+                  GINT_TO_POINTER(fd));
+}
+
+void
+bf_fd_close_later(int fd)
+{
+    BfPoolLane *lane = bf_loop_lane(bf_loop_self(), BF_POOL_LANE_CLOSE);
+
+    if (!bf_pool_lane_push(lane, close_fd, GINT_TO_POINTER(fd))) {
+        close(fd); /* the system gives no threads */
+    }
+}

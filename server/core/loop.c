@@ -39,7 +39,7 @@
 /* When the system gives a lane no thread: the pause before the next try. */
 #define THREAD_RETRY_NS (10 * BF_NS_PER_MS)
 
-#define GENERAL_THREADS 8
+#define CLOSE_THREADS 8
 #define NAMES_THREADS 4
 
 typedef struct BfMessage BfMessage;
@@ -463,8 +463,7 @@ bf_loop_new_main(BfClock *clock, GError **error)
         free_parts(loop);
         return NULL;
     }
-    loop->lanes[BF_POOL_LANE_GENERAL] =
-        bf_pool_lane_new("pool", GENERAL_THREADS);
+    loop->lanes[BF_POOL_LANE_CLOSE] = bf_pool_lane_new("close", CLOSE_THREADS);
     loop->lanes[BF_POOL_LANE_HANDSHAKE] =
         bf_pool_lane_new("handshake", processors);
     loop->lanes[BF_POOL_LANE_NAMES] = bf_pool_lane_new("names", NAMES_THREADS);

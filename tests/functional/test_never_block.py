@@ -184,6 +184,24 @@ def test_secret_from_stuck_file(stage):
     assert actor.reply(request_id)["return"] == {}
 
 
+def test_closing_descriptors_holds_up_nobody(stage):
+    closer, remover = stage.daemon.client(), stage.daemon.client()
+    leaver = stage.daemon.client()
+    with open(stage.fs.mount / "c.img", "rb") as image:
+        closer.cmd("getfd", fdname="x", _fds=[image.fileno()])
+        leaver.cmd("getfd", fdname="x", _fds=[image.fileno()])
+        remover.cmd("add-fd", fdset_id=1, _fds=[image.fileno()])
+    stage.fs.stop()
+    leaver.close()
+    ids = [closer.send("closefd", {"fdname": "x"}),
+           remover.send("remove-fd", {"fdset-id": 1})]
+    stage.assert_prompt()
+    assert stage.watcher.cmd("query-fdsets") == []
+    stage.fs.go()
+    assert closer.reply(ids[0])["return"] == {}
+    assert remover.reply(ids[1])["return"] == {}
+
+
 def test_server_stops_while_an_export_is_added(stage):
     """The stop does not wait for the storage of an export to be."""
     stage.watcher.cmd("block-export-del", id="exp-a", mode="hard")

@@ -335,7 +335,7 @@ offload_body(void *arg)
 {
     const Offload *offload = arg;
 
-    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_GENERAL), meet,
+    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_CLOSE), meet,
                   offload->meeting);
     bf_wait_group_done(offload->group);
 }

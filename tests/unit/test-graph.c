@@ -303,6 +303,70 @@ test_inactive_node_refuses_writing(void *arg)
     bf_graph_co_free(graph);
 }
 
+typedef struct BadAdd {
+    BfGraph *graph;
+    bool done;
+} BadAdd;
+
+static void
+co_add_outside(void *arg)
+{
+    BadAdd *add = arg;
+    BfBlockdevOptions *options = bf_test_raw("r0", bf_test_ref_str("f0"));
+
+    options->u.raw->offset = UINT64_C(1) << 50;
+    bf_test_co_add_fails(add->graph, options, "Offset * cannot be greater *");
+    add->done = true;
+}
+
+/* What failed to open still flushes through the node that it refers to. */
+static void
+test_failed_add_holds_on_to_references(void *arg)
+{
+    BfGraph *graph = bf_test_graph_new();
+    BfBlockdevOptions *options =
+        bf_test_fault("f0", bf_test_ref_new(bf_test_null("n0", 1024)), 1);
+    BadAdd add = {.graph = graph};
+    GError *error = NULL;
+    BfNode *node;
+
+    options->u.fault->rules->items[0]->op = BF_FAULT_OP_FLUSH;
+    options->u.fault->rules->items[0]->delay_ms = 600;
+    options->u.fault->rules->items[0]->count = 1;
+    node = bf_test_co_add(graph, options);
+    bf_co_spawn(co_add_outside, &add);
+    while (node->pins == 0 && !add.done) {
+        bf_co_yield();
+    }
+    g_assert_false(add.done);
+    g_assert_false(bf_graph_co_blockdev_del(graph, "f0", &error));
+    bf_test_assert_error(&error, "Node f0 is in use");
+    while (!add.done) {
+        bf_test_advance(BF_NS_PER_SEC);
+    }
+    g_assert_cmpuint(node->pins, ==, 0);
+    bf_test_co_del(graph, "f0");
+    bf_graph_co_free(graph);
+}
+
+/* Made inline, it has no owner: it goes with its last user. */
+static void
+test_inline_child_goes_with_its_last_user(void *arg)
+{
+    BfGraph *graph = bf_test_graph_new();
+    BfRoot *root;
+
+    bf_test_co_add(
+        graph, bf_test_raw("r0", bf_test_ref_new(bf_test_null("n0", 1024))));
+    root = bf_test_co_root(graph, "n0", BF_PERM_CONSISTENT_READ);
+    bf_test_co_del(graph, "r0");
+    g_assert_nonnull(bf_graph_find_node(graph, "n0"));
+    bf_root_co_free(root);
+    g_assert_null(bf_graph_find_node(graph, "n0"));
+    bf_test_co_add(graph, bf_test_null("n0", 1024));
+    bf_graph_co_free(graph);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -313,7 +377,11 @@ main(int argc, char **argv)
     bf_test_add("/block/graph/add/settings-are-checked",
                 test_settings_are_checked);
     bf_test_add("/block/graph/add/depth-is-limited", test_depth_is_limited);
+    bf_test_add_fake("/block/graph/add/failed-one-holds-on-to-references",
+                     test_failed_add_holds_on_to_references);
     bf_test_add("/block/graph/del/refuses-in-order", test_del_refuses_in_order);
+    bf_test_add("/block/graph/del/inline-child-goes-with-its-last-user",
+                test_inline_child_goes_with_its_last_user);
     bf_test_add("/block/graph/permissions/conflict-names-both-users",
                 test_conflict_names_both_users);
     bf_test_add("/block/graph/permissions/reach-through-filters",

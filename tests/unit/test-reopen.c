@@ -237,6 +237,32 @@ test_works_after_the_name_is_gone(void *arg)
     bf_graph_co_free(graph);
 }
 
+/* A child that both parents leave is closed, and only once. */
+static void
+test_two_parents_leave_one_child(void *arg)
+{
+    BfGraph *graph = bf_test_graph_new();
+    GError *error = NULL;
+    BfBlockdevOptions *items[] = {
+        bf_test_raw("a", bf_test_ref_str("d")),
+        bf_test_raw("b", bf_test_ref_str("d")),
+    };
+    const BfBlockdevOptionsList list = {.len = 2, .items = items};
+
+    bf_test_co_add(graph,
+                   bf_test_raw("a", bf_test_ref_new(bf_test_null("c", 1024))));
+    bf_test_co_add(graph, bf_test_raw("b", bf_test_ref_str("c")));
+    bf_test_co_add(graph, bf_test_null("d", 1024));
+    g_assert_true(bf_graph_co_reopen(graph, &list, &error));
+    g_assert_null(bf_graph_find_node(graph, "c"));
+    bf_test_co_del(graph, "a");
+    bf_test_co_del(graph, "b");
+    bf_test_co_del(graph, "d");
+    bf_blockdev_options_free(items[0]);
+    bf_blockdev_options_free(items[1]);
+    bf_graph_co_free(graph);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -252,6 +278,8 @@ main(int argc, char **argv)
                 test_inline_children_follow);
     bf_test_add("/block/reopen/relinking-checks-and-closes",
                 test_relinking_checks_and_closes);
+    bf_test_add("/block/reopen/two-parents-leave-one-child",
+                test_two_parents_leave_one_child);
     bf_test_add("/block/reopen/works-after-the-name-is-gone",
                 test_works_after_the_name_is_gone);
     return g_test_run();

@@ -21,6 +21,7 @@ struct BfBitmap {
     uint64_t *words;
     size_t room; /* how many words there are; those not in use are 0 */
     bool enabled;
+    bool filtered;
 };
 
 static uint64_t
@@ -175,6 +176,18 @@ bf_bitmap_set(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
     if (bitmap->enabled) {
         bf_bitmap_put_back(bitmap, offset, bytes);
     }
+}
+
+void
+bf_bitmap_set_filtered(BfBitmap *bitmap)
+{
+    bitmap->filtered = true;
+}
+
+bool
+bf_bitmap_is_filtered(const BfBitmap *bitmap)
+{
+    return bitmap->filtered;
 }
 
 void

@@ -45,6 +45,7 @@ filter_new(BfGraph *graph, const BfDriver *driver, const char *name,
         filter->home = below->home;
         filter->active = below->active;
         filter->settings.discard_unmap = true; /* the node below decides */
+        filter->pins = 1; /* the job's, until the hand-over */
         bf_node_add_edge(filter, "file", &filter->file);
     }
     return filter;
@@ -157,14 +158,62 @@ bf_graph_co_hand_over(BfGraph *graph, const BfHandOver *h, GError **error)
     bool ok;
 
     bf_assert_main();
-    g_assert(!bf_graph_is_in_section(graph));
     bf_graph_co_section_begin(graph);
     ok = co_hand_over_in_section(graph, h, error);
+    if (ok && h->done != NULL) {
+        h->done(h->arg);
+    }
     if (ok) {
         g_assert(h->filter->parents->len == 0);
+        h->filter->pins--;
         bf_graph_co_lock(graph); /* which the closing unlocks */
         bf_graph_co_close_orphan(graph, h->filter);
     }
     bf_graph_co_section_end(graph);
     return ok;
+}
+
+/* What jobs want to know. */
+
+bool
+bf_node_is_top(const BfNode *node)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool
+bf_node_shows(const BfNode *node, const BfNode *wanted)
+{
+    if (node == wanted) {
+        return true;
+    }
+    for (unsigned i = 0; node->driver->is_filter && i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (edge->child != NULL && bf_node_shows(edge->child, wanted)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+BfLoop *
+bf_root_pick_copy_loop(const BfRoot *source, const BfRoot *target)
+{
+    BfGraph *graph = source->graph;
+    const BfGraphConfig *config = &graph->config;
+
+    if (!target->node->any_loop || target->node->limits.alignment > 1) {
+        return target->node->home;
+    }
+    return source->node->any_loop
+               ? config->workers[graph->next_home++ % config->n_workers]
+               : source->node->home;
 }

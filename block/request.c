@@ -80,14 +80,22 @@ track_end(BfNode *node, BfTracked *t)
     bf_co_queue_wake_all(&t->waiters);
 }
 
+static inline bool
+is_unmarked(const BfBitmap *bitmap, BfIoFlags flags)
+{
+    return (flags & BF_IO_UNMARKED) != 0 && bf_bitmap_is_filtered(bitmap);
+}
+
 static inline void
-mark_dirty(BfNode *node, uint64_t offset, uint64_t bytes)
+mark_dirty(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 {
     if (G_LIKELY(node->n_bitmaps == 0)) {
         return;
     }
     for (unsigned i = 0; i < node->n_bitmaps; i++) {
-        bf_bitmap_set(node->bitmaps[i], offset, bytes);
+        if (!is_unmarked(node->bitmaps[i], flags)) {
+            bf_bitmap_set(node->bitmaps[i], offset, bytes);
+        }
     }
 }
 
@@ -96,13 +104,15 @@ mark_dirty(BfNode *node, uint64_t offset, uint64_t bytes)
  * copies) may have read old data. Failed changes may have done a part.
  */
 static inline void
-mark_dirty_again(BfNode *node, uint64_t offset, uint64_t bytes)
+mark_dirty_again(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 {
     if (G_LIKELY(node->n_bitmaps == 0)) {
         return;
     }
     for (unsigned i = 0; i < node->n_bitmaps; i++) {
-        bf_bitmap_set_after(node->bitmaps[i], offset, bytes);
+        if (!is_unmarked(node->bitmaps[i], flags)) {
+            bf_bitmap_set_after(node->bitmaps[i], offset, bytes);
+        }
     }
 }
 
@@ -356,7 +366,7 @@ bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
     if (ret < 0 || vec->bytes == 0) {
         return ret;
     }
-    mark_dirty(node, offset, vec->bytes);
+    mark_dirty(node, offset, vec->bytes, flags);
     if (G_UNLIKELY((flags & BF_IO_FUA) != 0 &&
                    (!node->driver->fua || node->settings.no_flush))) {
         passed &= ~(unsigned)BF_IO_FUA;
@@ -373,8 +383,8 @@ bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
         return bf_node_co_write_zeroes(node, offset, vec->bytes,
                                        passed | flags);
     }
-    ret = co_write_data(node, offset, vec, passed);
-    mark_dirty_again(node, offset, vec->bytes);
+    ret = co_write_data(node, offset, vec, passed & ~BF_IO_UNMARKED);
+    mark_dirty_again(node, offset, vec->bytes, flags);
     return G_LIKELY((flags & BF_IO_FUA) == 0) ? ret
                                               : co_finish_fua(node, ret, flags);
 }
@@ -454,12 +464,13 @@ bf_node_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    mark_dirty(node, offset, bytes);
+    mark_dirty(node, offset, bytes, flags);
     if (!node->settings.discard_unmap) {
         flags &= ~(unsigned)BF_IO_MAY_UNMAP;
     }
-    ret = co_zero_range(node, offset, bytes, flags & ~(unsigned)BF_IO_FUA);
-    mark_dirty_again(node, offset, bytes);
+    ret = co_zero_range(node, offset, bytes,
+                        flags & ~(unsigned)(BF_IO_FUA | BF_IO_UNMARKED));
+    mark_dirty_again(node, offset, bytes, flags);
     return co_finish_fua(node, ret, flags);
 }
 
@@ -501,9 +512,9 @@ bf_node_co_discard(BfNode *node, uint64_t offset, uint64_t bytes,
     if (!node->settings.discard_unmap || node->driver->co_discard == NULL) {
         return co_finish_fua(node, 0, flags);
     }
-    mark_dirty(node, offset, bytes);
+    mark_dirty(node, offset, bytes, flags);
     ret = co_discard_aligned(node, offset, bytes);
-    mark_dirty_again(node, offset, bytes);
+    mark_dirty_again(node, offset, bytes, flags);
     return co_finish_fua(node, ret, flags);
 }
 
@@ -571,8 +582,8 @@ bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
         node->settings.detect_zeroes != BF_BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF) {
         return -EOPNOTSUPP;
     }
-    mark_dirty(node, offset, bytes);
+    mark_dirty(node, offset, bytes, 0);
     ret = node->driver->co_write_pipe(node, offset, bytes, pipe_fd);
-    mark_dirty_again(node, offset, bytes);
+    mark_dirty_again(node, offset, bytes, 0);
     return ret;
 }

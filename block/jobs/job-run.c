@@ -334,3 +334,20 @@ bf_job_co_error(BfJob *job, BfBlockErrorAction action, bool is_read, int err)
     }
     return bf_job_co_pause_point(job);
 }
+
+BfBlockErrorAction
+bf_job_error_action(BfBlockdevOnError policy, int err)
+{
+    switch (policy) {
+    case BF_BLOCKDEV_ON_ERROR_IGNORE:
+        return BF_BLOCK_ERROR_ACTION_IGNORE;
+    case BF_BLOCKDEV_ON_ERROR_STOP:
+        return BF_BLOCK_ERROR_ACTION_STOP;
+    case BF_BLOCKDEV_ON_ERROR_ENOSPC:
+    case BF_BLOCKDEV_ON_ERROR_AUTO:
+        return err == ENOSPC ? BF_BLOCK_ERROR_ACTION_STOP
+                             : BF_BLOCK_ERROR_ACTION_REPORT;
+    default:
+        return BF_BLOCK_ERROR_ACTION_REPORT;
+    }
+}

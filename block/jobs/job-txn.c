@@ -226,6 +226,15 @@ bf_job_txn_co_finalize(BfJobTxn *txn)
     bf_job_txn_unref(txn);
 }
 
+void
+bf_job_set_final(BfJob *job)
+{
+    bf_assert_main();
+    g_assert(job->txn->jobs->len == 1);
+    job->txn->committed = true;
+    bf_atomic_store(&job->cancelled, 0);
+}
+
 static void
 set_pending(BfJob *job)
 {

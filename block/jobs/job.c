@@ -432,7 +432,7 @@ clear_pause(BfJob *job)
 void
 bf_job_mark_cancelled(BfJob *job)
 {
-    if (bf_job_is_cancelled(job)) {
+    if (bf_job_is_cancelled(job) || (job->txn != NULL && job->txn->committed)) {
         return;
     }
     bf_atomic_store(&job->cancelled, 1);

@@ -96,6 +96,23 @@ void bf_bitmap_set_enabled(BfBitmap *bitmap, bool enabled);
 void bf_bitmap_set(BfBitmap *bitmap, uint64_t offset, uint64_t bytes);
 
 /**
+ * bf_bitmap_set_filtered:
+ * @bitmap: a bitmap that no node sets yet
+ *
+ * A filter above the bitmap's node deals itself with what it writes: requests
+ * that carry %BF_IO_UNMARKED do not set this bitmap.
+ */
+void bf_bitmap_set_filtered(BfBitmap *bitmap);
+
+/**
+ * bf_bitmap_is_filtered:
+ * @bitmap: a bitmap
+ *
+ * Returns: true after bf_bitmap_set_filtered()
+ */
+bool bf_bitmap_is_filtered(const BfBitmap *bitmap);
+
+/**
  * bf_bitmap_set_after:
  * @bitmap: a bitmap
  * @offset: bytes

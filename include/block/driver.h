@@ -167,6 +167,7 @@ typedef struct BfNodeInfo {
  * @needs_faults: only allowed where BfGraphConfig.allow_faults is
  * @fixed_options: none of its own options can change after open
  * @close_flushes: co_close makes finished writes stable itself
+ * @is_filter: data and size are those of its children, each of which has all
  * @fua: co_write honours %BF_IO_FUA; else a flush follows
  *
  * Required:
@@ -219,6 +220,7 @@ struct BfDriver {
     bool fixed_options;
     bool close_flushes;
     bool fua;
+    bool is_filter;
 
     bool (*co_open)(BfNode *node, const BfBlockdevOptions *options,
                     BfOpenContext *ctx, GError **error);

@@ -26,8 +26,8 @@ void bf_root_set_inner(BfRoot *root);
  * @below: an existing node
  * @error: set on failure: a bad name, storage that does not answer
  *
- * Puts a new node between @below and its users. Its driver's co_close is called
- * when it is taken out.
+ * Puts a new node between @below and its users. It stays until it is taken out
+ * by bf_graph_co_hand_over(), even if it has no users left.
  *
  * Returns: (transfer none): the filter, or NULL
  */
@@ -56,7 +56,8 @@ typedef struct BfGraphMove {
  * @n_roots: how many
  * @co_last_pass: (nullable): does the job's last requests while all else is at
  *     rest; none is under way when it succeeds. A failure calls all off
- * @arg: passed to @co_last_pass
+ * @done: (nullable): the users have moved and are still at rest
+ * @arg: passed to @co_last_pass and @done
  */
 typedef struct BfHandOver {
     BfNode *filter;
@@ -65,6 +66,7 @@ typedef struct BfHandOver {
     BfRoot *const *roots;
     size_t n_roots;
     bool (*co_last_pass)(void *arg, GError **error);
+    void (*done)(void *arg);
     void *arg;
 } BfHandOver;
 
@@ -78,3 +80,30 @@ typedef struct BfHandOver {
  */
 bool bf_graph_co_hand_over(BfGraph *graph, const BfHandOver *hand_over,
                            GError **error);
+
+/**
+ * bf_node_is_top:
+ * @node: a node
+ *
+ * Returns: true if no other node is above it
+ */
+bool bf_node_is_top(const BfNode *node);
+
+/**
+ * bf_node_shows:
+ * @node: a node
+ * @wanted: a node
+ *
+ * Returns: true if what is read from @node is what @wanted has: they are the
+ * same, or only filters are between them
+ */
+bool bf_node_shows(const BfNode *node, const BfNode *wanted);
+
+/**
+ * bf_root_pick_copy_loop:
+ * @source: a root that is read
+ * @target: a root that is written
+ *
+ * Returns: (transfer none): the loop on which handles of both go best
+ */
+BfLoop *bf_root_pick_copy_loop(const BfRoot *source, const BfRoot *target);

@@ -334,3 +334,23 @@ void bf_job_co_set_ready(BfJob *job);
  */
 bool bf_job_co_error(BfJob *job, BfBlockErrorAction action, bool is_read,
                      int err);
+
+/**
+ * bf_job_error_action:
+ * @policy: what the user wants
+ * @err: a positive errno value
+ *
+ * On any thread.
+ *
+ * Returns: what is to happen, for bf_job_co_error()
+ */
+BfBlockErrorAction bf_job_error_action(BfBlockdevOnError policy, int err);
+
+/**
+ * bf_job_set_final:
+ * @job: a job without others in its transaction
+ *
+ * On main. The job has done what cannot be taken back, as moving the users of
+ * a node: from now on it is too late to cancel it.
+ */
+void bf_job_set_final(BfJob *job);

@@ -12,6 +12,12 @@
 #include "block/driver.h"
 
 /**
+ * BF_IO_UNMARKED: beside BfIoFlags, for changes by a job's filter: bitmaps that
+ * are filtered are not marked. It holds for the node that is called only.
+ */
+#define BF_IO_UNMARKED (1 << 8)
+
+/**
  * bf_node_co_read:
  * @node: a node
  * @offset: bytes

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the two sources of the copy engine share: its state, all of which
+ * belongs to the job's loop but for the atomics.
+ */
+#pragma once
+
+#include "block/copy.h"
+
+/* Largest buffer of one operation, and most that it moves at once. */
+#define UNIT_MAX UINT64_C(1048576)
+
+/* How many operations there should be; see tune(). */
+typedef struct BfCopyTune {
+    unsigned depth;
+    unsigned good_depth;
+    uint64_t good_rate;
+    unsigned hold; /* windows to wait before the next try */
+    bool was_full; /* more operations would have been started */
+    uint64_t since_ns;
+    uint64_t bytes;
+    unsigned ops;
+} BfCopyTune;
+
+/* What was taken from the bitmap and is not begun. */
+typedef struct BfCopySpan {
+    uint64_t pos;
+    uint64_t end;
+    BfExtents extents;
+    size_t index;   /* of the extent that contains @pos */
+    uint64_t start; /* of that extent */
+} BfCopySpan;
+
+struct BfCopy {
+    BfCopyConfig config;
+    uint64_t size;
+    uint64_t granularity;
+    uint64_t unit;      /* buffer of an operation */
+    uint64_t piece_max; /* most data of an operation, whole granules */
+    uint64_t buf_limit;
+    BfBitmap *written; /* owned: data in a target that was zero; or NULL */
+
+    uint64_t cursor;
+    bool is_through; /* @cursor has been at the end */
+    BfCopySpan span;
+    BfCopyRange *newest;
+    unsigned in_flight;
+    uint64_t bytes_in_flight;
+    uint64_t buf_in_flight;
+    BfCopyTune tune;
+    int err; /* of the first failure that is not dealt with */
+    bool err_is_read;
+    bool flushing;
+    int flush_ret;
+    BfCoQueue changed; /* an operation has ended, or a timer */
+    BfTimer timer;
+    bool expired;
+
+    uint64_t rates_ns;
+    uint64_t rates_left;
+    uint64_t rates_copied;
+    BfAtomicU64 left;
+    BfAtomicU64 copied;
+    BfAtomicU64 copy_rate;
+    BfAtomicU64 dirty_rate;
+    BfAtomicU64 last_done_ns;
+};
+
+/* Starts an operation; it may have ended on return. */
+void bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes,
+                      bool zeroes);
+/* Marks what was taken and not begun as dirty again. */
+void bf_copy_release_span(BfCopy *copy);
+void bf_copy_update_progress(BfCopy *copy);

@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The mirror job's life: made in one step of the graph, which puts its filter
+ * above the source and gives the source a hidden bitmap; mirror-run.c works;
+ * taken out again at the end. On main.
+ */
+#include "block/mirror.h"
+
+#include "block/graph.h"
+#include "block/handover.h"
+#include "core/error.h"
+#include "core/util.h"
+#include "mirror-private.h"
+
+#define GRANULARITY_MAX (64 * BF_MIB)
+
+/* Wait between attempts to take the filter out of a graph that is not at rest.
+ */
+#define CLEAN_RETRY_NS BF_NS_PER_SEC
+
+/* Verbs. */
+
+static bool
+mirror_co_complete(BfJob *job, GError **error)
+{
+    bf_atomic_store(&((BfMirror *)job)->wish, MIRROR_WISH_PIVOT);
+    return true;
+}
+
+static bool
+mirror_soft_cancel(BfJob *job)
+{
+    BfMirror *mirror = (BfMirror *)job;
+
+    if (!job->was_ready) {
+        return false;
+    }
+    bf_atomic_store(&mirror->wish, MIRROR_WISH_COPY);
+    return true;
+}
+
+/* Requests that hang on the target shall not keep a job that is aborted. */
+static void
+mirror_aborted(BfJob *job)
+{
+    bf_root_abort(((BfMirror *)job)->target_root);
+}
+
+static bool
+mirror_co_change(BfJob *job, const BfBlockJobChangeOptions *options,
+                 GError **error)
+{
+    BfMirror *mirror = (BfMirror *)job;
+    BfMirrorCopyMode mode = options->u.mirror->copy_mode;
+    bool blocking = bf_atomic_load(&mirror->blocking) != 0;
+
+    if ((mode == BF_MIRROR_COPY_MODE_WRITE_BLOCKING) == blocking) {
+        return true;
+    }
+    if (mode != BF_MIRROR_COPY_MODE_WRITE_BLOCKING) {
+        bf_set_error(error, "Change to copy mode '%s' is not implemented",
+                     bf_mirror_copy_mode_str(mode));
+        return false;
+    }
+    bf_atomic_store(&mirror->blocking, 1);
+    bf_job_kick(job);
+    return true;
+}
+
+static void
+mirror_query(BfJob *job, BfBlockJobInfo *info)
+{
+    const BfMirror *mirror = (const BfMirror *)job;
+
+    info->u.mirror = g_new0(BfBlockJobInfoMirror, 1);
+    info->u.mirror->actively_synced = bf_atomic_load(&mirror->is_active) != 0 &&
+                                      job->was_ready && mirror->dirty != NULL &&
+                                      bf_bitmap_count(mirror->dirty) == 0 &&
+                                      bf_atomic_load(&job->remaining) == 0;
+}
+
+static bool
+mirror_uses_node(const BfJob *job, const BfNode *node)
+{
+    const BfMirror *mirror = (const BfMirror *)job;
+
+    return node == mirror->source || node == mirror->target ||
+           node == mirror->filter || node == mirror->replaces;
+}
+
+/* The end. */
+
+static bool
+co_take_out(BfMirror *mirror, GError **error)
+{
+    const BfGraphMove move = {mirror->filter, mirror->source};
+    const BfHandOver hand_over = {
+        .filter = mirror->filter,
+        .moves = &move,
+        .n_moves = 1,
+    };
+
+    if (!bf_graph_co_hand_over(mirror->graph, &hand_over, error)) {
+        return false;
+    }
+    mirror->filter = NULL;
+    return true;
+}
+
+/* The hidden bitmap goes, whatever it takes; the source is not ours alone. */
+static void
+co_take_bitmap(BfMirror *mirror)
+{
+    while (!bf_node_co_detach_bitmap(mirror->source, mirror->dirty, NULL)) {
+        bf_co_sleep_ns(CLEAN_RETRY_NS);
+    }
+    g_clear_pointer(&mirror->dirty, bf_bitmap_free);
+}
+
+static void
+co_take_down(BfMirror *mirror)
+{
+    while (mirror->filter != NULL && !co_take_out(mirror, NULL)) {
+        bf_co_sleep_ns(CLEAN_RETRY_NS);
+    }
+    if (mirror->dirty != NULL) {
+        co_take_bitmap(mirror);
+    }
+    bf_root_co_free(g_steal_pointer(&mirror->target_root));
+    g_clear_pointer(&mirror->copy, bf_copy_free);
+    if (mirror->bitmap != NULL) {
+        mirror->bitmap = NULL;
+    }
+    bf_root_co_free(g_steal_pointer(&mirror->replaces_root));
+    bf_root_co_free(g_steal_pointer(&mirror->source_root));
+    mirror->source = mirror->target = mirror->replaces = NULL;
+}
+
+static void
+mirror_co_clean(BfJob *job)
+{
+    co_take_down((BfMirror *)job);
+}
+
+static const BfJobOps mirror_ops = {
+    .type = BF_JOB_TYPE_MIRROR,
+    .is_block_job = true,
+    .co_run = bf_mirror_co_run,
+    .co_prepare = bf_mirror_co_prepare,
+    .co_clean = mirror_co_clean,
+    .co_complete = mirror_co_complete,
+    .soft_cancel = mirror_soft_cancel,
+    .aborted = mirror_aborted,
+    .co_change = mirror_co_change,
+    .query = mirror_query,
+    .uses_node = mirror_uses_node,
+};
+
+/* The start. */
+
+static BfNode *
+find_node(BfGraph *graph, const char *name, GError **error)
+{
+    BfNode *node = bf_graph_find_node(graph, name);
+
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
+                     name);
+    }
+    return node;
+}
+
+static bool
+find_replaced(BfMirror *mirror, const char *name, GError **error)
+{
+    mirror->replaces = mirror->source;
+    if (name == NULL) {
+        return true;
+    }
+    mirror->replaces = bf_graph_find_node(mirror->graph, name);
+    if (mirror->replaces == NULL) {
+        bf_set_error(error, "Failed to find node with node-name='%s'", name);
+        return false;
+    }
+    if (mirror->replaces->size != mirror->source->size) {
+        bf_set_error(error, "cannot replace image with a mirror image of "
+                            "different size");
+        return false;
+    }
+    if (!bf_node_shows(mirror->source, mirror->replaces)) {
+        bf_set_error(error,
+                     "Cannot replace '%s' by a node mirrored from '%s', "
+                     "because it cannot be guaranteed that doing so would not "
+                     "lead to an abrupt change of visible data",
+                     name, bf_node_name(mirror->source));
+        return false;
+    }
+    return true;
+}
+
+static bool
+find_nodes(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
+{
+    mirror->source = find_node(mirror->graph, options->device, error);
+    if (mirror->source == NULL) {
+        return false;
+    }
+    if (!bf_node_is_top(mirror->source)) {
+        bf_set_error(error, "Need a root block node");
+        return false;
+    }
+    mirror->target = find_node(mirror->graph, options->target, error);
+    if (mirror->target == NULL ||
+        !find_replaced(mirror, options->replaces, error)) {
+        return false;
+    }
+    if (mirror->source == mirror->target) {
+        bf_set_error(error, "Can't mirror node into itself");
+        return false;
+    }
+    if (bf_node_is_read_only(mirror->target)) {
+        bf_set_error(error, "Block node is read-only");
+        return false;
+    }
+    return true;
+}
+
+static bool
+check_granularity(const BfBlockdevMirror *options, GError **error)
+{
+    uint32_t granularity = options->granularity;
+
+    if (granularity == 0) {
+        return true;
+    }
+    if (granularity < BF_BITMAP_GRANULARITY_MIN ||
+        granularity > GRANULARITY_MAX) {
+        bf_set_error(error, "Parameter 'granularity' expects a value in range "
+                            "[512B, 64MB]");
+        return false;
+    }
+    if ((granularity & (granularity - 1)) != 0) {
+        bf_set_error(error, "Parameter 'granularity' expects a power of 2");
+        return false;
+    }
+    return true;
+}
+
+static bool
+check_options(const BfBlockdevMirror *options, GError **error)
+{
+    if (options->sync == BF_MIRROR_SYNC_MODE_BITMAP) {
+        bf_set_error(error, "Sync mode '%s' not supported",
+                     bf_mirror_sync_mode_str(options->sync));
+        return false;
+    }
+    if (options->sync == BF_MIRROR_SYNC_MODE_INCREMENTAL &&
+        options->bitmap == NULL) {
+        bf_set_error(error, "Sync mode 'incremental' needs a bitmap that says "
+                            "what to copy");
+        return false;
+    }
+    if (options->bitmap != NULL &&
+        options->sync != BF_MIRROR_SYNC_MODE_INCREMENTAL) {
+        bf_set_error(error, "A bitmap is for sync mode 'incremental' only");
+        return false;
+    }
+    if (options->bitmap_mode == BF_BITMAP_SYNC_MODE_ALWAYS) {
+        bf_set_error(error, "Bitmap mode 'always' is not supported for "
+                            "mirrors; use 'on-success' or 'never'");
+        return false;
+    }
+    if (options->buf_size < 0) {
+        bf_set_error(error, "Invalid parameter 'buf-size'");
+        return false;
+    }
+    return check_granularity(options, error);
+}
+
+static BfRoot *
+co_make_root(BfMirror *mirror, BfNode *node, unsigned perm, unsigned shared,
+             GError **error)
+{
+    g_autofree char *text = g_strdup_printf("block job '%s'", mirror->base.id);
+    BfRoot *root =
+        bf_root_co_new(mirror->graph, node, text, perm, shared, error);
+
+    if (root != NULL) {
+        bf_root_set_inner(root);
+    }
+    return root;
+}
+
+static bool
+co_make_roots(BfMirror *mirror, GError **error)
+{
+    const unsigned all = BF_PERM_ALL & ~(unsigned)BF_PERM_RESIZE;
+
+    mirror->source_root = co_make_root(mirror, mirror->source,
+                                       BF_PERM_CONSISTENT_READ, all, error);
+    if (mirror->source_root == NULL) {
+        return false;
+    }
+    mirror->target_root = co_make_root(mirror, mirror->target, BF_PERM_WRITE,
+                                       BF_PERM_WRITE_UNCHANGED, error);
+    if (mirror->target_root == NULL) {
+        return false;
+    }
+    if (mirror->replaces != mirror->source) {
+        mirror->replaces_root =
+            co_make_root(mirror, mirror->replaces, 0, all, error);
+        return mirror->replaces_root != NULL;
+    }
+    return true;
+}
+
+static bool
+fill_from_user(BfMirror *mirror, const BfBlockdevMirror *options,
+               GError **error)
+{
+    BfBitmap *bitmap = bf_node_find_bitmap(mirror->source, options->bitmap);
+
+    if (bitmap == NULL) {
+        bf_set_error(error, "Bitmap '%s' could not be found", options->bitmap);
+        return false;
+    }
+    if (!bf_bitmap_merge(mirror->dirty, bitmap, error)) {
+        return false;
+    }
+    mirror->bitmap = bitmap;
+    mirror->keep_bitmap = options->bitmap_mode == BF_BITMAP_SYNC_MODE_NEVER;
+    return true;
+}
+
+/* Marks what is to be copied at first; writers already mark what they write. */
+static bool
+fill_bitmap(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
+{
+    switch (options->sync) {
+    case BF_MIRROR_SYNC_MODE_FULL:
+    case BF_MIRROR_SYNC_MODE_TOP: /* nothing here has a backing image */
+        mirror->is_full = true;
+        bf_bitmap_put_back(mirror->dirty, 0, mirror->source->size);
+        return true;
+    case BF_MIRROR_SYNC_MODE_INCREMENTAL:
+        return fill_from_user(mirror, options, error);
+    default:
+        return true;
+    }
+}
+
+static bool
+co_make_bitmap(BfMirror *mirror, const BfBlockdevMirror *options,
+               GError **error)
+{
+    uint32_t granularity = options->granularity;
+    BfBitmap *bitmap = bf_bitmap_new(
+        NULL, mirror->source->size,
+        granularity != 0 ? granularity : BF_BITMAP_GRANULARITY_DEFAULT, error);
+
+    if (bitmap == NULL) {
+        return false;
+    }
+    bf_bitmap_set_filtered(bitmap);
+    if (!bf_node_co_add_bitmap(mirror->source, bitmap, error)) {
+        bf_bitmap_free(bitmap);
+        return false;
+    }
+    mirror->dirty = bitmap;
+    return fill_bitmap(mirror, options, error);
+}
+
+static void
+co_make_handles(BfMirror *mirror, const BfBlockdevMirror *options)
+{
+    BfLoop *loop =
+        bf_root_pick_copy_loop(mirror->source_root, mirror->target_root);
+
+    mirror->base.loop = loop;
+    mirror->source_handle = bf_handle_co_new(mirror->source_root, loop);
+    mirror->target_handle = bf_handle_co_new(mirror->target_root, loop);
+    mirror->target_is_zero = options->target_is_zero;
+    bf_atomic_store(&mirror->blocking,
+                    options->copy_mode == BF_MIRROR_COPY_MODE_WRITE_BLOCKING);
+    mirror->config = (BfCopyConfig){
+        .job = &mirror->base,
+        .source = mirror->source_handle,
+        .target = mirror->target_handle,
+        .dirty = mirror->dirty,
+        .buf_size = (uint64_t)options->buf_size,
+        .on_source_error = options->on_source_error,
+        .on_target_error = options->on_target_error,
+        .flags = options->unmap ? BF_COPY_UNMAP : 0,
+    };
+    bf_job_set_remaining(&mirror->base, bf_bitmap_count(mirror->dirty));
+}
+
+static bool
+co_set_up(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
+{
+    mirror->filter = bf_graph_co_insert_filter(
+        mirror->graph, &bf_driver_mirror_top, options->filter_node_name,
+        mirror->source, error);
+    if (mirror->filter == NULL || !co_make_roots(mirror, error) ||
+        !co_make_bitmap(mirror, options, error)) {
+        return false;
+    }
+    co_make_handles(mirror, options);
+    bf_mirror_top_set_job(mirror->filter, mirror);
+    return true;
+}
+
+/* In a section, so that nobody comes between the checks and the changes. */
+static bool
+co_start_in_section(BfMirror *mirror, BfJobTable *table,
+                    const BfBlockdevMirror *options, GError **error)
+{
+    const BfJobSettings settings = {
+        .id = options->job_id != NULL ? options->job_id : "",
+        .speed = options->speed,
+        .manual_finalize = !options->auto_finalize,
+        .manual_dismiss = !options->auto_dismiss,
+    };
+
+    if (!find_nodes(mirror, options, error) ||
+        !bf_job_init(&mirror->base, &mirror_ops, table, &settings, NULL,
+                     error)) {
+        g_free(mirror);
+        return false;
+    }
+    if (!bf_graph_co_section_drain_node(mirror->graph, mirror->source, error) ||
+        !co_set_up(mirror, options, error)) {
+        co_take_down(mirror);
+        bf_job_drop(&mirror->base);
+        return false;
+    }
+    return true;
+}
+
+bool
+bf_mirror_co_start(BfGraph *graph, BfJobTable *table,
+                   const BfBlockdevMirror *options, GError **error)
+{
+    BfMirror *mirror;
+    bool ok;
+
+    bf_assert_main();
+    if (!check_options(options, error)) {
+        return false;
+    }
+    mirror = g_new0(BfMirror, 1);
+    mirror->graph = graph;
+    bf_graph_co_section_begin(graph);
+    ok = co_start_in_section(mirror, table, options, error);
+    bf_graph_co_section_end(graph);
+    if (ok) {
+        bf_job_start(&mirror->base);
+    }
+    return ok;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Copying: the engine of jobs that bring the dirty granules of a source to a
+ * target, while others write to the source.
+ *
+ * It takes granules from a bitmap and copies them by many requests at once, in
+ * buffers whose number follows the latency of the two sides. Zeroes are never
+ * copied but made. What fails is marked dirty again, and the job is asked what
+ * to do. Copies of overlapping ranges run one after another, oldest first.
+ *
+ * Everything runs on the job's loop but for what says otherwise; _co_ functions
+ * suspend.
+ */
+#pragma once
+
+#include "block/bitmap.h"
+#include "block/handle.h"
+#include "block/job-kind.h"
+
+/**
+ * BfCopy: a copy that goes on
+ */
+typedef struct BfCopy BfCopy;
+
+/* Memory for data under way, if the user does not say: at the start, and what
+ * it may grow to when the latency is large. */
+#define BF_COPY_BUF_DEFAULT (64 * UINT64_C(1048576))
+
+/**
+ * BfCopyFlags: how to copy
+ * @BF_COPY_UNMAP: zeroes may be deallocated in the target
+ * @BF_COPY_TARGET_ZERO: the target reads as zeroes where this copy has not
+ *     written yet
+ */
+typedef enum BfCopyFlags {
+    BF_COPY_UNMAP = 1 << 0,
+    BF_COPY_TARGET_ZERO = 1 << 1,
+} BfCopyFlags;
+
+/**
+ * BfCopyConfig: what is copied, and how
+ * @job: borrowed: whose speed, pauses and progress count
+ * @source: borrowed: on the job's loop
+ * @target: borrowed: on the job's loop; at least of the source's size
+ * @dirty: borrowed: what is to be copied; of the source's size
+ * @buf_size: most memory for data under way, bytes; 0 for a default
+ * @on_source_error: what happens when reading fails
+ * @on_target_error: what happens when writing fails
+ * @flags: BfCopyFlags
+ */
+typedef struct BfCopyConfig {
+    BfJob *job;
+    BfHandle *source;
+    BfHandle *target;
+    BfBitmap *dirty;
+    uint64_t buf_size;
+    BfBlockdevOnError on_source_error;
+    BfBlockdevOnError on_target_error;
+    unsigned flags;
+} BfCopyConfig;
+
+/**
+ * BfCopyStatus: how far it is
+ * @BF_COPY_MORE: there is more to do; returned now and then
+ * @BF_COPY_CLEAN: for a moment nothing was dirty and nothing under way
+ * @BF_COPY_ENDED: the job is to end, as it has failed or was cancelled
+ */
+typedef enum BfCopyStatus {
+    BF_COPY_MORE,
+    BF_COPY_CLEAN,
+    BF_COPY_ENDED,
+} BfCopyStatus;
+
+/**
+ * BfCopyRates: what a manager wants to know
+ * @left: bytes to be copied, those under way included
+ * @copied: bytes done since the beginning; what was written twice counts twice
+ * @copy_rate: bytes copied per second, of late
+ * @dirty_rate: bytes that became dirty per second, of late
+ * @last_done_ns: when a request was done last, in the loop's time; 0: never
+ */
+typedef struct BfCopyRates {
+    uint64_t left;
+    uint64_t copied;
+    uint64_t copy_rate;
+    uint64_t dirty_rate;
+    uint64_t last_done_ns;
+} BfCopyRates;
+
+/**
+ * BfCopyRange: a range that nobody copies meanwhile; on its user's stack
+ *
+ * Fields are private.
+ */
+typedef struct BfCopyRange {
+    struct BfCopyRange *older;
+    struct BfCopyRange *younger;
+    uint64_t start;
+    uint64_t end;
+    BfCoQueue waiters;
+} BfCopyRange;
+
+/**
+ * bf_copy_new:
+ * @config: copied
+ * @error: set on failure: too little memory
+ *
+ * On any loop.
+ *
+ * Returns: (transfer full): a copy that has not begun, or NULL
+ */
+BfCopy *bf_copy_new(const BfCopyConfig *config, GError **error);
+
+/**
+ * bf_copy_free:
+ * @copy: (nullable): settled
+ *
+ * On any loop.
+ */
+void bf_copy_free(BfCopy *copy);
+
+/**
+ * bf_copy_co_run:
+ * @copy: a copy
+ * @error: set if the job has failed
+ *
+ * In the job's co_run. Copies what is dirty, for about a tenth of a second.
+ * Pauses, the limit of speed and failed requests are dealt with inside.
+ * Requests are still under way when it returns %BF_COPY_MORE.
+ *
+ * Returns: what to do next
+ */
+BfCopyStatus bf_copy_co_run(BfCopy *copy, GError **error);
+
+/**
+ * bf_copy_co_settle:
+ * @copy: a copy
+ *
+ * Waits until no request is under way.
+ */
+void bf_copy_co_settle(BfCopy *copy);
+
+/**
+ * bf_copy_is_through:
+ * @copy: a copy
+ *
+ * Returns: true once all that was dirty at the beginning has been taken up
+ */
+bool bf_copy_is_through(const BfCopy *copy);
+
+/**
+ * bf_copy_co_flush:
+ * @copy: a copy
+ * @limit_ns: nanoseconds
+ *
+ * Makes what was copied stable in the target. When the time is up the flush
+ * still counts as under way.
+ *
+ * Returns: 0, -ETIMEDOUT or another -errno, which bf_copy_co_run() deals with
+ */
+int bf_copy_co_flush(BfCopy *copy, uint64_t limit_ns);
+
+/**
+ * bf_copy_co_finish:
+ * @copy: a copy
+ * @limit_ns: nanoseconds
+ *
+ * Copies all that is dirty and flushes the target, regardless of pauses and of
+ * the limit of speed: for the moment when writers have to wait. After a failure
+ * requests may be under way; bf_copy_co_run() goes on and asks the job what to
+ * do.
+ *
+ * Returns: 0, -ETIMEDOUT, -ECANCELED if the job was cancelled, or another
+ * -errno
+ */
+int bf_copy_co_finish(BfCopy *copy, uint64_t limit_ns);
+
+/**
+ * bf_copy_co_begin_range:
+ * @copy: a copy
+ * @range: (out caller-allocates): filled
+ * @offset: bytes
+ * @bytes: length, at least 1
+ *
+ * Waits until nobody copies this range or holds a part of it, and keeps others
+ * from it. What is written to the source meanwhile needs no marks if it is
+ * written to the target as well.
+ */
+void bf_copy_co_begin_range(BfCopy *copy, BfCopyRange *range, uint64_t offset,
+                            uint64_t bytes);
+
+/**
+ * bf_copy_end_range:
+ * @copy: a copy
+ * @range: begun
+ */
+void bf_copy_end_range(BfCopy *copy, BfCopyRange *range);
+
+/**
+ * bf_copy_note_written:
+ * @copy: a copy
+ * @offset: bytes
+ * @bytes: length
+ *
+ * Tells that somebody else writes data to the target; to be called before.
+ */
+void bf_copy_note_written(BfCopy *copy, uint64_t offset, uint64_t bytes);
+
+/**
+ * bf_copy_note_error:
+ * @copy: a copy
+ * @err: a positive errno value
+ *
+ * Tells that somebody else has failed to write to the target, and has marked
+ * the range dirty; bf_copy_co_run() asks the job what to do.
+ */
+void bf_copy_note_error(BfCopy *copy, int err);
+
+/**
+ * bf_copy_has_error:
+ * @copy: a copy
+ *
+ * Returns: true while a failure has not been dealt with
+ */
+bool bf_copy_has_error(const BfCopy *copy);
+
+/**
+ * bf_copy_get_rates:
+ * @copy: a copy
+ * @ret_rates: (out): the numbers of late
+ *
+ * On any thread.
+ */
+void bf_copy_get_rates(const BfCopy *copy, BfCopyRates *ret_rates);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfCopy, bf_copy_free)

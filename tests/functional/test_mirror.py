@@ -1,0 +1,532 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mirror jobs, under load: whole copies, errors, cancel, pivot."""
+import hashlib
+import json
+import random
+import threading
+
+import pytest
+
+import harness
+import rawnbd as nbd
+
+SIZE = 8 << 20
+
+
+def sha(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def wait_event(daemon, name, **wanted):
+    return daemon.qmp.take_event(name, **wanted)
+
+
+def wait_status(daemon, job, status):
+    return wait_event(daemon, "JOB_STATUS_CHANGE", id=job, status=status)
+
+
+def job_events(daemon):
+    """All of them so far, those taken included: (name, status)."""
+    messages = [json.loads(text) for text in daemon.qmp.raw]
+    return [(m["event"], m["data"].get("status")) for m in messages
+            if "JOB" in m.get("event", "")]
+
+
+class Pair:
+    """A daemon with a source that is served, and a target file."""
+
+    def __init__(self, daemon, box, source, size=None):
+        self.daemon = daemon
+        self.source = source
+        self.target = harness.make_image(box / "target.img",
+                                         size or source.stat().st_size)
+        daemon.serve_file(source, "src", discard="unmap")
+        daemon.add_file(self.target, "dst", discard="unmap")
+
+    def mirror(self, **arguments):
+        arguments = {"job-id": "m", "device": "src", "target": "dst",
+                     "sync": "full", **arguments}
+        return self.daemon.execute("blockdev-mirror", {
+            k.replace("_", "-"): v for k, v in arguments.items()})
+
+    def ready(self):
+        return wait_event(self.daemon, "BLOCK_JOB_READY", device="m")
+
+    def connect(self):
+        return nbd.RawNbd(self.daemon.nbd_path).go("src")
+
+
+@pytest.fixture
+def noise(box):
+    return harness.make_image(box / "source.img", SIZE,
+                              {1 << 20: harness.random_bytes(5 << 20)})
+
+
+@pytest.fixture
+def pair(daemon, box, noise):
+    return Pair(daemon, box, noise)
+
+
+class Writers:
+    """Connections that write here and there until they are stopped."""
+
+    def __init__(self, pair, count=3, seed=7):
+        self.stop = threading.Event()
+        self.errors = []
+        self.writes = 0
+        self.threads = [
+            threading.Thread(target=self.run, args=(pair, seed + i))
+            for i in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, pair, seed):
+        rng = random.Random(seed)
+        try:
+            with pair.connect() as client:
+                while not self.stop.is_set():
+                    self.one(client, rng)
+                    self.writes += 1
+        except Exception as error:
+            self.errors.append(error)
+
+    @staticmethod
+    def one(client, rng):
+        offset = rng.randrange(SIZE // 512) * 512
+        kind = rng.randrange(10)
+        if kind == 0:
+            size = min(rng.randrange(1, 300) * 512, SIZE - offset)
+            assert client.request(nbd.CMD_WRITE_ZEROES, offset, size) == 0
+        elif kind == 1:
+            size = min(rng.randrange(1, 300) * 512, SIZE - offset)
+            assert client.request(nbd.CMD_TRIM, offset, size) == 0
+        else:
+            size = min(rng.choice((512, 4096, 65536)), SIZE - offset)
+            assert client.write(offset, rng.randbytes(size)) == 0
+
+    def finish(self):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(30)
+        assert self.errors == []
+        assert self.writes > 0
+
+
+# Whole copies.
+
+def test_full_copy_of_a_quiet_disk(pair):
+    pair.mirror()
+    ready = pair.ready()["data"]
+    assert (ready["type"], ready["device"]) == ("mirror", "m")
+    assert ready["len"] == ready["offset"] == SIZE
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert pair.daemon.cmd("query-block-jobs") == []
+    assert sha(pair.target) == sha(pair.source)
+    # The client's export has moved: the old disk is free.
+    pair.daemon.cmd("blockdev-del", node_name="src")
+
+
+def test_events_come_in_order(pair):
+    pair.mirror()
+    pair.ready()
+    pair.daemon.cmd("job-complete", id="m")
+    wait_status(pair.daemon, "m", "null")
+    assert job_events(pair.daemon) == [
+        ("JOB_STATUS_CHANGE", "created"), ("JOB_STATUS_CHANGE", "running"),
+        ("JOB_STATUS_CHANGE", "ready"), ("BLOCK_JOB_READY", None),
+        ("JOB_STATUS_CHANGE", "waiting"), ("JOB_STATUS_CHANGE", "pending"),
+        ("BLOCK_JOB_COMPLETED", None), ("JOB_STATUS_CHANGE", "concluded"),
+        ("JOB_STATUS_CHANGE", "null")]
+
+
+@pytest.mark.ours("the reference stops to copy at another moment")
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+@pytest.mark.parametrize("granularity", (4096, 65536))
+def test_copy_under_write_load_is_exact(pair, mode, granularity):
+    writers = Writers(pair)
+    pair.mirror(copy_mode=mode, granularity=granularity)
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_status(pair.daemon, "m", "null")
+    # All that was acknowledged before went to both, the rest to the target.
+    before = sha(pair.source)
+    writers.finish()
+    assert sha(pair.source) == before
+    with pair.connect() as client:
+        assert client.read(0, 1 << 20)[1] == pair.target.read_bytes()[:1 << 20]
+
+
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+def test_soft_cancel_leaves_a_copy_of_one_moment(pair, mode):
+    """Each write counts up in two places; a copy must show both alike."""
+    stop = threading.Event()
+    errors = []
+
+    def count():
+        try:
+            with pair.connect() as client:
+                n = 0
+                while not stop.is_set():
+                    n += 1
+                    for offset in (0, SIZE - 4096):
+                        assert client.write(offset, n.to_bytes(8, "big")) == 0
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    pair.mirror(copy_mode=mode)
+    pair.ready()
+    pair.daemon.cmd("block-job-cancel", device="m")
+    end = wait_event(pair.daemon, "BLOCK_JOB_COMPLETED", device="m")
+    assert "error" not in end["data"]
+    wait_status(pair.daemon, "m", "null")
+    copy = pair.target.read_bytes()
+    stop.set()
+    thread.join(30)
+    assert errors == []
+    first = int.from_bytes(copy[:8], "big")
+    last = int.from_bytes(copy[SIZE - 4096:SIZE - 4088], "big")
+    assert first - last in (0, 1) and first > 0
+    # The client still writes to the source, and the target is free.
+    assert pair.source.read_bytes()[:8] >= copy[:8]
+    pair.daemon.cmd("blockdev-del", node_name="dst")
+
+
+def test_sync_none_copies_only_what_is_written(pair):
+    pair.mirror(sync="none", granularity=4096)
+    assert pair.ready()["data"]["len"] == 0
+    with pair.connect() as client:
+        assert client.write(2 << 20, b"n" * 4096) == 0
+    pair.daemon.cmd("block-job-cancel", device="m")
+    wait_status(pair.daemon, "m", "null")
+    copy = pair.target.read_bytes()
+    assert copy[2 << 20:(2 << 20) + 4096] == b"n" * 4096
+    assert not any(copy[:2 << 20]) and not any(copy[(2 << 20) + 4096:])
+
+
+@pytest.mark.ours("block-job-change is newer than the reference")
+def test_mode_changes_while_it_runs(pair):
+    writers = Writers(pair, 2)
+    pair.mirror()
+    pair.ready()
+    pair.daemon.execute("block-job-change", {
+        "id": "m", "type": "mirror", "copy-mode": "write-blocking"})
+    error = pair.daemon.error("block-job-change", id="m", type="mirror",
+                              copy_mode="background")
+    assert error.desc == "Change to copy mode 'background' is not implemented"
+    writers.finish()
+    harness.wait_until(
+        lambda: pair.daemon.cmd("query-block-jobs")[0]["actively-synced"])
+    with pair.connect() as client:
+        assert client.write(0, b"w" * 70000) == 0
+        assert pair.target.read_bytes()[:70000] == b"w" * 70000
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+
+
+def test_holes_stay_holes(daemon, box):
+    source = harness.make_image(box / "source.img", 64 << 20, {
+        5 << 20: b"d" * 65536, 40 << 20: bytes(1 << 20)})
+    pair = Pair(daemon, box, source)
+    pair.mirror()
+    pair.ready()
+    daemon.cmd("block-job-complete", device="m")
+    wait_status(daemon, "m", "null")
+    assert sha(source) == sha(pair.target)
+    assert pair.target.stat().st_blocks * 512 <= 256 << 10
+
+
+def test_old_contents_of_the_target_are_overwritten(daemon, box, noise):
+    pair = Pair(daemon, box, noise)
+    with open(pair.target, "r+b") as file:
+        file.write(harness.random_bytes(SIZE, seed=3))
+    pair.mirror()
+    pair.ready()
+    daemon.cmd("block-job-complete", device="m")
+    wait_status(daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+
+
+def test_odd_sizes(daemon, box):
+    source = harness.make_image(box / "source.img", (1 << 20) + 512, {
+        0: harness.random_bytes((1 << 20) + 512)})
+    pair = Pair(daemon, box, source)
+    pair.mirror(granularity=65536)
+    pair.ready()
+    daemon.cmd("block-job-complete", device="m")
+    wait_status(daemon, "m", "null")
+    assert sha(source) == sha(pair.target)
+
+
+# The graph meanwhile.
+
+def test_filter_is_seen_and_goes(pair):
+    pair.mirror(filter_node_name="top")
+    pair.ready()
+    nodes = {n["node-name"]: n for n in
+             pair.daemon.cmd("query-named-block-nodes")}
+    assert nodes["top"]["drv"] == "mirror_top"
+    assert nodes["src"].get("dirty-bitmaps", []) == []
+    error = pair.daemon.error("blockdev-add", driver="mirror_top",
+                              node_name="x", file="dst")
+    assert error.cls == "GenericError"
+    assert "in use" in pair.daemon.error("blockdev-del",
+                                         node_name="src").desc
+    error = pair.daemon.error(
+        "blockdev-mirror", job_id="m2", device="src", target="dst",
+        sync="full")
+    assert error.desc == "Need a root block node"
+    # A new export of the source itself writes past the filter.
+    pair.daemon.add_export("src", "late", name="late", writable=True)
+    with nbd.RawNbd(pair.daemon.nbd_path).go("late") as client:
+        assert client.write(0, b"late") == 0
+    pair.daemon.cmd("block-job-cancel", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+    names = {n["node-name"] for n in
+             pair.daemon.cmd("query-named-block-nodes")}
+    assert names == {"src", "dst"}
+
+
+def test_target_is_the_jobs_alone(pair):
+    pair.mirror()
+    pair.ready()
+    error = pair.daemon.error("block-export-add", type="nbd", id="e",
+                              node_name="dst")
+    assert error.desc.startswith("Permission conflict on node 'dst'")
+    assert "'consistent read'" in error.desc
+    pair.daemon.cmd("job-cancel", id="m")
+    wait_status(pair.daemon, "m", "null")
+    pair.daemon.add_export("dst", "e")
+
+
+REFUSED = {
+    "no-source": ({"device": "zz"},
+                  "Cannot find device='zz' nor node-name='zz'"),
+    "no-target": ({"target": "zz"},
+                  "Cannot find device='zz' nor node-name='zz'"),
+    "itself": ({"target": "src"}, "Can't mirror node into itself"),
+    "no-replaces": ({"replaces": "zz"},
+                    "Failed to find node with node-name='zz'"),
+    "bitmap": ({"sync": "bitmap"}, "Sync mode 'bitmap' not supported"),
+    "small": ({"granularity": 256}, "Parameter 'granularity' expects a value "
+                                    "in range [512B, 64MB]"),
+    "odd": ({"granularity": 12345},
+            "Parameter 'granularity' expects a power of 2"),
+    "buf": ({"buf-size": -1}, "Invalid parameter 'buf-size'"),
+    "speed": ({"speed": -1},
+              "Parameter 'speed' expects a non-negative value"),
+    "id": ({"job-id": "9"}, "Invalid job ID '9'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_and_nothing_remains(pair, name):
+    arguments, message = REFUSED[name]
+    error = None
+    try:
+        pair.mirror(**arguments)
+    except Exception as caught:
+        error = caught
+    assert error.desc == message
+    assert len(pair.daemon.cmd("query-named-block-nodes")) == 2
+    assert pair.daemon.cmd("query-jobs") == []
+    pair.mirror()
+    pair.ready()
+
+
+def test_other_size_fails_later(daemon, box, noise):
+    pair = Pair(daemon, box, noise, size=SIZE + 512)
+    pair.mirror()
+    end = wait_event(daemon, "BLOCK_JOB_COMPLETED", device="m")
+    assert (end["data"]["error"] ==
+            "Source and target image have different sizes")
+    wait_status(daemon, "m", "null")
+    assert ("JOB_STATUS_CHANGE", "aborting") in job_events(daemon)
+    daemon.cmd("blockdev-del", node_name="dst")
+
+
+# Verbs at each state.
+
+def test_force_cancel_when_ready(pair):
+    pair.mirror()
+    pair.ready()
+    pair.daemon.cmd("job-cancel", id="m")
+    wait_event(pair.daemon, "BLOCK_JOB_CANCELLED", device="m")
+    wait_status(pair.daemon, "m", "null")
+    pair.daemon.cmd("blockdev-del", node_name="dst")
+    with pair.connect() as client:
+        assert client.write(0, b"x" * 512) == 0
+
+
+def test_cancel_while_it_copies(pair):
+    pair.mirror(speed=65536)
+    wait_status(pair.daemon, "m", "running")
+    assert pair.daemon.error("job-complete", id="m").desc == (
+        "Job 'm' in state 'running' cannot accept command verb 'complete'")
+    pair.daemon.cmd("block-job-cancel", device="m")
+    wait_event(pair.daemon, "BLOCK_JOB_CANCELLED", device="m")
+    wait_status(pair.daemon, "m", "null")
+    pair.mirror()
+    pair.ready()
+
+
+def test_pause_and_resume(pair):
+    pair.mirror(speed=1 << 20)
+    pair.daemon.cmd("job-pause", id="m")
+    wait_status(pair.daemon, "m", "paused")
+    pair.daemon.cmd("block-job-set-speed", device="m", speed=0)
+    job = pair.daemon.cmd("query-block-jobs")[0]
+    assert job["paused"] and not job["busy"]
+    pair.daemon.cmd("job-resume", id="m")
+    pair.ready()
+    pair.daemon.cmd("job-pause", id="m")
+    wait_status(pair.daemon, "m", "standby")
+    pair.daemon.cmd("block-job-complete", device="m")
+    pair.daemon.cmd("job-resume", id="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+
+
+def test_finalize_comes_later_and_includes_late_writes(pair):
+    pair.mirror(auto_finalize=False, auto_dismiss=False)
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_event(pair.daemon, "BLOCK_JOB_PENDING", id="m")
+    with pair.connect() as client:
+        assert client.write(123 * 512, b"late" * 128) == 0
+        pair.daemon.cmd("block-job-finalize", id="m")
+        wait_status(pair.daemon, "m", "concluded")
+        assert sha(pair.source) == sha(pair.target)
+        assert client.write(0, b"after") == 0
+        assert pair.target.read_bytes()[:5] == b"after"
+    assert pair.source.read_bytes()[:5] != b"after"
+    job, = pair.daemon.cmd("query-jobs")
+    assert job["status"] == "concluded" and "error" not in job
+    pair.daemon.cmd("job-dismiss", id="m")
+
+
+def test_cancel_while_pending(pair):
+    pair.mirror(auto_finalize=False)
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_event(pair.daemon, "BLOCK_JOB_PENDING", id="m")
+    pair.daemon.cmd("job-cancel", id="m")
+    wait_event(pair.daemon, "BLOCK_JOB_CANCELLED", device="m")
+    with pair.connect() as client:
+        assert client.write(0, b"still") == 0
+    assert pair.source.read_bytes()[:5] == b"still"
+
+
+# Errors.
+
+@pytest.fixture
+def faulty(daemons, box, noise):
+    """Source and target behind fault nodes "sf" and "tf"."""
+    def make(side, **rule):
+        daemon = daemons("--allow-fault-injection")
+        target = harness.make_image(box / "target.img", SIZE)
+        for name, path, mine in (("src", noise, "source"),
+                                 ("dst", target, "target")):
+            rules = [rule] if side == mine else []
+            daemon.execute("blockdev-add", {
+                "driver": "fault", "node-name": name, "seed": 1,
+                "rules": rules, "image": {
+                    "driver": "file", "node-name": f"{name}-file",
+                    "filename": str(path)}})
+        daemon.start_nbd()
+        daemon.add_export("src", writable=True)
+        pair = Pair.__new__(Pair)
+        pair.daemon, pair.source, pair.target = daemon, noise, target
+        return pair
+
+    return make
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+@pytest.mark.parametrize("side", ("source", "target"))
+def test_report_ends_the_job(faulty, side):
+    op = "read" if side == "source" else "write"
+    pair = faulty(side, op=op, after=1)
+    pair.mirror()
+    error = wait_event(pair.daemon, "BLOCK_JOB_ERROR", device="m")["data"]
+    assert (error["operation"], error["action"]) == (op, "report")
+    end = wait_event(pair.daemon, "BLOCK_JOB_COMPLETED", device="m")["data"]
+    assert end["error"] == "Input/output error"
+    assert end["offset"] < end["len"]
+    wait_status(pair.daemon, "m", "null")
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+@pytest.mark.parametrize("side", ("source", "target"))
+def test_stop_waits_and_goes_on(faulty, side):
+    op = "read" if side == "source" else "write"
+    pair = faulty(side, op=op, after=1, count=1, errno="ENOSPC")
+    pair.mirror(**{f"on_{side}_error": "enospc"})
+    error = wait_event(pair.daemon, "BLOCK_JOB_ERROR", device="m")["data"]
+    assert error["action"] == "stop"
+    wait_status(pair.daemon, "m", "paused")
+    job, = pair.daemon.cmd("query-block-jobs")
+    assert job["io-status"] == "nospace" and job["paused"]
+    pair.daemon.cmd("job-resume", id="m")
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_ignore_tries_again(faulty):
+    pair = faulty("target", op="write", count=5)
+    pair.mirror(on_target_error="ignore")
+    error = wait_event(pair.daemon, "BLOCK_JOB_ERROR", device="m")["data"]
+    assert error["action"] == "ignore"
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_failed_flush_is_no_completion(faulty):
+    pair = faulty("target", op="flush", count=1)
+    pair.mirror(on_target_error="stop")
+    error = wait_event(pair.daemon, "BLOCK_JOB_ERROR", device="m")["data"]
+    assert (error["operation"], error["action"]) == ("write", "stop")
+    pair.daemon.cmd("job-resume", id="m")
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    end = wait_event(pair.daemon, "BLOCK_JOB_COMPLETED", device="m")
+    assert "error" not in end["data"]
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_target_that_fails_does_not_fail_blocking_writes(faulty):
+    pair = faulty("target", op="write", after=200, errno="EIO")
+    pair.mirror(copy_mode="write-blocking", on_target_error="stop")
+    pair.ready()
+    with pair.connect() as client:
+        for i in range(400):
+            assert client.write(i * 512, b"w" * 512) == 0
+    wait_event(pair.daemon, "BLOCK_JOB_ERROR", device="m", action="stop")
+    pair.daemon.cmd("block-job-cancel", device="m", force=True)
+    wait_event(pair.daemon, "BLOCK_JOB_CANCELLED", device="m")
+    assert pair.source.read_bytes()[:400 * 512] == b"w" * (400 * 512)
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_pivot_waits_for_a_slow_target(faulty):
+    """A last pass that takes too long is called off, and tried again."""
+    pair = faulty("target", op="flush", after=2, count=1, **{
+        "delay-ms": 3000, "errno": ""})
+    pair.mirror()
+    pair.ready()
+    with pair.connect() as client:
+        assert client.write(0, b"x" * 512) == 0
+        pair.daemon.cmd("block-job-complete", device="m")
+        wait_status(pair.daemon, "m", "null")
+        assert client.write(512, b"y" * 512) == 0
+    assert pair.target.read_bytes()[:1024] == b"x" * 512 + b"y" * 512

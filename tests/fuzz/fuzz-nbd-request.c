@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Fuzzer of NBD requests. The first byte chooses the export, whether replies
- * are structured, and which contexts the client has asked for; the second is
- * the size of the portions, the rest is what comes after the handshake.
+ * are structured, which contexts the client has asked for, and whether there is
+ * a socket; the second is the size of the portions, the rest is what comes
+ * after the handshake.
  *
  * Beyond not crashing: all that is sent is whole replies, each with a length
  * that the protocol allows.
@@ -152,7 +153,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     add_handshake(input, names[(data[0] >> 1) % G_N_ELEMENTS(names)],
                   structured, data[0] >> 3 & 3);
     g_byte_array_append(input, data + 2, size - 2);
-    output = nbd_session_run(input, (size_t)data[1] * 16 + 1);
+    output = nbd_session_run(
+        input, (data[0] & 32) != 0 ? 0 : (size_t)data[1] * 16 + 1);
     check_replies(output, structured);
     return 0;
 }

@@ -6,9 +6,14 @@
 #include "nbd-session.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 #include "io/channel-memory.h"
+#include "io/channel-socket.h"
 #include "server/nbd/nbd-private.h"
+
+/* Most bytes of one read by the client's end of a socket. */
+#define PUMP_BYTES ((size_t)256 * 1024)
 
 static struct {
     BfLoop *loop;
@@ -22,6 +27,9 @@ typedef struct Session {
     GByteArray *input;
     GByteArray *output;
     size_t max_chunk;
+    int peer_fd;       /* the client's end, if there is a socket */
+    BfChannel *peer;   /* the same */
+    BfWaitGroup pumps; /* what moves bytes between it and the arrays */
 } Session;
 
 static void
@@ -127,15 +135,61 @@ co_set_up(void *arg)
     bf_loop_stop(world.loop);
 }
 
+/* A server that hangs up early makes it fail, which is all right. */
+static void
+co_pump_input(void *arg)
+{
+    Session *session = arg;
+
+    bf_channel_co_write_all(session->peer, session->input->data,
+                            session->input->len, NULL);
+    shutdown(session->peer_fd, SHUT_WR);
+    bf_wait_group_done(&session->pumps);
+}
+
+static void
+co_pump_output(void *arg)
+{
+    Session *session = arg;
+    g_autofree uint8_t *buf = g_malloc(PUMP_BYTES);
+    ssize_t n;
+
+    while ((n = bf_channel_co_read(session->peer, buf, PUMP_BYTES, NULL)) > 0) {
+        g_byte_array_append(session->output, buf, n);
+    }
+    bf_wait_group_done(&session->pumps);
+}
+
+static BfChannel *
+start_pumps(Session *session)
+{
+    int fds[2];
+
+    g_assert_cmpint(
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+        ==, 0);
+    session->peer_fd = fds[1];
+    session->peer = bf_channel_socket_new(fds[1]);
+    bf_wait_group_add(&session->pumps, 2);
+    bf_co_spawn_later(co_pump_input, session);
+    bf_co_spawn_later(co_pump_output, session);
+    return bf_channel_socket_new(fds[0]);
+}
+
 static void
 co_run(void *arg)
 {
     Session *session = arg;
-    BfChannel *channel = bf_channel_memory_new(session->input, session->output,
-                                               session->max_chunk);
+    BfChannel *channel =
+        session->max_chunk == 0
+            ? start_pumps(session)
+            : bf_channel_memory_new(session->input, session->output,
+                                    session->max_chunk);
 
     bf_nbd_client_start(world.server, channel, g_strdup("a fuzzer"));
     bf_wait_group_co_wait(&world.server->alive);
+    bf_wait_group_co_wait(&session->pumps);
+    bf_channel_free(session->peer);
     g_assert_cmpuint(world.budget.used, ==, 0);
     bf_loop_stop(world.loop);
 }

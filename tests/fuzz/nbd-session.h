@@ -15,7 +15,8 @@
 /**
  * nbd_session_run:
  * @input: what the client sends; emptied
- * @max_chunk: most bytes of one read or write, at least 1
+ * @max_chunk: most bytes of one read or write; 0 for a real socket, with which
+ *   payload may go through pipes
  *
  * There are the exports "e0" (writable, with a description), "ro" (read-only),
  * "slow" (writable; its requests suspend) and "bad" (writable; its flushes

@@ -268,6 +268,12 @@ bf_copy_get_rates(const BfCopy *copy, BfCopyRates *ret_rates)
     };
 }
 
+static unsigned
+more(unsigned depth)
+{
+    return MIN(depth + depth / 2, DEPTH_MAX);
+}
+
 /*
  * More operations at once as long as that makes it faster: where each takes
  * long, as over a network, the rate grows with their number; where it does
@@ -286,15 +292,16 @@ tune(BfCopy *copy, uint64_t bytes)
         return;
     }
     rate = per_second(t->bytes, elapsed);
-    if (t->was_full && t->hold > 0 && --t->hold > 0) {
+    if (t->was_full && t->hold > 0) {
         t->good_rate = (t->good_rate + rate) / 2;
+        t->hold--;
+        t->depth = t->hold == 0 ? more(t->depth) : t->depth;
     } else if (t->was_full && rate > t->good_rate + t->good_rate / 16) {
         t->good_rate = rate;
         t->good_depth = t->depth;
-        t->depth = MIN(t->depth + t->depth / 2, DEPTH_MAX);
+        t->depth = more(t->depth);
     } else if (t->was_full) {
         t->depth = t->good_depth;
-        t->good_rate = t->good_rate / 16 * 15;
         t->hold = TUNE_HOLD;
     }
     t->since_ns = now;
@@ -420,7 +427,9 @@ op_co_run(void *arg)
         note_error(copy, is_read, -ret);
     } else {
         note_done(copy, bytes);
-        tune(copy, bytes);
+        if (!op->zeroes) {
+            tune(copy, bytes);
+        }
     }
     range_remove(copy, &op->range);
     bf_co_queue_wake_all(&copy->changed);

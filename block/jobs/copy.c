@@ -86,7 +86,8 @@ extents_end(const BfCopySpan *span, bool zero)
            ((extents->items[i].flags & BF_EXTENT_ZERO) != 0) == zero) {
         end += extents->items[i++].bytes;
     }
-    return i == extents->len ? MAX(end, span->end) : end;
+    /* What the list does not reach is data. */
+    return !zero && i == extents->len ? MAX(end, span->end) : end;
 }
 
 static bool

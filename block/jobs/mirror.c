@@ -43,7 +43,17 @@ mirror_soft_cancel(BfJob *job)
 static void
 mirror_aborted(BfJob *job)
 {
-    bf_root_abort(((BfMirror *)job)->target_root);
+    const BfMirror *mirror = (const BfMirror *)job;
+
+    bf_root_abort(mirror->target_root);
+    bf_node_cancel_in_flight(mirror->target);
+}
+
+/* Nor shall they keep writes to the source that wait for the target. */
+static void
+mirror_co_abort(BfJob *job)
+{
+    mirror_aborted(job);
 }
 
 static bool
@@ -147,6 +157,7 @@ static const BfJobOps mirror_ops = {
     .is_block_job = true,
     .co_run = bf_mirror_co_run,
     .co_prepare = bf_mirror_co_prepare,
+    .co_abort = mirror_co_abort,
     .co_clean = mirror_co_clean,
     .co_complete = mirror_co_complete,
     .soft_cancel = mirror_soft_cancel,

@@ -78,6 +78,27 @@ mirror_co_change(BfJob *job, const BfBlockJobChangeOptions *options,
 }
 
 static void
+query_rates(const BfMirror *mirror, BfBlockJobInfoMirror *info)
+{
+    uint64_t last_ns = bf_atomic_load(&mirror->last_done_ns);
+
+    info->remaining = bf_atomic_load(&mirror->left);
+    info->copy_rate = bf_atomic_load(&mirror->copy_rate);
+    info->dirty_rate = bf_atomic_load(&mirror->dirty_rate);
+    info->converges =
+        info->remaining == 0 || info->copy_rate > info->dirty_rate;
+    info->has_eta_ms = info->converges;
+    if (info->remaining > 0 && info->converges) {
+        info->eta_ms = (uint64_t)((double)info->remaining * 1000 /
+                                  (double)(info->copy_rate - info->dirty_rate));
+    }
+    info->has_idle_ms = info->remaining > 0 && last_ns != 0;
+    if (info->has_idle_ms) {
+        info->idle_ms = (bf_loop_now_ns() - last_ns) / BF_NS_PER_MS;
+    }
+}
+
+static void
 mirror_query(BfJob *job, BfBlockJobInfo *info)
 {
     const BfMirror *mirror = (const BfMirror *)job;
@@ -87,6 +108,7 @@ mirror_query(BfJob *job, BfBlockJobInfo *info)
                                       job->was_ready && mirror->dirty != NULL &&
                                       bf_bitmap_count(mirror->dirty) == 0 &&
                                       bf_atomic_load(&job->remaining) == 0;
+    query_rates(mirror, info->u.mirror);
 }
 
 static bool
@@ -138,9 +160,6 @@ co_take_down(BfMirror *mirror)
     }
     bf_root_co_free(g_steal_pointer(&mirror->target_root));
     g_clear_pointer(&mirror->copy, bf_copy_free);
-    if (mirror->bitmap != NULL) {
-        mirror->bitmap = NULL;
-    }
     bf_root_co_free(g_steal_pointer(&mirror->replaces_root));
     bf_root_co_free(g_steal_pointer(&mirror->source_root));
     mirror->source = mirror->target = mirror->replaces = NULL;

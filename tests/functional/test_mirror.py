@@ -374,6 +374,23 @@ def test_cancel_while_it_copies(pair):
     pair.ready()
 
 
+@pytest.mark.ours("the reference does not tell rates")
+def test_rates_tell_how_far_it_is(pair):
+    pair.mirror(speed=1 << 20)
+
+    def job():
+        return pair.daemon.cmd("query-block-jobs")[0]
+
+    harness.wait_until(lambda: job()["copy-rate"] > 0)
+    seen = job()
+    assert 0 < seen["remaining"] <= SIZE and seen["converges"]
+    assert seen["eta-ms"] > 0 and "idle-ms" in seen
+    pair.daemon.cmd("block-job-set-speed", device="m", speed=0)
+    pair.ready()
+    harness.wait_until(lambda: job()["remaining"] == 0)
+    assert job()["eta-ms"] == 0 and "idle-ms" not in job()
+
+
 def test_pause_and_resume(pair):
     pair.mirror(speed=1 << 20)
     pair.daemon.cmd("job-pause", id="m")
@@ -530,3 +547,65 @@ def test_pivot_waits_for_a_slow_target(faulty):
         wait_status(pair.daemon, "m", "null")
         assert client.write(512, b"y" * 512) == 0
     assert pair.target.read_bytes()[:1024] == b"x" * 512 + b"y" * 512
+
+
+# A target behind a network that breaks.
+
+@pytest.fixture
+def remote(daemons, box, noise, proxies):
+    """The target is an export of another daemon, behind a proxy."""
+    other = daemons()
+    target = harness.make_image(box / "target.img", SIZE)
+    other.serve_file(target, "disk", discard="unmap")
+    near = box / "proxy.sock"
+    pair = Pair.__new__(Pair)
+    pair.proxy = proxies(f"unix:{near}", f"unix:{other.nbd_path}")
+    pair.daemon = daemons()
+    pair.source, pair.target = noise, target
+    pair.daemon.serve_file(noise, "src", discard="unmap")
+    pair.daemon.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "dst", "export": "disk",
+        "server": {"type": "unix", "path": str(near)}})
+    return pair
+
+
+@pytest.mark.ours("the reference waits in another way")
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+def test_network_cut_fails_the_job_and_frees_all(remote, mode):
+    remote.mirror(copy_mode=mode)
+    remote.ready()
+    remote.proxy.refuse()
+    remote.proxy.cut()
+    with remote.connect() as client:
+        assert client.write(0, b"x" * 512) == 0
+        end = wait_event(remote.daemon, "BLOCK_JOB_COMPLETED", device="m")
+        assert end["data"]["error"] == "Input/output error"
+        wait_status(remote.daemon, "m", "null")
+        assert client.write(512, b"y" * 512) == 0
+    remote.daemon.cmd("blockdev-del", node_name="dst")
+    assert remote.source.read_bytes()[:1024] == b"x" * 512 + b"y" * 512
+
+
+@pytest.mark.ours("the reference waits in another way")
+def test_network_cut_can_stop_and_go_on(remote):
+    remote.mirror(on_target_error="stop", speed=1 << 20)
+    wait_status(remote.daemon, "m", "running")
+    remote.proxy.refuse()
+    remote.proxy.cut()
+    wait_event(remote.daemon, "BLOCK_JOB_ERROR", device="m", action="stop")
+    wait_status(remote.daemon, "m", "paused")
+    remote.proxy.accept()
+    remote.daemon.cmd("block-job-set-speed", device="m", speed=0)
+
+    def resumed():
+        """It stops again as long as the connection is not there."""
+        job, = remote.daemon.cmd("query-block-jobs")
+        if job["paused"]:
+            remote.daemon.cmd("job-resume", id="m")
+        return job["ready"]
+
+    harness.wait_until(resumed)
+    remote.daemon.cmd("block-job-complete", device="m")
+    end = wait_event(remote.daemon, "BLOCK_JOB_COMPLETED", device="m")
+    assert "error" not in end["data"]
+    assert sha(remote.source) == sha(remote.target)

@@ -170,6 +170,43 @@ def test_server_with_one_place_gets_one_connection(daemon, box, disk, spawn,
     assert sha256(box / "copy.img") == sha256(disk)
 
 
+@pytest.mark.parametrize("transport", ("unix", "tls"))
+def test_server_is_killed_and_restarted_under_load(daemon, box, disk, spawn,
+                                                   tls_dir, transport):
+    server = nbdservers.Server("qemu-nbd", box, disk, transport, tls_dir)
+    process = spawn("server", server.argv())
+    if server.tls:
+        nbdservers.add_client_creds(daemon, tls_dir)
+    daemon.execute("blockdev-add", server.options(
+        **{"node-name": "n0", "reconnect-delay": 60}))
+    daemon.start_nbd()
+    daemon.add_export("n0", name="through", writable=True)
+    source = harness.make_image(box / "in.img", SIZE, {
+        0: harness.random_bytes(SIZE, seed=11)})
+    uri = f"nbd+unix:///through?socket={daemon.nbd_path}"
+    # Small requests, so that the copy takes long enough.
+    copy = spawn("nbdcopy", ["nbdcopy", "--request-size=4096", "--requests=8",
+                             "--no-extents", "--flush", source, uri])
+    kills = 0
+    while copy.running() and kills < 5:
+        before = disk.read_bytes()
+        harness.wait_until(lambda: not copy.running() or
+                           disk.read_bytes() != before)
+        process.popen.kill()
+        process.wait()
+        if server.is_unix:
+            server.address.unlink(missing_ok=True)
+        kills += 1
+        process = spawn(f"server{kills}", server.argv())
+    assert copy.wait() == 0, copy.log()
+    assert kills > 1
+    daemon.wait_log("connected to NBD server .* again")
+    daemon.cmd("block-export-del", id="exp-n0", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n0")
+    daemon.cmd("blockdev-del", node_name="n0")
+    assert sha256(disk) == sha256(source)
+
+
 def test_dirty_bitmap_shows_as_holes(daemon, daemons, box):
     """As QEMU's own driver shows it: dirty is "not allocated"."""
     image = box / "disk.qcow2"

@@ -141,8 +141,8 @@ struct BfNbdcRequest {
  * @got_reply: since it is up
  * @gone: it could never be made, and is not tried again
  * @nap: fired to end a pause between attempts
- * @nap_start_ns: when the pause began; 0 if there is none
  * @pause_ns: the next pause
+ * @up_since_ns: when it came up last
  * @wrote: a write was acknowledged since the last flush went out
  * @in_flight: requests in @table
  * @queue: what is to be sent
@@ -162,8 +162,8 @@ struct BfNbdcConn {
     bool got_reply;
     bool gone;
     BfCancel nap;
-    uint64_t nap_start_ns;
     uint64_t pause_ns;
+    uint64_t up_since_ns;
     bool wrote;
     unsigned in_flight;
     BfNbdcRequest *table[NBDC_REQUESTS_MAX];
@@ -197,6 +197,7 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
  * @n_up: how many take requests
  * @keepers: coroutines that keep connections
  * @was_lost: all connections were lost; told
+ * @wanted: somebody needs a connection while there is none
  * @expired: @reconnect_delay_ns is over
  * @cancels: how often all waiting requests were told to fail
  * @delay: runs while requests may wait for a connection
@@ -223,6 +224,7 @@ struct BfNbdcNode {
     unsigned n_up;
     BfWaitGroup keepers;
     bool was_lost;
+    bool wanted;
     bool expired;
     unsigned cancels;
     BfTimer delay;

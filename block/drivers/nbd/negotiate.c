@@ -43,7 +43,8 @@ typedef struct Talk {
 char *
 bf_nbdc_clean_text(const char *text, size_t len)
 {
-    g_autofree char *cut = g_strndup(text, MIN(len, TEXT_SHOWN_MAX));
+    g_autofree char *cut =
+        g_strndup(len > 0 ? text : "", MIN(len, TEXT_SHOWN_MAX));
     char *clean = g_utf8_make_valid(cut, -1);
 
     for (char *c = clean; *c != '\0'; c++) {
@@ -583,6 +584,7 @@ talk_co_run(Talk *talk, BfChannel **channel, BfNbdcExport *exp, GError **error)
         return talk_co_haggle(talk, channel, exp, error) &&
                check_export(exp, error);
     }
+    talk->in_step = false; /* it knows no option to leave by */
     if (talk->target->creds != NULL || talk->target->context_required) {
         bf_set_error(error,
                      "the server does not support fixed newstyle negotiation, "

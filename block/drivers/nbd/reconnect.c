@@ -19,8 +19,11 @@
 #define PAUSE_MIN_NS (250 * BF_NS_PER_MS)
 #define PAUSE_MAX_NS (16 * BF_NS_PER_SEC)
 
-/* A request ends a pause that has lasted as long. */
-#define NAP_MIN_NS (BF_NS_PER_SEC)
+/* The longest pause while somebody waits for a connection. */
+#define PAUSE_WANTED_NS (BF_NS_PER_SEC)
+
+/* A connection that was up as long, or got a reply, is a success. */
+#define SUCCESS_NS (10 * BF_NS_PER_SEC)
 
 /* What an export may not lose from one connection to the next. */
 #define FLAGS_NEEDED                                                           \
@@ -92,7 +95,9 @@ link_is_up(BfNbdcConn *conn)
     conn->is_up = true;
     conn->was_up = true;
     conn->got_reply = false;
+    conn->up_since_ns = bf_loop_now_ns();
     self->n_up++;
+    self->wanted = false;
     self->expired = false;
     bf_timer_stop(&self->delay);
     if (self->was_lost) {
@@ -123,18 +128,11 @@ link_is_down(BfNbdcConn *conn, const GError *error)
     }
 }
 
-/* Somebody needs a connection: pauses that have lasted some time end. */
 static void
-end_naps(BfNbdcNode *self, uint64_t min_ns)
+end_naps(BfNbdcNode *self)
 {
-    uint64_t now_ns = bf_loop_now_ns();
-
     for (unsigned i = 0; i < self->n_conns; i++) {
-        BfNbdcConn *conn = self->conns[i];
-
-        if (conn->nap_start_ns != 0 && now_ns - conn->nap_start_ns >= min_ns) {
-            bf_cancel_fire(&conn->nap);
-        }
+        bf_cancel_fire(&self->conns[i]->nap);
     }
 }
 
@@ -173,7 +171,7 @@ bf_nbdc_co_pick(BfNbdcNode *self, BfNbdcConn *pin, unsigned cancels)
             return conn;
         }
         if (self->n_up == 0) {
-            end_naps(self, NAP_MIN_NS);
+            self->wanted = true;
             if (self->expired || self->stopping || self->closing) {
                 return NULL;
             }
@@ -200,14 +198,21 @@ is_ending(const BfNbdcNode *self)
     return self->stopping || self->closing;
 }
 
+/* The pause before an attempt; not longer than needed. */
 static void
 keeper_co_nap(BfNbdcConn *conn)
 {
-    if (conn->pause_ns > 0 && !is_ending(conn->node)) {
-        conn->nap = (BfCancel){.fired = false};
-        conn->nap_start_ns = bf_loop_now_ns();
-        bf_co_sleep_cancel(conn->pause_ns, &conn->nap);
-        conn->nap_start_ns = 0;
+    uint64_t left_ns = conn->pause_ns;
+
+    conn->nap = (BfCancel){.fired = false};
+    while (left_ns > 0 && !is_ending(conn->node)) {
+        uint64_t piece_ns = MIN(left_ns, PAUSE_WANTED_NS);
+
+        if (bf_co_sleep_cancel(piece_ns, &conn->nap) < 0 ||
+            conn->node->wanted) {
+            break;
+        }
+        left_ns -= piece_ns;
     }
     conn->pause_ns = CLAMP(2 * conn->pause_ns, PAUSE_MIN_NS, PAUSE_MAX_NS);
 }
@@ -274,7 +279,7 @@ keeper_co_serve(BfNbdcConn *conn)
     bf_nbdc_co_lose_requests(conn);
     g_clear_pointer(&conn->channel, bf_channel_free);
     g_clear_error(&conn->error);
-    if (conn->got_reply) {
+    if (conn->got_reply || bf_loop_now_ns() - conn->up_since_ns >= SUCCESS_NS) {
         conn->pause_ns = 0;
     }
 }
@@ -439,7 +444,7 @@ bf_nbdc_co_close_link(BfNbdcNode *self)
     co_leave(self);
     bf_cancel_fire(&self->stop);
     bf_nbdc_end_attempts(self);
-    end_naps(self, 0);
+    end_naps(self);
     end_all(self);
     bf_wait_group_co_wait(&self->keepers);
     for (unsigned i = 0; i < self->n_conns; i++) {
@@ -454,7 +459,7 @@ bf_nbdc_stop(BfNbdcNode *self)
     self->stopping = true;
     bf_cancel_fire(&self->stop);
     bf_nbdc_end_attempts(self);
-    end_naps(self, 0);
+    end_naps(self);
     bf_co_queue_wake_all(&self->ready);
 }
 

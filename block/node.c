@@ -86,6 +86,82 @@ bf_node_release_tls_creds(BfNode *node, const char *id)
     config->release_tls_creds(config->opaque, id, user);
 }
 
+typedef struct PeerCheck {
+    BfNode *node;
+    int fd;
+    const char *name;
+    GError **error;
+    bool ok;
+} PeerCheck;
+
+static void
+check_peer(void *arg)
+{
+    PeerCheck *check = arg;
+    BfNode *node = check->node;
+    const BfGraphConfig *config = &node->graph->config;
+    bool own = false;
+
+    g_clear_pointer(&node->own_export, g_free);
+    check->ok = config->check_peer(config->opaque, node, check->fd, check->name,
+                                   &own, check->error);
+    if (own) {
+        node->own_export = g_strdup(check->name);
+    }
+}
+
+bool
+bf_node_co_check_peer(BfNode *node, int fd, const char *name, GError **error)
+{
+    PeerCheck check = {
+        .node = node,
+        .fd = fd,
+        .name = name,
+        .error = error,
+        .ok = true,
+    };
+
+    if (node->graph->config.check_peer != NULL) {
+        bf_co_call(node->graph->main_loop, check_peer, &check);
+    }
+    return check.ok;
+}
+
+static bool
+leads_to(BfNode *from, const BfNode *to, unsigned mark, BfFindExported *find,
+         void *opaque)
+{
+    BfNode *exported = NULL;
+
+    if (from == to) {
+        return true;
+    }
+    if (from->mark == mark) {
+        return false;
+    }
+    from->mark = mark;
+    for (unsigned i = 0; i < from->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(from->edges, i);
+
+        if (edge->child != NULL &&
+            leads_to(edge->child, to, mark, find, opaque)) {
+            return true;
+        }
+    }
+    if (from->own_export != NULL) {
+        exported = find(opaque, from->own_export);
+    }
+    return exported != NULL && leads_to(exported, to, mark, find, opaque);
+}
+
+bool
+bf_node_leads_to(BfNode *from, const BfNode *to, BfFindExported *find,
+                 void *opaque)
+{
+    bf_assert_main();
+    return leads_to(from, to, ++from->graph->marks, find, opaque);
+}
+
 void
 bf_node_notice(BfNode *node, bool is_problem, const char *format, ...)
 {
@@ -510,6 +586,7 @@ bf_node_free(BfNode *node)
     g_ptr_array_unref(node->parents);
     bf_blockdev_options_free(node->options);
     bf_pool_lane_free(node->lane);
+    g_free(node->own_export);
     g_free(node->name);
     g_free(node);
 }

@@ -55,6 +55,17 @@ release_client_creds(void *opaque, const char *id, const char *user)
     bf_objects_release_tls_creds(daemon->objects, id, user);
 }
 
+static bool
+check_peer(void *opaque, BfNode *node, int fd, const char *name, bool *ret_own,
+           GError **error)
+{
+    const BfDaemon *daemon = opaque;
+
+    return daemon->nbd_server == NULL ||
+           bf_nbd_server_check_own_client(daemon->nbd_server, node, fd, name,
+                                          ret_own, error);
+}
+
 static void
 log_notice(void *opaque, bool is_problem, const char *text)
 {
@@ -94,6 +105,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
         .open_fdset = open_fdset,
         .take_tls_creds = take_client_creds,
         .release_tls_creds = release_client_creds,
+        .check_peer = check_peer,
         .notice = log_notice,
         .opaque = daemon,
     };

@@ -97,6 +97,8 @@ typedef struct BfNodeSettings {
  * @monitor_owned: made by blockdev-add (main)
  * @registered: can be found by its name (main)
  * @inherits: made inline, so that its parent's options are its defaults (main)
+ * @own_export: owned: the export of our own server that it is a client of, or
+ *     NULL (main)
  * @mark: scratch for walks over the graph (main)
  */
 struct BfNode {
@@ -136,6 +138,7 @@ struct BfNode {
     bool monitor_owned;
     bool registered;
     bool inherits;
+    char *own_export;
     unsigned mark;
 };
 
@@ -385,6 +388,19 @@ BfTlsCreds *bf_node_take_tls_creds(BfNode *node, const char *id,
  * @id: as given to bf_node_take_tls_creds()
  */
 void bf_node_release_tls_creds(BfNode *node, const char *id);
+
+/**
+ * bf_node_co_check_peer:
+ * @node: a node; any loop
+ * @fd: a socket that is connected to an NBD server
+ * @name: the export that it is to be a client of
+ * @error: set on failure: the server is this daemon, and the node would wait
+ *     for itself
+ *
+ * Returns: false on failure
+ */
+bool bf_node_co_check_peer(BfNode *node, int fd, const char *name,
+                           GError **error);
 
 /**
  * bf_node_notice:

@@ -56,6 +56,9 @@ typedef struct BfLimits {
  *     (for example "node 'n0'"), which keeps the object until it is released;
  *     (transfer full), or NULL with @error
  * @release_tls_creds: the reverse
+ * @check_peer: (nullable): may @node be a client of the server behind the
+ *     connected socket @fd, of its export @name? Sets @ret_own if that server
+ *     is this daemon; false with @error if it would wait for itself. On main
  * @notice: (nullable): tells an administrator about a node; any thread
  * @opaque: passed to all of them
  */
@@ -68,6 +71,8 @@ typedef struct BfGraphConfig {
     BfTlsCreds *(*take_tls_creds)(void *opaque, const char *id,
                                   const char *user, GError **error);
     void (*release_tls_creds)(void *opaque, const char *id, const char *user);
+    bool (*check_peer)(void *opaque, BfNode *node, int fd, const char *name,
+                       bool *ret_own, GError **error);
     void (*notice)(void *opaque, bool is_problem, const char *text);
     void *opaque;
 } BfGraphConfig;
@@ -88,6 +93,27 @@ BfGraph *bf_graph_new(const BfGraphConfig *config);
  * and from now on. Requests to storage that answers go on.
  */
 void bf_graph_stop_waiting(BfGraph *graph);
+
+/**
+ * BfFindExported: finds what our own NBD server serves
+ * @opaque: as given with the function
+ * @name: of an export
+ *
+ * Returns: (transfer none) (nullable): the node behind it
+ */
+typedef BfNode *BfFindExported(void *opaque, const char *name);
+
+/**
+ * bf_node_leads_to:
+ * @from: a node
+ * @to: another one, or the same
+ * @find: looks up exports, for nodes that are clients of our own server
+ * @opaque: passed to @find
+ *
+ * Returns: true if requests to @from come to @to
+ */
+bool bf_node_leads_to(BfNode *from, const BfNode *to, BfFindExported *find,
+                      void *opaque);
 
 /**
  * bf_node_cancel_requests:

@@ -71,6 +71,15 @@ int bf_address_co_connect(const BfSocketAddress *address, BfTakeFd *take_fd,
 char *bf_address_to_string(const BfSocketAddress *address);
 
 /**
+ * bf_socket_leads_to:
+ * @fd: a connected socket of this process
+ * @listening: a listening socket of this process
+ *
+ * Returns: true if the peer of @fd was accepted by @listening, or will be
+ */
+bool bf_socket_leads_to(int fd, int listening);
+
+/**
  * bf_socket_peer_to_string:
  * @fd: a connected socket
  *

@@ -43,6 +43,15 @@ BfListener *bf_listener_new(GArray *fds, const char *unlink_path,
                             BfListenerFn *accepted, void *opaque);
 
 /**
+ * bf_listener_is_peer:
+ * @listener: a listener
+ * @fd: a connected socket of this process
+ *
+ * Returns: true if the other end of @fd comes, or came, to @listener
+ */
+bool bf_listener_is_peer(const BfListener *listener, int fd);
+
+/**
  * bf_listener_set_paused:
  * @listener: a listener
  * @paused: true stops accepting, after at most one more connection per socket

@@ -75,6 +75,21 @@ void bf_nbd_server_serve(BfNbdServer *server);
 void bf_nbd_server_co_stop(BfNbdServer *server);
 
 /**
+ * bf_nbd_server_check_own_client:
+ * @server: a server
+ * @node: a node that is to be a client of an NBD server
+ * @fd: its connected socket
+ * @name: the export that it wants
+ * @ret_own: (out): the server behind @fd is @server
+ * @error: set on failure: the node would wait for itself
+ *
+ * Returns: false on failure
+ */
+bool bf_nbd_server_check_own_client(BfNbdServer *server, BfNode *node, int fd,
+                                    const char *name, bool *ret_own,
+                                    GError **error);
+
+/**
  * bf_nbd_export_co_add:
  * @server_at: where the daemon's server is; NULL there is the error "NBD server
  *     not running", at its place in the order of checks. It is looked at only

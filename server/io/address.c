@@ -456,3 +456,82 @@ bf_address_co_connect(const BfSocketAddress *address, BfTakeFd *take_fd,
     bf_set_errno(error, -ret, "Failed to connect to '%s'", text);
     return -1;
 }
+
+static bool
+is_any_host(const struct sockaddr_storage *addr)
+{
+    if (addr->ss_family == AF_INET6) {
+        return IN6_IS_ADDR_UNSPECIFIED(
+            &((const struct sockaddr_in6 *)addr)->sin6_addr);
+    }
+    return addr->ss_family == AF_INET &&
+           ((const struct sockaddr_in *)addr)->sin_addr.s_addr == INADDR_ANY;
+}
+
+static bool
+is_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    if (a->ss_family != b->ss_family) {
+        return false;
+    }
+    if (a->ss_family == AF_INET6) {
+        return IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                                  &((const struct sockaddr_in6 *)b)->sin6_addr);
+    }
+    return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+           ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+}
+
+static bool
+is_loopback(const struct sockaddr_storage *addr)
+{
+    if (addr->ss_family == AF_INET6) {
+        return IN6_IS_ADDR_LOOPBACK(
+            &((const struct sockaddr_in6 *)addr)->sin6_addr);
+    }
+    return ntohl(((const struct sockaddr_in *)addr)->sin_addr.s_addr) >> 24 ==
+           IN_LOOPBACKNET;
+}
+
+/* Paths may be relative, so the process counts, too. */
+static bool
+unix_leads_to(int fd, const BfSockaddr *peer, const BfSockaddr *listener)
+{
+    struct ucred cred = {.pid = 0};
+    socklen_t len = sizeof(cred);
+
+    return peer->len == listener->len &&
+           memcmp(&peer->addr, &listener->addr, peer->len) == 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
+           cred.pid == getpid();
+}
+
+bool
+bf_socket_leads_to(int fd, int listening)
+{
+    BfSockaddr peer = {.len = sizeof(peer.addr)};
+    BfSockaddr local = {.len = sizeof(local.addr)};
+    BfSockaddr listener = {.len = sizeof(listener.addr)};
+
+    if (getpeername(fd, (struct sockaddr *)&peer.addr, &peer.len) < 0 ||
+        getsockname(fd, (struct sockaddr *)&local.addr, &local.len) < 0 ||
+        getsockname(listening, (struct sockaddr *)&listener.addr,
+                    &listener.len) < 0 ||
+        peer.addr.ss_family != listener.addr.ss_family) {
+        return false;
+    }
+    if (peer.addr.ss_family == AF_UNIX) {
+        return unix_leads_to(fd, &peer, &listener);
+    }
+    if (peer.addr.ss_family != AF_INET && peer.addr.ss_family != AF_INET6) {
+        return false;
+    }
+    if (bf_sockaddr_get_port(&peer) != bf_sockaddr_get_port(&listener)) {
+        return false;
+    }
+    if (is_any_host(&listener.addr)) {
+        /* A host that speaks to itself uses one address, or loopback. */
+        return is_loopback(&peer.addr) || is_same_host(&peer.addr, &local.addr);
+    }
+    return is_same_host(&peer.addr, &listener.addr);
+}

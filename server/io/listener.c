@@ -19,6 +19,7 @@
 #include "core/co-lock.h"
 #include "core/loop.h"
 #include "core/util.h"
+#include "io/address.h"
 
 /* How long to leave clients waiting when accept fails for lack of something. */
 #define RETRY_NS BF_NS_PER_SEC
@@ -165,6 +166,17 @@ bf_listener_new(GArray *fds, const char *unlink_path, BfListenerFn *accepted,
         bf_co_spawn_later(listener_co_run, sock);
     }
     return listener;
+}
+
+bool
+bf_listener_is_peer(const BfListener *listener, int fd)
+{
+    for (unsigned i = 0; i < listener->fds->len; i++) {
+        if (bf_socket_leads_to(fd, g_array_index(listener->fds, int, i))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void

@@ -117,6 +117,10 @@ bf_nbdc_co_connect(BfNbdcNode *self, BfNbdcExport *ret_exp, GError **error)
     if (fd < 0) {
         return NULL;
     }
+    if (!bf_node_co_check_peer(&self->base, fd, self->target.name, error)) {
+        close(fd);
+        return NULL;
+    }
     set_keep_alive(fd, self->target.address);
     channel = co_shake_hands(self, fd, ret_exp, error);
     if (channel != NULL && self->stopping) {

@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The nbd driver seen from outside: servers that hang, lie and come back.
+
+Servers that keep to the protocol are in tests/interop/test_nbd_node.py, the
+single messages in tests/unit/test-driver-nbd*.c.
+"""
+import random
+import signal
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+import harness
+import nbdservers
+import qmp
+import rawnbd as nbd
+import rawserver
+
+pytestmark = pytest.mark.ours("an own client")
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def serve(box):
+    """A function that starts servers of a class derived from RawServer."""
+    started = []
+
+    def start(kind=rawserver.RawServer, size=SIZE):
+        server = kind(box / f"raw{len(started)}.sock", bytearray(size))
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def add(daemon, server, **more):
+    daemon.execute("blockdev-add", server.options(**more))
+
+
+def add_error(daemon, server, **more):
+    return daemon.error("blockdev-add", **{
+        key.replace("-", "_"): value
+        for key, value in server.options(**more).items()}).desc
+
+
+def export_through(daemon, connect_nbd):
+    """A libnbd handle on an export of the node."""
+    daemon.start_nbd()
+    daemon.add_export("n0", name="through", writable=True)
+    return connect_nbd(daemon.nbd_path, "through")
+
+
+# The monitor is never blocked.
+
+
+class Silent(rawserver.RawServer):
+    def greet(self, conn):
+        self.recv(conn, 1 << 20)
+
+
+def test_silent_server_does_not_block_the_monitor(daemon, serve):
+    server = serve(Silent)
+    other = daemon.client()
+    daemon.qmp.send("blockdev-add", server.options())
+    server.wait_for(lambda: server.accepted == 1)
+    started = time.monotonic()
+    for _ in range(50):
+        assert other.cmd("query-named-block-nodes") == []
+    assert time.monotonic() - started < 10
+    # The test ends with the command under way: SIGTERM must end it.
+
+
+def test_sigterm_ends_an_opening_that_is_tried_again(daemon, box):
+    daemon.qmp.send("blockdev-add", {
+        "driver": "nbd", "node-name": "n0", "open-timeout": 3600,
+        "server": {"type": "unix", "path": str(box / "nobody.sock")}})
+    daemon.client().cmd("query-version")
+    started = time.monotonic()
+    daemon.popen.send_signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert time.monotonic() - started < 8
+
+
+def test_silent_server_on_the_command_line_can_be_ended(daemons, serve):
+    server = serve(Silent)
+    daemon = daemons("--blockdev", "driver=nbd,node-name=n0,export=disk,"
+                     f"server.type=unix,server.path={server.path}",
+                     monitor=False)
+    server.wait_for(lambda: server.accepted == 1)
+    daemon.popen.send_signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+
+
+class StopsAnswering(rawserver.RawServer):
+    """Answers until it is told not to."""
+
+    answering = True
+
+    def answer(self, conn, *request):
+        if self.answering:
+            super().answer(conn, *request)
+
+
+def test_deleting_a_node_whose_server_hangs_takes_seconds(daemon, serve,
+                                                          connect_nbd):
+    server = serve(StopsAnswering)
+    add(daemon, server)
+    handle = export_through(daemon, connect_nbd)
+    handle.pwrite(b"x" * 512, 0)
+    handle.shutdown()
+    server.answering = False
+    daemon.cmd("block-export-del", id="exp-n0", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n0")
+    started = time.monotonic()
+    daemon.cmd("blockdev-del", node_name="n0")
+    assert time.monotonic() - started < 10
+    server.answering = True
+    add(daemon, server)  # the name is free
+
+
+# Lost connections.
+
+
+def test_requests_wait_for_a_server_that_comes_back(daemon, serve,
+                                                    connect_nbd):
+    server = serve()
+    add(daemon, server, **{"reconnect-delay": 60})
+    handle = export_through(daemon, connect_nbd)
+    handle.pwrite(b"a" * 4096, 0)
+    server.stop()
+    result = []
+
+    def read():
+        result.append(handle.pread(4096, 0))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    daemon.wait_log("node 'n0': lost NBD server .*: the server closed the "
+                    "connection")
+    assert daemon.cmd("query-version")["qemu"]
+    server.listen()
+    thread.join(harness.LIMIT)
+    assert result == [bytearray(b"a" * 4096)]
+    daemon.wait_log("node 'n0': connected to NBD server .* again")
+
+
+def test_requests_fail_when_the_delay_is_over(daemon, serve, connect_nbd):
+    server = serve()
+    add(daemon, server, **{"reconnect-delay": 1})
+    handle = export_through(daemon, connect_nbd)
+    server.stop()
+    started = time.monotonic()
+    with pytest.raises(Exception, match="Input/output error"):
+        handle.pread(512, 0)
+    elapsed = time.monotonic() - started
+    assert 0.5 < elapsed < 8
+    daemon.wait_log("requests fail until it is back")
+    server.listen()
+    harness.wait_until(lambda: can_read(handle), what="the connection")
+
+
+def can_read(handle):
+    try:
+        return handle.pread(512, 0) == bytes(512)
+    except Exception:
+        return False
+
+
+def test_no_acknowledged_write_is_lost_when_connections_break(
+        daemon, serve, connect_nbd):
+    """Connections break at any moment while four clients write."""
+    server = serve(size=4 << 20)
+    server.flags |= nbd.FLAG_MULTI
+    add(daemon, server, **{"reconnect-delay": 60, "connections": 4})
+    export_through(daemon, connect_nbd)
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    done = threading.Event()
+
+    def breaker():
+        rng = random.Random(seed)
+        for _ in range(25):
+            done.wait(rng.uniform(0.01, 0.08))
+            server.drop()
+        done.set()
+
+    model = [bytearray(1 << 20) for _ in range(4)]
+
+    def writer(n):
+        rng = random.Random(seed + n)
+        handle = connect_nbd(daemon.nbd_path, "through")
+        while not done.is_set():
+            length = rng.randrange(1, 40) * 512
+            offset = rng.randrange(0, (1 << 20) - length)
+            data = rng.randbytes(length)
+            handle.pwrite(data, (n << 20) + offset)
+            model[n][offset:offset + length] = data
+            offset = rng.randrange(0, (1 << 20) - length)
+            assert handle.pread(length, (n << 20) + offset) == \
+                model[n][offset:offset + length]
+        handle.flush()
+
+    failures = []
+
+    def run(target, *arguments):
+        try:
+            target(*arguments)
+        except Exception as error:
+            failures.append(error)
+            done.set()
+
+    threads = [threading.Thread(target=run, args=(writer, n))
+               for n in range(4)]
+    threads.append(threading.Thread(target=run, args=(breaker,)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures, failures
+    assert server.data == b"".join(model)
+    assert server.accepted > 10
+
+
+# Credentials.
+
+
+def test_credentials_in_use_cannot_be_deleted(daemon, daemons, tls_dir, image):
+    peer = daemons()
+    peer.add_creds(tls_dir)
+    path = peer.serve_file(image, tls="tls0")
+    nbdservers.add_client_creds(daemon, tls_dir)
+    daemon.cmd("object-add", qom_type="tls-creds-x509", id="wrong",
+               endpoint="server", dir=str(tls_dir))
+    options = {"driver": "nbd", "node_name": "n0", "export": "disk",
+               "server": {"type": "unix", "path": str(path)},
+               "tls_creds": "client0", "tls_hostname": "localhost"}
+    daemon.cmd("blockdev-add", **options)
+    error = daemon.error("object-del", id="client0")
+    assert error.desc == \
+        "object 'client0' is in use by node 'n0', can not be deleted"
+    daemon.cmd("blockdev-del", node_name="n0")
+    # A name that the certificate does not have, or no name at all.
+    for name, text in (("elsewhere", "elsewhere"), (None, "hostname")):
+        wrong = {k: v for k, v in options.items() if k != "tls_hostname"}
+        if name:
+            wrong["tls_hostname"] = name
+        assert text in daemon.error("blockdev-add", **wrong).desc
+    assert "client endpoint" in daemon.error(
+        "blockdev-add", **{**options, "tls_creds": "wrong"}).desc
+    assert daemon.error("blockdev-add", **{**options, "tls_creds": "none"}
+                        ).desc == "No TLS credentials with id 'none'"
+    plain = {k: v for k, v in options.items() if not k.startswith("tls")}
+    error = daemon.error("blockdev-add", **plain).desc
+    assert "the server requires TLS; give tls-creds" in error
+    daemon.cmd("object-del", id="client0")
+
+
+def test_plain_server_is_refused_with_credentials(daemon, daemons, tls_dir,
+                                                  image):
+    path = daemons().serve_file(image)
+    nbdservers.add_client_creds(daemon, tls_dir)
+    error = daemon.error(
+        "blockdev-add", driver="nbd", node_name="n0", export="disk",
+        server={"type": "unix", "path": str(path)}, tls_creds="client0",
+        tls_hostname="localhost").desc
+    assert "Denied by server for option 5 (starttls)" in error
+    assert "server reported: TLS not configured" in error
+
+
+# Our own server.
+
+
+def own(daemon, name="disk", node="n0", **more):
+    return {"driver": "nbd", "node-name": node, "export": name,
+            "server": {"type": "unix", "path": str(daemon.nbd_path)}, **more}
+
+
+def test_client_of_our_own_export(daemon, image, connect_nbd):
+    daemon.serve_file(image)
+    daemon.execute("blockdev-add", own(daemon))
+    daemon.add_export("n0", name="again", writable=True)
+    handle = connect_nbd(daemon.nbd_path, "again")
+    data = image.read_bytes()
+    assert handle.pread(1 << 20, 12345) == data[12345:12345 + (1 << 20)]
+    handle.pwrite(b"z" * 100_000, 54321)
+    handle.flush()
+    # Draining the node behind it does not wait for it.
+    requests = [handle.aio_pread(handle_buffer(65536), n << 16)
+                for n in range(32)]
+    for _ in range(5):
+        daemon.execute("blockdev-reopen", {"options": [
+            {"driver": "file", "node-name": "disk", "filename": str(image),
+             "read-only": False}]})
+    while handle.aio_in_flight():
+        handle.poll(1000)
+    assert all(handle.aio_command_completed(c) for c in requests)
+    handle.shutdown()
+    daemon.cmd("block-export-del", id="exp-n0", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n0")
+    daemon.cmd("blockdev-del", node_name="n0")
+    assert image.read_bytes()[54321:154321] == b"z" * 100_000
+
+
+def handle_buffer(count):
+    import nbd as libnbd
+    return libnbd.Buffer(count)
+
+
+@pytest.mark.parametrize("host", (None, "127.0.0.1", "0.0.0.0"))
+def test_node_behind_its_own_export_is_refused(daemon, image, host):
+    """It would wait for itself; after a reconnection it would."""
+    daemon.add_file(image)
+    if host:
+        _, port = daemon.start_nbd_tcp(host)
+        server = {"type": "inet", "host": "127.0.0.1", "port": str(port)}
+    else:
+        daemon.start_nbd()
+        server = {"type": "unix", "path": str(daemon.nbd_path)}
+    daemon.add_export("disk", name="disk", writable=True)
+    daemon.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "n0", "export": "disk",
+        "reconnect-delay": 2, "server": server})
+    # Now the export's name goes to the node itself.
+    daemon.cmd("block-export-del", id="exp-disk", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-disk")
+    daemon.add_export("n0", ident="loop", name="disk")
+    raw = nbd.RawNbd(("127.0.0.1", port) if host else daemon.nbd_path)
+    raw.negotiate_structured()
+    raw.go("disk")
+    error, _ = raw.read(0, 512)
+    assert error == nbd.EIO
+    daemon.wait_log("requests fail until it is back")
+    raw.disconnect()
+    daemon.cmd("block-export-del", id="loop", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="loop")
+    daemon.cmd("blockdev-del", node_name="n0")
+
+
+def test_own_server_on_the_command_line_is_told(daemons, box, image):
+    daemon = daemons(
+        "--blockdev", f"file,node-name=disk,filename={image}",
+        "--nbd-server", f"addr.type=unix,addr.path={box}/own.sock",
+        "--export", "nbd,id=e,node-name=disk,name=disk",
+        "--blockdev", "nbd,node-name=n0,export=disk,read-only=on,"
+        f"server.type=unix,server.path={box}/own.sock", monitor=False)
+    daemon.expected = {1}
+    assert daemon.wait() == 1
+    assert "this daemon, which serves clients only when its start is " \
+        "complete" in daemon.log()
+
+
+# Hostile servers.
+
+
+class Liar(rawserver.RawServer):
+    """Sends what it should, with one piece of it changed at random."""
+
+    def __init__(self, path, data, seed):
+        self.rng = random.Random(seed)
+        super().__init__(path, data)
+
+    def serve(self, conn):
+        conn.settimeout(0.2)  # the client may wait for what it was told of
+        super().serve(Lie(conn, self.rng))
+
+
+class Lie:
+    """A socket that changes some of what is sent."""
+
+    def __init__(self, conn, rng):
+        self.conn, self.rng = conn, rng
+
+    def sendall(self, data):
+        data = bytearray(data)
+        chance = self.rng.random()
+        if chance < 0.05:
+            self.conn.shutdown(socket.SHUT_RDWR)
+        elif chance < 0.10:
+            data = data[:self.rng.randrange(len(data) + 1)]
+        elif chance < 0.20:
+            data[self.rng.randrange(min(len(data), 40))] ^= \
+                1 << self.rng.randrange(8)
+        elif chance < 0.25:
+            place = self.rng.randrange(max(1, min(len(data), 36) - 4))
+            data[place:place + 4] = struct.pack(">I", self.rng.choice(
+                (0, 1, 0x7fffffff, 0x80000000, 0xffffffff)))
+        elif chance < 0.30:
+            data = data + data
+        self.conn.sendall(data)
+
+    def __getattr__(self, name):
+        return getattr(self.conn, name)
+
+
+def memory_kib(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status
+                    if line.startswith("VmRSS"))
+
+
+def test_lying_server_does_no_harm(daemon, box):
+    """Whatever it says, requests end, the monitor answers, memory is bounded."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    before = memory_kib(daemon.pid)
+    rng = random.Random(seed)
+    daemon.start_nbd()
+    opened = 0
+    for turn in range(60):
+        server = Liar(box / f"liar{turn}.sock", bytearray(SIZE),
+                      rng.randrange(1 << 32))
+        try:
+            add(daemon, server)
+            opened += 1
+            use_for_a_while(daemon, rng)
+        except qmp.QmpError as error:
+            assert "liar" in error.desc or "size" in error.desc, error
+        finally:
+            server.stop()
+    assert opened > 5
+    assert memory_kib(daemon.pid) - before < 200 << 10
+
+
+def use_for_a_while(daemon, rng):
+    daemon.add_export("n0", name="through", writable=True)
+    raw = nbd.RawNbd(daemon.nbd_path)
+    raw.negotiate_structured()
+    raw.set_meta("through", "base:allocation")
+    raw.go("through")
+    for _ in range(12):
+        offset = rng.randrange(raw.size - 65536) if raw.size > 65536 else 0
+        length = min(rng.randrange(1, 65536), raw.size)
+        choice = rng.randrange(4)
+        if choice == 0:
+            raw.read(offset, length)
+        elif choice == 1:
+            raw.write(offset, bytes(length))
+        elif choice == 2:
+            raw.status(offset, max(length, 1))
+        else:
+            raw.request(nbd.CMD_FLUSH)
+    raw.disconnect()
+    daemon.cmd("block-export-del", id="exp-n0", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n0")
+    daemon.cmd("blockdev-del", node_name="n0")
+
+
+@pytest.mark.parametrize("where", ("greeting", "option", "request"))
+def test_endless_talk_ends(daemon, serve, where):
+    """A server that never stops talking is not listened to for ever."""
+
+    class Endless(rawserver.RawServer):
+        def greet(self, conn):
+            if where == "greeting":
+                while True:
+                    conn.sendall(b"x" * 65536)
+            super().greet(conn)
+
+        def answer_go(self, conn):
+            if where == "option":
+                while True:
+                    self.reply(conn, nbd.OPT_GO, nbd.REP_INFO,
+                               struct.pack(">H", 99) + b"x" * 60000)
+            return super().answer_go(conn)
+
+        def answer(self, conn, command, cookie, *_):
+            while True:
+                self.chunk(conn, cookie, nbd.CHUNK_ERROR,
+                           struct.pack(">IH", 5, 60000) + b"x" * 60000, 0)
+
+    server = serve(Endless)
+    if where != "request":
+        error = add_error(daemon, server)
+        assert "NBD server" in error, error
+        return
+    add(daemon, server)
+    daemon.start_nbd()
+    daemon.add_export("n0", name="through")
+    raw = nbd.RawNbd(daemon.nbd_path)
+    raw.negotiate_structured()
+    raw.go("through")
+    assert raw.read(0, 4096)[0] == nbd.EIO
+    daemon.wait_log("broke the protocol in its reply to a read")
+
+
+def test_black_hole_address_is_given_up_by_sigterm(daemon):
+    """192.0.2.0/24 is for documentation: nobody answers, or no route."""
+    daemon.qmp.send("blockdev-add", {
+        "driver": "nbd", "node-name": "n0",
+        "server": {"type": "inet", "host": "192.0.2.1", "port": "10809"}})
+    assert daemon.client().cmd("query-version")
+
+
+def test_reopen_and_names(daemon, serve):
+    server = serve()
+    add(daemon, server)
+    info = daemon.cmd("query-named-block-nodes")[0]
+    assert info["image"]["filename"] == \
+        f"nbd+unix:///disk?socket={server.path}"
+    assert info["drv"] == "nbd" and not info["ro"]
+    error = daemon.error("block_resize", node_name="n0", size=SIZE * 2)
+    assert "resize" in error.desc, error
+    options = server.options(**{"read-only": True})
+    daemon.execute("blockdev-reopen", {"options": [options]})
+    assert daemon.cmd("query-named-block-nodes")[0]["ro"]
+    options["server"] = {"type": "unix", "path": "/elsewhere"}
+    with pytest.raises(Exception, match="Cannot change the option 'server'"):
+        daemon.execute("blockdev-reopen", {"options": [options]})

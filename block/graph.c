@@ -187,6 +187,14 @@ bf_graph_co_free(BfGraph *graph)
     g_free(graph);
 }
 
+BfLoop *
+bf_graph_pick_loop(BfGraph *graph)
+{
+    const BfGraphConfig *config = &graph->config;
+
+    return config->workers[graph->next_home++ % config->n_workers];
+}
+
 /* Roots. */
 
 static BfRoot *

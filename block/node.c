@@ -456,11 +456,7 @@ bf_node_refresh_up(BfNode *node)
 static BfLoop *
 choose_home(BfGraph *graph, const BfNode *parent)
 {
-    const BfGraphConfig *config = &graph->config;
-
-    return parent != NULL
-               ? parent->home
-               : config->workers[graph->next_home++ % config->n_workers];
+    return parent != NULL ? parent->home : bf_graph_pick_loop(graph);
 }
 
 /* The node stays in ctx->opened even if it fails, to be closed from there. */

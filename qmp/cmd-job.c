@@ -4,6 +4,7 @@
  * block-job-* for those that work on nodes; they differ in how they name a job
  * and in the error for one that does not exist.
  */
+#include "block/create.h"
 #include "block/job.h"
 #include "core/error.h"
 #include "qmp/dispatch.h"
@@ -180,4 +181,12 @@ bf_qmp_co_block_job_change(BfQmpCall *call, const BfBlockJobChangeOptions *args,
     BfJob *job = find_block_job(call, args->id, error);
 
     return job != NULL && bf_job_co_change(job, args, error);
+}
+
+bool
+bf_qmp_co_blockdev_create(BfQmpCall *call, const BfBlockdevCreateArgs *args,
+                          GError **error)
+{
+    return bf_create_start(call->daemon->jobs, call->daemon->graph,
+                           args->job_id, args->options, error);
 }

@@ -138,6 +138,38 @@ run_lock(void *arg)
     }
 }
 
+/* File systems without locks: with locking=auto we do without. */
+static bool
+is_no_locks(int err)
+{
+    return err == EINVAL || err == ENOLCK || err == ENOSYS || err == EOPNOTSUPP;
+}
+
+bool
+file_lock_to_create(int fd, const char *path, GError **error)
+{
+    LockCall call = {
+        .fd = fd,
+        .wanted = {.perm = BF_PERM_WRITE | BF_PERM_RESIZE,
+                   .unshared = BF_PERM_RESIZE},
+        .check = true,
+    };
+
+    run_lock(&call);
+    if (call.err != 0 && !is_no_locks(call.err)) {
+        bf_set_errno(error, call.err, "Failed to lock '%s'", path);
+        return false;
+    }
+    if (call.err == 0 && (call.conflict >= 0 || call.denied >= 0)) {
+        bf_set_error(error,
+                     "Failed to get \"%s\" lock: '%s' is in use; give another "
+                     "path or stop its user first",
+                     perm_names[MAX(call.conflict, call.denied)], path);
+        return false;
+    }
+    return true;
+}
+
 static bool
 is_empty(FileLocks locks)
 {
@@ -236,13 +268,6 @@ set_lock_error(BfFileNode *self, const LockCall *call, GError **error)
                      "with read-only=on and force-share=on",
                      perm_names[call->denied], self->path);
     }
-}
-
-/* File systems without locks: with locking=auto we do without. */
-static bool
-is_no_locks(int err)
-{
-    return err == EINVAL || err == ENOLCK || err == ENOSYS || err == EOPNOTSUPP;
 }
 
 static bool

@@ -100,6 +100,8 @@ bool file_co_call(FileCall *call, GError **error);
 void file_co_wait_unstuck(BfFileNode *self);
 /* After such a call: brings the locks to what the node's users need. */
 void file_co_settle_locks(BfFileNode *self);
+/* On a thread of the pool: locks @fd, a file that is to be emptied. */
+bool file_lock_to_create(int fd, const char *path, GError **error);
 /* On a thread of the pool: gives up all locks of @fd. */
 void file_unlock_all(int fd);
 
@@ -120,6 +122,8 @@ bool file_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
 bool file_co_resize(BfNode *node, uint64_t size, GError **error);
 void file_co_invalidate(BfNode *node);
 void file_query(BfNode *node, BfNodeInfo *info);
+bool file_co_create(BfJob *job, const BfBlockdevCreateOptions *options,
+                    GError **error);
 bool file_co_perm_prepare(BfNode *node, unsigned perm, unsigned shared,
                           bool *ret_needs_drain, GError **error);
 void file_co_perm_commit(BfNode *node);

@@ -704,6 +704,7 @@ const BfDriver bf_driver_file = {
     .co_perm_abort = file_co_perm_abort,
     .co_invalidate = file_co_invalidate,
     .query = file_query,
+    .co_create = file_co_create,
 };
 
 const BfDriver bf_driver_host_device = {

@@ -189,7 +189,9 @@ query_block_job(BfJob *job)
     info->device = g_strdup(job->id);
     info->len = progress_total(job);
     info->offset = progress_done(job);
-    info->busy = job->is_running && bf_atomic_load(&job->resting) == 0;
+    info->busy = job->is_running && bf_atomic_load(&job->resting) == 0 &&
+                 job->status != BF_JOB_STATUS_PAUSED &&
+                 job->status != BF_JOB_STATUS_STANDBY;
     info->paused = bf_job_wants_pause(job);
     info->speed = (int64_t)bf_atomic_load(&job->speed);
     info->io_status = job->io_status;

@@ -26,6 +26,7 @@
 
 typedef struct BfDriver BfDriver;
 typedef struct BfBitmap BfBitmap;
+typedef struct BfJob BfJob;
 
 /**
  * BfEdge: a link from a parent to a child; private to the block layer
@@ -216,6 +217,8 @@ typedef struct BfNodeInfo {
  * @cancel_requests: requests under way fail as soon as they can, -EIO; the
  *     node can be used again afterwards
  * @query: adds what it knows; must not wait
+ * @co_create: of no node: makes an image, as the co_run of @job and on its
+ *     loop; absent: it cannot
  */
 struct BfDriver {
     const char *name;
@@ -267,6 +270,8 @@ struct BfDriver {
     void (*stop_waiting)(BfNode *node);
     void (*cancel_requests)(BfNode *node);
     void (*query)(BfNode *node, BfNodeInfo *info);
+    bool (*co_create)(BfJob *job, const BfBlockdevCreateOptions *options,
+                      GError **error);
 };
 
 /**

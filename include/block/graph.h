@@ -27,6 +27,14 @@ bool bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
                               GError **error);
 
 /**
+ * bf_graph_pick_loop:
+ * @graph: the graph
+ *
+ * Returns: (transfer none): a worker loop for what has no node: each in turn
+ */
+BfLoop *bf_graph_pick_loop(BfGraph *graph);
+
+/**
  * bf_graph_co_section_begin:
  * @graph: the graph
  *

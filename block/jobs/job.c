@@ -584,10 +584,9 @@ co_cancel_by_force(BfJob *job)
     if (txn->committed) {
         return; /* it has succeeded; the events will tell */
     }
+    /* One that is not started has an owner, who starts or abandons it. */
     bf_job_mark_cancelled(job);
-    if (!job->started) {
-        bf_job_co_abandon(job);
-    } else if (is_left(job) && !txn->finalizing) {
+    if (is_left(job) && !txn->finalizing) {
         bf_job_txn_co_abort(txn);
     }
 }

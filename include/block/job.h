@@ -181,7 +181,7 @@ bool bf_job_resume(BfJob *job, GError **error);
  * @error: set on failure
  *
  * Asks it to end. One that is waiting or pending has ended on return, with all
- * of its transaction.
+ * of its transaction. One that is not started ends when it is started.
  *
  * Returns: false on failure
  */

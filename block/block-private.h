@@ -74,7 +74,8 @@ struct BfRoot {
     bool inner;  /* others' requests may wait for its own: drained last */
     bool exempt; /* not drained now: a hand-over under way is its job's */
     GPtrArray *handles;
-    BfIoStats freed; /* of handles that are gone */
+    BfIoStats freed;    /* of handles that are gone */
+    GPtrArray *hurried; /* pinned nodes that were told to, or NULL */
     bool drained;
     bool aborted;
 };
@@ -183,6 +184,11 @@ void bf_section_add_root(BfRoot *root);
 /* What is freed in a section is nothing to resume. */
 void bf_section_forget_root(BfRoot *root);
 void bf_section_co_forget_node(BfNode *node);
+
+/* Lets the requests that drivers keep waiting below @node go on, until the
+ * end is called with what this returns (transfer full). */
+GPtrArray *bf_drain_hurry_begin(BfNode *node);
+void bf_drain_hurry_end(GPtrArray *nodes);
 
 /*
  * plan.c: a change of edges and permissions. The caller holds graph->change.

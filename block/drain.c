@@ -116,6 +116,55 @@ co_give_up(BfDrain *drain, GError **error)
                  what != NULL ? what : "they have ended by now");
 }
 
+static void
+hurry_all(const GPtrArray *nodes, bool begin)
+{
+    for (unsigned i = 0; i < nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(nodes, i);
+
+        if (node->driver->hurry != NULL) {
+            node->driver->hurry(node, begin);
+        }
+    }
+}
+
+GPtrArray *
+bf_drain_hurry_begin(BfNode *node)
+{
+    GPtrArray *nodes = g_ptr_array_new();
+
+    mark_component(node, ++node->graph->marks, nodes);
+    for (unsigned i = 0; i < nodes->len; i++) {
+        ((BfNode *)g_ptr_array_index(nodes, i))->pins++;
+    }
+    hurry_all(nodes, true);
+    return nodes;
+}
+
+void
+bf_drain_hurry_end(GPtrArray *nodes)
+{
+    hurry_all(nodes, false);
+    for (unsigned i = 0; i < nodes->len; i++) {
+        ((BfNode *)g_ptr_array_index(nodes, i))->pins--;
+    }
+    g_ptr_array_unref(nodes);
+}
+
+/* Waits until all handles are parked, or the time is up. */
+static void
+co_wait_parked(BfDrain *drain)
+{
+    drain->expired = false;
+    bf_timer_start(&drain->timer, DRAIN_LIMIT_NS, expired, drain);
+    hurry_all(drain->nodes, true);
+    while (drain->waiting > 0 && !drain->expired) {
+        bf_co_queue_co_wait(&drain->queue);
+    }
+    hurry_all(drain->nodes, false);
+    bf_timer_stop(&drain->timer);
+}
+
 void
 bf_drain_init(BfDrain *drain, BfGraph *graph)
 {
@@ -143,12 +192,7 @@ co_park_some(BfDrain *drain, unsigned first, bool inner, GError **error)
         }
     }
     if (drain->waiting > 0) {
-        drain->expired = false;
-        bf_timer_start(&drain->timer, DRAIN_LIMIT_NS, expired, drain);
-        while (drain->waiting > 0 && !drain->expired) {
-            bf_co_queue_co_wait(&drain->queue);
-        }
-        bf_timer_stop(&drain->timer);
+        co_wait_parked(drain);
     }
     if (drain->waiting > 0) {
         co_give_up(drain, error);

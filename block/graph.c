@@ -293,8 +293,14 @@ bf_root_co_free(BfRoot *root)
         return;
     }
     bf_assert_main();
+    if (root->handles->len > 0 && root->hurried == NULL) {
+        root->hurried = bf_drain_hurry_begin(root->node);
+    }
     while (root->handles->len > 0) {
         bf_handle_co_free(g_ptr_array_index(root->handles, 0));
+    }
+    if (root->hurried != NULL) {
+        bf_drain_hurry_end(root->hurried);
     }
     graph = root->graph;
     bf_graph_co_lock(graph);

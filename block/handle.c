@@ -225,6 +225,9 @@ bf_root_abort(BfRoot *root)
 {
     bf_assert_main();
     root->aborted = true;
+    if (root->hurried == NULL) {
+        root->hurried = bf_drain_hurry_begin(root->node);
+    }
     for (unsigned i = 0; i < root->handles->len; i++) {
         send_to_loop(g_ptr_array_index(root->handles, i), abort_requests);
     }

@@ -478,21 +478,40 @@ bf_qmp_co_qom_get(BfQmpCall *call, const BfQomGetArgs *args, char **ret_value,
     return value != NULL;
 }
 
-/*
- * Reads the new value. All properties are scalars, so arrays and objects, which
- * may be deeply nested, are only told by their kind.
- */
-static json_t *
-parse_scalar(const char *text, GError **error)
+/* Deepest value of a property; jansson recurses on a coroutine's stack. */
+#define VALUE_DEPTH_MAX 8
+
+/* How deeply the arrays and objects of valid JSON are nested. */
+static unsigned
+json_depth(const char *text)
 {
-    switch (text[strspn(text, " \t\r\n")]) {
-    case '[':
-        return json_array();
-    case '{':
-        return json_object();
-    default:
-        return bf_json_parse_text(text, error);
+    bool in_string = false;
+    unsigned depth = 0;
+    unsigned deepest = 0;
+
+    for (; *text != '\0'; text++) {
+        if (in_string && *text == '\\' && text[1] != '\0') {
+            text++;
+        } else if (*text == '"') {
+            in_string = !in_string;
+        } else if (!in_string && (*text == '{' || *text == '[')) {
+            deepest = MAX(deepest, ++depth);
+        } else if (!in_string && (*text == '}' || *text == ']')) {
+            depth--;
+        }
     }
+    return deepest;
+}
+
+static json_t *
+parse_value(const char *text, const char *name, GError **error)
+{
+    if (json_depth(text) > VALUE_DEPTH_MAX) {
+        bf_set_error(error, "the value of property '%s' is nested too deeply",
+                     name);
+        return NULL;
+    }
+    return bf_json_parse_text(text, error);
 }
 
 static bool
@@ -501,7 +520,7 @@ set_object_property(BfObjects *objects, const char *id, const char *name,
 {
     const BfObjectOptions *options = bf_objects_get_options(objects, id);
     json_t *all = NULL;
-    json_t *value = parse_scalar(text, error);
+    json_t *value = parse_value(text, name, error);
     BfObjectOptions *changed = NULL;
 
     if (value == NULL) {

@@ -76,6 +76,14 @@ log_notice(void *opaque, bool is_problem, const char *text)
     }
 }
 
+static BfThrottleGroup *
+find_throttle_group(void *opaque, const char *id)
+{
+    const BfDaemon *daemon = opaque;
+
+    return bf_objects_find_throttle_group(daemon->objects, id);
+}
+
 static bool
 start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
 {
@@ -107,6 +115,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
         .release_tls_creds = release_client_creds,
         .check_peer = check_peer,
         .notice = log_notice,
+        .find_throttle_group = find_throttle_group,
         .opaque = daemon,
     };
 

@@ -10,14 +10,16 @@
 #include "core/error.h"
 #include "core/registry.h"
 #include "crypto/secret.h"
+#include "objects-private.h"
 
 typedef struct BfObject {
     BfObjectOptions *options; /* owned: as given, with later changes */
     GPtrArray *users;         /* owned: names of who needs it; or NULL */
     union {
-        BfLoop *loop;      /* iothread: owned */
-        BfSecret *secret;  /* secret: a reference */
-        BfTlsCreds *creds; /* tls-creds-x509: a reference */
+        BfLoop *loop;           /* iothread: owned */
+        BfSecret *secret;       /* secret: a reference */
+        BfTlsCreds *creds;      /* tls-creds-x509: a reference */
+        BfThrottleGroup *group; /* throttle-group: owned */
     } u;
 } BfObject;
 
@@ -28,7 +30,10 @@ typedef struct BfObjectKind {
     bool (*check)(const BfObjectOptions *options, GError **error);
     bool (*co_create)(BfObjects *objects, BfObject *object, GError **error);
     void (*destroy)(BfObject *object);
-    bool (*may_delete)(BfObjects *objects, BfObject *object); /* or NULL */
+    bool (*may_delete)(BfObjects *objects, BfObject *object,
+                       GError **error); /* or NULL */
+    /* Makes qom-set take effect; may complete @options; or NULL */
+    bool (*change)(BfObject *object, BfObjectOptions *options, GError **error);
 } BfObjectKind;
 
 struct BfObjects {
@@ -83,10 +88,58 @@ iothread_destroy(BfObject *object)
 }
 
 static bool
-iothread_may_delete(BfObjects *objects, BfObject *object)
+iothread_may_delete(BfObjects *objects, BfObject *object, GError **error)
 {
-    return objects->loop_in_use == NULL ||
-           !objects->loop_in_use(objects->opaque, object->u.loop);
+    if (objects->loop_in_use == NULL ||
+        !objects->loop_in_use(objects->opaque, object->u.loop)) {
+        return true;
+    }
+    bf_set_error(error, "object '%s' is in use, can not be deleted",
+                 object->options->id);
+    return false;
+}
+
+/* --- throttle-group --- */
+
+static bool
+throttle_group_co_create(BfObjects *objects, BfObject *object, GError **error)
+{
+    BfThrottleGroupProperties *props = object->options->u.throttle_group;
+    BfThrottleConfig config;
+
+    bf_throttle_config_init(&config);
+    if (!bf_throttle_properties_read(props, &config, error)) {
+        return false;
+    }
+    bf_throttle_properties_write(props, &config);
+    object->u.group = bf_throttle_group_new(&config);
+    return true;
+}
+
+static void
+throttle_group_destroy(BfObject *object)
+{
+    bf_throttle_group_free(object->u.group);
+}
+
+static bool
+throttle_group_may_delete(BfObjects *objects, BfObject *object, GError **error)
+{
+    const char *user = bf_throttle_group_user(object->u.group);
+
+    if (user != NULL) {
+        bf_set_error(error, "object '%s' is in use, can not be deleted: %s",
+                     object->options->id, user);
+    }
+    return user == NULL;
+}
+
+static bool
+throttle_group_change(BfObject *object, BfObjectOptions *options,
+                      GError **error)
+{
+    return bf_throttle_properties_change(options->u.throttle_group,
+                                         object->u.group, error);
 }
 
 /*
@@ -235,9 +288,12 @@ creds_destroy(BfObject *object)
 
 static const BfObjectKind object_kinds[] = {
     {BF_OBJECT_TYPE_IOTHREAD, iothread_check, iothread_co_create,
-     iothread_destroy, iothread_may_delete},
-    {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL},
-    {BF_OBJECT_TYPE_TLS_CREDS_X509, NULL, creds_co_create, creds_destroy, NULL},
+     iothread_destroy, iothread_may_delete, NULL},
+    {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL, NULL},
+    {BF_OBJECT_TYPE_THROTTLE_GROUP, NULL, throttle_group_co_create,
+     throttle_group_destroy, throttle_group_may_delete, throttle_group_change},
+    {BF_OBJECT_TYPE_TLS_CREDS_X509, NULL, creds_co_create, creds_destroy, NULL,
+     NULL},
 };
 
 static const BfObjectKind *
@@ -368,8 +424,7 @@ bf_objects_co_del(BfObjects *objects, const char *id, GError **error)
         return false;
     }
     kind = find_kind(object->options->qom_type);
-    if (kind->may_delete != NULL && !kind->may_delete(objects, object)) {
-        bf_set_error(error, "object '%s' is in use, can not be deleted", id);
+    if (kind->may_delete != NULL && !kind->may_delete(objects, object, error)) {
         return false;
     }
     bf_registry_remove(objects->registry, id);
@@ -411,7 +466,8 @@ bf_objects_set_options(BfObjects *objects, BfObjectOptions *options,
         return false;
     }
     kind = find_kind(options->qom_type);
-    if (kind->check != NULL && !kind->check(options, error)) {
+    if ((kind->check != NULL && !kind->check(options, error)) ||
+        (kind->change != NULL && !kind->change(object, options, error))) {
         bf_object_options_free(options);
         return false;
     }
@@ -480,6 +536,17 @@ bf_objects_find_secret(BfObjects *objects, const char *id, GError **error)
         return NULL;
     }
     return object->u.secret;
+}
+
+BfThrottleGroup *
+bf_objects_find_throttle_group(BfObjects *objects, const char *id)
+{
+    const BfObject *object = bf_registry_find(objects->registry, id);
+
+    return object != NULL &&
+                   object->options->qom_type == BF_OBJECT_TYPE_THROTTLE_GROUP
+               ? object->u.group
+               : NULL;
 }
 
 BfLoop *

@@ -17,6 +17,7 @@
 #include "block/extents.h"
 #include "block/handle.h"
 #include "block/node.h"
+#include "block/throttle.h"
 #include "core/co-lock.h"
 #include "core/iovec.h"
 #include "core/loop.h"
@@ -191,6 +192,8 @@ typedef struct BfNodeInfo {
  * @co_cache: a hint
  * @co_read_pipe: as bf_handle_co_read_pipe()
  * @co_write_pipe: as bf_handle_co_write_pipe()
+ * @hurry: a drain waits for requests (@begin), or does so no more: those that
+ *     the driver makes wait go on at once; on main; calls may be nested
  * @co_drain_begin: stops work of its own; drained from here. BfNode.home may
  *     be another one when it ends
  * @co_drain_end: the reverse
@@ -250,6 +253,7 @@ struct BfDriver {
                         int pipe_fd);
     int (*co_write_pipe)(BfNode *node, uint64_t offset, uint64_t bytes,
                          int pipe_fd);
+    void (*hurry)(BfNode *node, bool begin);
     void (*co_drain_begin)(BfNode *node);
     void (*co_drain_end)(BfNode *node);
     void (*cancel_in_flight)(BfNode *node);
@@ -363,6 +367,17 @@ bf_node_settings_to_be(const BfNode *node)
 }
 
 /**
+ * bf_node_find_throttle_group:
+ * @node: a node
+ * @id: of a throttle-group object
+ * @error: set on failure
+ *
+ * Returns: (transfer none): the group, or NULL
+ */
+BfThrottleGroup *bf_node_find_throttle_group(BfNode *node, const char *id,
+                                             GError **error);
+
+/**
  * bf_node_open_fdset:
  * @node: a node
  * @path: "/dev/fdset/N"
@@ -442,3 +457,4 @@ extern const BfDriver bf_driver_nbd;
 extern const BfDriver bf_driver_null_aio;
 extern const BfDriver bf_driver_null_co;
 extern const BfDriver bf_driver_raw;
+extern const BfDriver bf_driver_throttle;

@@ -21,6 +21,8 @@ typedef struct BfNode BfNode;
  */
 typedef struct BfGraph BfGraph;
 
+typedef struct BfThrottleGroup BfThrottleGroup;
+
 /**
  * BfPerm: what a user of a node may do, or lets others do
  */
@@ -60,6 +62,7 @@ typedef struct BfLimits {
  *     connected socket @fd, of its export @name? Sets @ret_own if that server
  *     is this daemon; false with @error if it would wait for itself. On main
  * @notice: (nullable): tells an administrator about a node; any thread
+ * @find_throttle_group: finds a group by the id of its object, or returns NULL
  * @opaque: passed to all of them
  */
 typedef struct BfGraphConfig {
@@ -74,6 +77,7 @@ typedef struct BfGraphConfig {
     bool (*check_peer)(void *opaque, BfNode *node, int fd, const char *name,
                        bool *ret_own, GError **error);
     void (*notice)(void *opaque, bool is_problem, const char *text);
+    BfThrottleGroup *(*find_throttle_group)(void *opaque, const char *id);
     void *opaque;
 } BfGraphConfig;
 

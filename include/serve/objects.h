@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "block/throttle.h"
 #include "core/loop.h"
 #include "crypto/secret.h"
 #include "crypto/tls-creds.h"
@@ -92,7 +93,7 @@ const BfObjectOptions *bf_objects_get_options(BfObjects *objects,
  * @error: set on failure
  *
  * What qom-set does. Credentials and secrets keep what they loaded: only the
- * stored text changes.
+ * stored text changes. Limits of a throttle-group take effect at once.
  *
  * Returns: false on failure
  */
@@ -144,6 +145,16 @@ void bf_objects_release_tls_creds(BfObjects *objects, const char *id,
  */
 BfSecret *bf_objects_find_secret(BfObjects *objects, const char *id,
                                  GError **error);
+
+/**
+ * bf_objects_find_throttle_group:
+ * @objects: the objects
+ * @id: an id
+ *
+ * Returns: (transfer none) (nullable): the group of a throttle-group object
+ */
+BfThrottleGroup *bf_objects_find_throttle_group(BfObjects *objects,
+                                                const char *id);
 
 /**
  * bf_objects_find_iothread:

@@ -27,6 +27,22 @@ open_fdset(void *opaque, const char *path, int flags, GError **error)
     return fcntl(fdset_fd, F_DUPFD_CLOEXEC, 3);
 }
 
+static const char *throttle_id;
+static BfThrottleGroup *throttle_group;
+
+void
+bf_test_set_throttle_group(const char *id, BfThrottleGroup *group)
+{
+    throttle_id = id;
+    throttle_group = group;
+}
+
+static BfThrottleGroup *
+find_throttle_group(void *opaque, const char *id)
+{
+    return g_strcmp0(id, throttle_id) == 0 ? throttle_group : NULL;
+}
+
 BfGraph *
 bf_test_graph_new(void)
 {
@@ -35,6 +51,7 @@ bf_test_graph_new(void)
         .n_workers = BF_TEST_WORKERS,
         .allow_faults = true,
         .open_fdset = open_fdset,
+        .find_throttle_group = find_throttle_group,
     };
 
     return bf_graph_new(&config);

@@ -7,6 +7,7 @@
 
 #include "block/graph.h"
 #include "block/handle.h"
+#include "block/throttle.h"
 #include "schema/types.h"
 
 /**
@@ -22,6 +23,13 @@ BfGraph *bf_test_graph_new(void);
  * @fd: borrowed: what "/dev/fdset/1" gives, or -1
  */
 void bf_test_set_fdset(int fd);
+
+/**
+ * bf_test_set_throttle_group:
+ * @id: what it is called
+ * @group: borrowed: what is found by @id, and no other one
+ */
+void bf_test_set_throttle_group(const char *id, BfThrottleGroup *group);
 
 /**
  * bf_test_options:

@@ -5,6 +5,10 @@
  * drained the nodes reads and clears as he likes. A live consumer clears a bit
  * first and reads the data then: a write that ends before has its data read,
  * one that ends later sets the bit again.
+ *
+ * A frozen bitmap has two arrays: what readers see, and the hidden successor
+ * that writes mark. The latter is always @words, so that neither the writers
+ * nor the end of the freeze need to know or to wait.
  */
 #include "block/bitmap.h"
 
@@ -18,10 +22,12 @@ struct BfBitmap {
     uint64_t size;
     unsigned shift; /* granularity is 1 << shift */
     uint64_t n_bits;
-    uint64_t *words;
-    size_t room; /* how many words there are; those not in use are 0 */
+    uint64_t *words;  /* what writes mark */
+    uint64_t *frozen; /* (nullable) what readers see instead */
+    size_t room;      /* how many words there are; those not in use are 0 */
     bool enabled;
     bool filtered;
+    unsigned state; /* BfBitmapState */
 };
 
 static uint64_t
@@ -42,6 +48,15 @@ room_for(uint64_t bits)
     return words_for(bits) + 1;
 }
 
+static void
+set_too_large(uint64_t size, unsigned shift, GError **error)
+{
+    bf_set_error(error,
+                 "a bitmap of %" PRIu64 " bytes of data needs too much memory "
+                 "at granularity %" PRIu64 "; use a larger one",
+                 size, UINT64_C(1) << shift);
+}
+
 static uint64_t *
 try_words(uint64_t size, unsigned shift, GError **error)
 {
@@ -52,12 +67,20 @@ try_words(uint64_t size, unsigned shift, GError **error)
         words = g_try_new0(uint64_t, room_for(bits));
     }
     if (words == NULL) {
-        bf_set_error(error,
-                     "a bitmap of %" PRIu64 " bytes of data needs too much "
-                     "memory at granularity %" PRIu64 "; use a larger one",
-                     size, UINT64_C(1) << shift);
+        set_too_large(size, shift, error);
     }
     return words;
+}
+
+bool
+bf_bitmap_check_granularity(uint32_t granularity, GError **error)
+{
+    if (granularity < BF_BITMAP_GRANULARITY_MIN ||
+        (granularity & (granularity - 1)) != 0) {
+        bf_set_error(error, "Granularity must be power of 2 and at least 512");
+        return false;
+    }
+    return true;
 }
 
 BfBitmap *
@@ -66,9 +89,7 @@ bf_bitmap_new(const char *name, uint64_t size, uint32_t granularity,
 {
     g_autoptr(BfBitmap) bitmap = g_new0(BfBitmap, 1);
 
-    if (granularity < BF_BITMAP_GRANULARITY_MIN ||
-        (granularity & (granularity - 1)) != 0) {
-        bf_set_error(error, "Granularity must be power of 2 and at least 512");
+    if (!bf_bitmap_check_granularity(granularity, error)) {
         return NULL;
     }
     bitmap->shift = __builtin_ctz(granularity);
@@ -84,12 +105,19 @@ bf_bitmap_new(const char *name, uint64_t size, uint32_t granularity,
     return g_steal_pointer(&bitmap);
 }
 
+BfBitmap *
+bf_bitmap_new_like(const BfBitmap *model, GError **error)
+{
+    return bf_bitmap_new(NULL, model->size, UINT32_C(1) << model->shift, error);
+}
+
 void
 bf_bitmap_free(BfBitmap *bitmap)
 {
     if (bitmap != NULL) {
         g_free(bitmap->name);
         g_free(bitmap->words);
+        g_free(bitmap->frozen);
         g_free(bitmap);
     }
 }
@@ -124,10 +152,56 @@ bf_bitmap_set_enabled(BfBitmap *bitmap, bool enabled)
     bitmap->enabled = enabled;
 }
 
+unsigned
+bf_bitmap_state(const BfBitmap *bitmap)
+{
+    return bitmap->state;
+}
+
+void
+bf_bitmap_set_state(BfBitmap *bitmap, BfBitmapState state, bool on)
+{
+    if (on) {
+        bitmap->state |= state;
+    } else {
+        bitmap->state &= ~(unsigned)state;
+    }
+}
+
+bool
+bf_bitmap_check(const BfBitmap *bitmap, unsigned states, GError **error)
+{
+    const char *format = NULL;
+
+    states &= bitmap->state;
+    if ((states & BF_BITMAP_BUSY) != 0) {
+        format = "Bitmap '%s' is currently in use by another operation and "
+                 "cannot be used";
+    } else if ((states & BF_BITMAP_READ_ONLY) != 0) {
+        format = "Bitmap '%s' is readonly and cannot be modified";
+    } else if ((states & BF_BITMAP_INCONSISTENT) != 0) {
+        format = "Bitmap '%s' is inconsistent and cannot be used";
+    } else {
+        return true;
+    }
+    g_set_error(error, BF_ERROR, BF_ERROR_GENERIC, format, bitmap->name);
+    return false;
+}
+
+size_t
+bf_bitmap_bytes(const BfBitmap *bitmap)
+{
+    return words_for(bitmap->n_bits) * sizeof(uint64_t);
+}
+
+/* As readers see it. */
 static inline uint64_t
 get_word(const BfBitmap *bitmap, uint64_t index)
 {
-    return __atomic_load_n(&bitmap->words[index], __ATOMIC_RELAXED);
+    const uint64_t *words =
+        G_UNLIKELY(bitmap->frozen != NULL) ? bitmap->frozen : bitmap->words;
+
+    return __atomic_load_n(&words[index], __ATOMIC_RELAXED);
 }
 
 /* The bits of word @index that lie in [@first, @last]. */
@@ -150,7 +224,7 @@ set_bits(BfBitmap *bitmap, uint64_t first, uint64_t last)
 {
     for (uint64_t i = first / 64; i <= last / 64; i++) {
         uint64_t mask = word_mask(i, first, last);
-        uint64_t old = get_word(bitmap, i);
+        uint64_t old = __atomic_load_n(&bitmap->words[i], __ATOMIC_RELAXED);
 
         /* Mostly set already: spare the other processors the cache line. */
         if ((old & mask) != mask) {
@@ -201,6 +275,7 @@ bf_bitmap_set_after(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
 void
 bf_bitmap_clear(BfBitmap *bitmap)
 {
+    g_assert(bitmap->frozen == NULL);
     memset(bitmap->words, 0, words_for(bitmap->n_bits) * sizeof(uint64_t));
 }
 
@@ -210,6 +285,7 @@ bf_bitmap_clear_range(BfBitmap *bitmap, uint64_t offset, uint64_t bytes)
     uint64_t first = offset >> bitmap->shift;
     uint64_t last;
 
+    g_assert(bitmap->frozen == NULL);
     if (bytes == 0 || offset >= bitmap->size) {
         return;
     }
@@ -312,7 +388,7 @@ bf_bitmap_take(BfBitmap *bitmap, uint64_t offset, uint64_t end, uint64_t max,
     uint64_t first, stop, n;
 
     end = MIN(end, bitmap->size);
-    g_assert(max >> bitmap->shift > 0);
+    g_assert(max >> bitmap->shift > 0 && bitmap->frozen == NULL);
     if (offset >= end) {
         return false;
     }
@@ -349,12 +425,80 @@ bf_bitmap_merge(BfBitmap *bitmap, const BfBitmap *from, GError **error)
     return true;
 }
 
+void
+bf_bitmap_swap(BfBitmap *a, BfBitmap *b)
+{
+    uint64_t *words = a->words;
+    size_t room = a->room;
+
+    g_assert(a->size == b->size && a->shift == b->shift);
+    g_assert(a->frozen == NULL && b->frozen == NULL);
+    a->words = b->words;
+    a->room = b->room;
+    b->words = words;
+    b->room = room;
+}
+
+bool
+bf_bitmap_freeze(BfBitmap *bitmap, GError **error)
+{
+    uint64_t *successor = g_try_new0(uint64_t, bitmap->room);
+
+    g_assert(bitmap->frozen == NULL);
+    if (successor == NULL) {
+        set_too_large(bitmap->size, bitmap->shift, error);
+        return false;
+    }
+    bitmap->frozen = bitmap->words;
+    bitmap->words = successor;
+    return true;
+}
+
+bool
+bf_bitmap_is_frozen(const BfBitmap *bitmap)
+{
+    return bitmap->frozen != NULL;
+}
+
+void
+bf_bitmap_thaw(BfBitmap *bitmap, bool keep)
+{
+    uint64_t *frozen = g_steal_pointer(&bitmap->frozen);
+
+    g_assert(frozen != NULL);
+    for (size_t i = 0; keep && i < words_for(bitmap->n_bits); i++) {
+        if (frozen[i] != 0) {
+            __atomic_fetch_or(&bitmap->words[i], frozen[i], __ATOMIC_RELAXED);
+        }
+    }
+    g_free(frozen);
+}
+
+char *
+bf_bitmap_sha256(const BfBitmap *bitmap)
+{
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    size_t n_words = MAX(words_for(bitmap->n_bits), 1);
+
+    for (size_t i = 0; i < n_words;) {
+        uint64_t piece[512];
+        size_t n = 0;
+
+        while (n < G_N_ELEMENTS(piece) && i < n_words) {
+            piece[n++] = GUINT64_TO_LE(get_word(bitmap, i++));
+        }
+        g_checksum_update(sum, (const guchar *)piece, n * sizeof(*piece));
+    }
+    return g_strdup(g_checksum_get_string(sum));
+}
+
 bool
 bf_bitmap_reserve(BfBitmap *bitmap, uint64_t size, GError **error)
 {
     size_t room = room_for(bits_for(size, bitmap->shift));
     uint64_t *words;
 
+    g_assert(bitmap->frozen == NULL);
     if (room <= bitmap->room) {
         return true;
     }
@@ -375,6 +519,7 @@ bf_bitmap_resize(BfBitmap *bitmap, uint64_t size)
     uint64_t bits = bits_for(size, bitmap->shift);
     size_t used = words_for(bits);
 
+    g_assert(bitmap->frozen == NULL);
     if (room_for(bits) > bitmap->room) {
         bitmap->words = g_renew(uint64_t, bitmap->words, room_for(bits));
         memset(bitmap->words + bitmap->room, 0,

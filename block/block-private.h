@@ -21,6 +21,9 @@
 /* Most nodes of a tree, where one counts as often as it is reached. */
 #define TREE_NODES_MAX 4096
 
+/* Bitmaps of a node that users make. */
+#define BITMAPS_MAX 65535
+
 /* How long a drain waits for requests under way. */
 #define DRAIN_LIMIT_NS (10 * BF_NS_PER_SEC)
 
@@ -241,6 +244,12 @@ bool bf_node_check_settings(const BfNodeSettings *settings, GError **error);
 
 /* reopen.c: do the users to be of @node allow its size to be? */
 bool bf_node_check_planned_size(const BfNode *node, GError **error);
+
+/* node-bitmap.c: of a node at rest, or to look at on main. */
+/* Puts @bitmap on the list, at index @position. */
+void bf_node_attach_bitmap(BfNode *node, BfBitmap *bitmap, unsigned position);
+/* Takes it off and returns its index. */
+unsigned bf_node_detach_bitmap(BfNode *node, const BfBitmap *bitmap);
 
 /* options.c */
 /* The member of @options that gives the child @name, or NULL. */

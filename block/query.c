@@ -84,6 +84,24 @@ image_info(BfNode *node)
     return image;
 }
 
+static BfBlockDirtyInfo *
+bitmap_info(const BfBitmap *bitmap)
+{
+    BfBlockDirtyInfo *info = g_new0(BfBlockDirtyInfo, 1);
+    unsigned state = bf_bitmap_state(bitmap);
+
+    info->name = g_strdup(bf_bitmap_name(bitmap));
+    info->count = (int64_t)bf_bitmap_count(bitmap);
+    info->granularity = bf_bitmap_granularity(bitmap);
+    info->recording = bf_bitmap_is_enabled(bitmap);
+    info->busy = (state & BF_BITMAP_BUSY) != 0;
+    info->persistent = (state & BF_BITMAP_PERSISTENT) != 0;
+    info->has_inconsistent = (state & BF_BITMAP_INCONSISTENT) != 0;
+    info->inconsistent = info->has_inconsistent;
+    return info;
+}
+
+/* Newest first. */
 static BfBlockDirtyInfoList *
 bitmap_list(const BfNode *node)
 {
@@ -94,19 +112,12 @@ bitmap_list(const BfNode *node)
     }
     list = g_new0(BfBlockDirtyInfoList, 1);
     list->items = g_new0(BfBlockDirtyInfo *, node->n_bitmaps);
-    for (unsigned i = 0; i < node->n_bitmaps; i++) {
-        const BfBitmap *bitmap = node->bitmaps[i];
-        BfBlockDirtyInfo *info;
+    for (unsigned i = node->n_bitmaps; i > 0; i--) {
+        const BfBitmap *bitmap = node->bitmaps[i - 1];
 
-        if (bf_bitmap_name(bitmap) == NULL) {
-            continue;
+        if (bf_bitmap_name(bitmap) != NULL) {
+            list->items[list->len++] = bitmap_info(bitmap);
         }
-        info = g_new0(BfBlockDirtyInfo, 1);
-        info->name = g_strdup(bf_bitmap_name(bitmap));
-        info->count = (int64_t)bf_bitmap_count(bitmap);
-        info->granularity = bf_bitmap_granularity(bitmap);
-        info->recording = bf_bitmap_is_enabled(bitmap);
-        list->items[list->len++] = info;
     }
     if (list->len == 0) {
         g_clear_pointer(&list, bf_block_dirty_info_list_free);

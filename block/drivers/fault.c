@@ -366,6 +366,7 @@ const BfDriver bf_driver_fault = {
     .name = "fault",
     .kind = BF_BLOCKDEV_DRIVER_FAULT,
     .node_size = sizeof(BfFaultNode),
+    .is_filter = true,
     .needs_faults = true,
     .fua = true,
     .co_open = fault_co_open,

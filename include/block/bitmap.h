@@ -27,6 +27,34 @@ typedef struct BfBitmap BfBitmap;
 #define BF_BITMAP_BYTES_MAX (UINT64_C(1) << 31)
 
 /**
+ * BfBitmapState: what a bitmap is in beside recording
+ * @BF_BITMAP_BUSY: an export or a job uses it
+ * @BF_BITMAP_READ_ONLY: it is stored in an image that cannot be written
+ * @BF_BITMAP_INCONSISTENT: it was not stored properly, and only good to remove
+ * @BF_BITMAP_PERSISTENT: it is stored in the image
+ */
+typedef enum BfBitmapState {
+    BF_BITMAP_BUSY = 1 << 0,
+    BF_BITMAP_READ_ONLY = 1 << 1,
+    BF_BITMAP_INCONSISTENT = 1 << 2,
+    BF_BITMAP_PERSISTENT = 1 << 3,
+} BfBitmapState;
+
+/* States that forbid to use a bitmap, to change it, and to remove it. */
+#define BF_BITMAP_CHECK_USE (BF_BITMAP_BUSY | BF_BITMAP_INCONSISTENT)
+#define BF_BITMAP_CHECK_CHANGE (BF_BITMAP_CHECK_USE | BF_BITMAP_READ_ONLY)
+#define BF_BITMAP_CHECK_REMOVE (BF_BITMAP_BUSY | BF_BITMAP_READ_ONLY)
+
+/**
+ * bf_bitmap_check_granularity:
+ * @granularity: bytes of one bit
+ * @error: set if no bitmap can have it
+ *
+ * Returns: false if it is not valid
+ */
+bool bf_bitmap_check_granularity(uint32_t granularity, GError **error);
+
+/**
  * bf_bitmap_new:
  * @name: (nullable): copied; a bitmap without a name is hidden: it belongs to a
  *     job, and queries and commands do not see it
@@ -39,6 +67,16 @@ typedef struct BfBitmap BfBitmap;
  */
 BfBitmap *bf_bitmap_new(const char *name, uint64_t size, uint32_t granularity,
                         GError **error);
+
+/**
+ * bf_bitmap_new_like:
+ * @model: a bitmap
+ * @error: set on failure
+ *
+ * Returns: (transfer full): a clean bitmap without a name of the same size and
+ * granularity, or NULL
+ */
+BfBitmap *bf_bitmap_new_like(const BfBitmap *model, GError **error);
 
 /**
  * bf_bitmap_free:
@@ -84,6 +122,40 @@ bool bf_bitmap_is_enabled(const BfBitmap *bitmap);
  * @enabled: writes set it from now on
  */
 void bf_bitmap_set_enabled(BfBitmap *bitmap, bool enabled);
+
+/**
+ * bf_bitmap_state:
+ * @bitmap: a bitmap
+ *
+ * Returns: BfBitmapState bits
+ */
+unsigned bf_bitmap_state(const BfBitmap *bitmap);
+
+/**
+ * bf_bitmap_set_state:
+ * @bitmap: a bitmap
+ * @state: one of them
+ * @on: whether it is in it
+ */
+void bf_bitmap_set_state(BfBitmap *bitmap, BfBitmapState state, bool on);
+
+/**
+ * bf_bitmap_check:
+ * @bitmap: a bitmap
+ * @states: BfBitmapState bits that forbid what is to be done
+ * @error: set if it is in one of them
+ *
+ * Returns: false if it is
+ */
+bool bf_bitmap_check(const BfBitmap *bitmap, unsigned states, GError **error);
+
+/**
+ * bf_bitmap_bytes:
+ * @bitmap: a bitmap
+ *
+ * Returns: bytes of memory for its bits
+ */
+size_t bf_bitmap_bytes(const BfBitmap *bitmap);
 
 /**
  * bf_bitmap_set:
@@ -214,8 +286,55 @@ bool bf_bitmap_next_dirty(const BfBitmap *bitmap, uint64_t offset, uint64_t end,
 bool bf_bitmap_merge(BfBitmap *bitmap, const BfBitmap *from, GError **error);
 
 /**
+ * bf_bitmap_swap:
+ * @a: a bitmap
+ * @b: one of the same size and granularity
+ *
+ * Exchanges their contents.
+ */
+void bf_bitmap_swap(BfBitmap *a, BfBitmap *b);
+
+/**
+ * bf_bitmap_freeze:
+ * @bitmap: a bitmap that is not frozen
+ * @error: set on failure: too little memory
+ *
+ * From now on readers see the bitmap as it is now, and marks go to a hidden
+ * successor.
+ *
+ * Returns: false on failure
+ */
+bool bf_bitmap_freeze(BfBitmap *bitmap, GError **error);
+
+/**
+ * bf_bitmap_is_frozen:
+ * @bitmap: a bitmap
+ *
+ * Returns: true between bf_bitmap_freeze() and bf_bitmap_thaw()
+ */
+bool bf_bitmap_is_frozen(const BfBitmap *bitmap);
+
+/**
+ * bf_bitmap_thaw:
+ * @bitmap: a frozen bitmap that nobody else reads
+ * @keep: what was dirty before the freeze still is
+ *
+ * Readers see what was marked since the freeze. Writers may be marking.
+ */
+void bf_bitmap_thaw(BfBitmap *bitmap, bool keep);
+
+/**
+ * bf_bitmap_sha256:
+ * @bitmap: a bitmap
+ *
+ * Returns: (transfer full): a checksum of its bits in hexadecimal digits: of
+ * 64-bit words of little endian, bit 0 of the first being the first granule
+ */
+char *bf_bitmap_sha256(const BfBitmap *bitmap);
+
+/**
  * bf_bitmap_reserve:
- * @bitmap: a bitmap of a drained node
+ * @bitmap: a bitmap of a drained node, not frozen
  * @size: bytes
  * @error: set on failure: too large
  *
@@ -227,7 +346,7 @@ bool bf_bitmap_reserve(BfBitmap *bitmap, uint64_t size, GError **error);
 
 /**
  * bf_bitmap_resize:
- * @bitmap: a bitmap of a drained node
+ * @bitmap: a bitmap of a drained node, not frozen
  * @size: new size, bytes, which should be reserved; what is added is clean
  */
 void bf_bitmap_resize(BfBitmap *bitmap, uint64_t size);

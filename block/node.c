@@ -20,6 +20,12 @@
 /* Largest node; leaves room to round up to any alignment. */
 #define NODE_SIZE_MAX (((uint64_t)INT64_MAX) & ~UINT64_C(0xfffff))
 
+BfGraph *
+bf_node_graph(const BfNode *node)
+{
+    return node->graph;
+}
+
 const char *
 bf_node_name(const BfNode *node)
 {

@@ -206,6 +206,14 @@ BfNode *bf_graph_find_node(BfGraph *graph, const char *node_name);
 BfBlockDeviceInfoList *bf_graph_co_query(BfGraph *graph, bool flat);
 
 /**
+ * bf_node_graph:
+ * @node: a node
+ *
+ * Returns: (transfer none): the graph that it is in
+ */
+BfGraph *bf_node_graph(const BfNode *node);
+
+/**
  * bf_node_name:
  * @node: a node
  *

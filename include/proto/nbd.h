@@ -186,6 +186,7 @@ typedef enum BfNbdError {
 typedef enum BfNbdStatusFlags {
     BF_NBD_STATUS_HOLE = 1 << 0,
     BF_NBD_STATUS_ZERO = 1 << 1,
+    BF_NBD_STATUS_DIRTY = 1 << 0,
 } BfNbdStatusFlags;
 
 /**

@@ -18,12 +18,15 @@
  * @type: the kind, as in the schema
  * @start_close: makes the export unreachable and its clients leave soon; must
  *     not suspend
+ * @co_close: (nullable): gives back what it has of the graph; it has no clients
+ *     any more
  * @uses_loop: tells whether a client or the configuration is tied to a loop
  * @free: frees the own struct; not the fields of BfExport
  */
 typedef struct BfExportOps {
     BfBlockExportType type;
     void (*start_close)(BfExport *exp);
+    void (*co_close)(BfExport *exp);
     bool (*uses_loop)(const BfExport *exp, const BfLoop *loop);
     void (*free)(BfExport *exp);
 } BfExportOps;

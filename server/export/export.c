@@ -151,6 +151,9 @@ export_co_finish(void *arg)
 
     /* It stays on the lists until the node is free. */
     exp->node_name = g_strdup(bf_node_name(bf_root_node(exp->root)));
+    if (exp->ops->co_close != NULL) {
+        exp->ops->co_close(exp);
+    }
     bf_root_co_free(g_steal_pointer(&exp->root));
     g_message("export '%s' removed", id);
     bf_registry_remove(table->exports, id);

@@ -5,80 +5,91 @@
  * A selection is for one export, the one named in SET_META_CONTEXT, and is
  * forgotten if the client then goes to another one.
  */
+#include "block/bitmap-ops.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "nbd-private.h"
 
-/* A context as clients know it; its id is its index. */
-typedef struct BfNbdContextKind {
-    const char *space; /* with the colon */
-    const char *leaf;
-    BfNbdContexts bit;
-} BfNbdContextKind;
-
-static const BfNbdContextKind context_kinds[] = {
-    {"base:", "allocation", BF_NBD_CONTEXT_ALLOCATION},
-    {"qemu:", "allocation-depth", BF_NBD_CONTEXT_DEPTH},
+/* Queries that ask for all contexts below, but only when listing. */
+static const char *const wildcards[] = {
+    "base:",
+    "qemu:",
+    "qemu:dirty-bitmap:",
 };
 
-/* Does @query ask for @kind? A namespace alone asks for all that is in it, but
- * only when listing. */
 static bool
-query_matches(BfNbdString query, const BfNbdContextKind *kind, bool listing)
+is_text(BfNbdString string, const char *text)
 {
-    size_t space_len = strlen(kind->space);
-    size_t leaf_len = strlen(kind->leaf);
-
-    if (query.len < space_len ||
-        memcmp(query.data, kind->space, space_len) != 0) {
-        return false;
-    }
-    if (query.len == space_len) {
-        return listing;
-    }
-    return query.len == space_len + leaf_len &&
-           memcmp(query.data + space_len, kind->leaf, leaf_len) == 0;
-}
-
-static unsigned
-match_queries(BfNbdMetaRequest *request, unsigned offered, bool listing)
-{
-    unsigned found = 0;
-    BfNbdString query;
-
-    if (listing && request->n_queries == 0) {
-        return offered;
-    }
-    while (bf_nbd_meta_next_query(request, &query)) {
-        for (unsigned i = 0; i < G_N_ELEMENTS(context_kinds); i++) {
-            if (query_matches(query, &context_kinds[i], listing)) {
-                found |= context_kinds[i].bit;
-            }
-        }
-    }
-    return found & offered;
+    return string.len == strlen(text) &&
+           memcmp(string.data, text, string.len) == 0;
 }
 
 static void
-add_contexts(GByteArray *out, uint32_t option, unsigned contexts)
+add_below(const GPtrArray *names, const char *prefix, bool *found)
+{
+    for (unsigned id = 0; id < names->len; id++) {
+        const char *name = g_ptr_array_index(names, id);
+
+        found[id] |= name != NULL && g_str_has_prefix(name, prefix);
+    }
+}
+
+static void
+match_query(const GPtrArray *names, BfNbdString query, bool listing,
+            bool *found)
+{
+    if (query.len < strlen(wildcards[0])) {
+        return; /* peers can send very many of them */
+    }
+    for (unsigned id = 0; id < names->len; id++) {
+        const char *name = g_ptr_array_index(names, id);
+
+        found[id] |= name != NULL && is_text(query, name);
+    }
+    for (unsigned i = 0; listing && i < G_N_ELEMENTS(wildcards); i++) {
+        if (is_text(query, wildcards[i])) {
+            add_below(names, wildcards[i], found);
+        }
+    }
+}
+
+/* The ids of the contexts that are asked for, rising. */
+static GArray *
+match_queries(BfNbdMetaRequest *request, const GPtrArray *names, bool listing)
+{
+    g_autofree bool *found = g_new0(bool, names->len + 1);
+    GArray *ids = g_array_new(false, false, sizeof(uint32_t));
+    BfNbdString query;
+
+    if (listing && request->n_queries == 0) {
+        add_below(names, "", found);
+    }
+    while (bf_nbd_meta_next_query(request, &query)) {
+        match_query(names, query, listing, found);
+    }
+    for (uint32_t id = 0; id < names->len; id++) {
+        if (found[id]) {
+            g_array_append_val(ids, id);
+        }
+    }
+    return ids;
+}
+
+static void
+add_contexts(GByteArray *out, uint32_t option, const GPtrArray *names,
+             const GArray *ids)
 {
     bool listing = option == BF_NBD_OPTION_LIST_META_CONTEXT;
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(context_kinds); i++) {
-        const BfNbdContextKind *kind = &context_kinds[i];
-        g_autoptr(GByteArray) payload = NULL;
+    for (unsigned i = 0; i < ids->len; i++) {
+        uint32_t context = g_array_index(ids, uint32_t, i);
+        const char *name = g_ptr_array_index(names, context);
+        g_autoptr(GByteArray) payload = g_byte_array_new();
         uint8_t id[4];
 
-        if ((contexts & kind->bit) == 0) {
-            continue;
-        }
-        payload = g_byte_array_new();
-        bf_put_be32(id, listing ? 0 : i);
+        bf_put_be32(id, listing ? 0 : context);
         g_byte_array_append(payload, id, sizeof(id));
-        g_byte_array_append(payload, (const guint8 *)kind->space,
-                            strlen(kind->space));
-        g_byte_array_append(payload, (const guint8 *)kind->leaf,
-                            strlen(kind->leaf));
+        g_byte_array_append(payload, (const guint8 *)name, strlen(name));
         bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_META_CONTEXT,
                                    payload->data, payload->len);
     }
@@ -87,21 +98,44 @@ add_contexts(GByteArray *out, uint32_t option, unsigned contexts)
 void
 bf_nbd_meta_clear(BfNbdClient *client)
 {
-    client->contexts = 0;
+    g_clear_pointer(&client->contexts, g_array_unref);
+    g_clear_pointer(&client->context_names, g_ptr_array_unref);
     g_clear_pointer(&client->contexts_name, g_bytes_unref);
 }
 
+/* Do the ids that were selected mean the same in @names? */
+static bool
+means_the_same(const BfNbdClient *client, const GPtrArray *names)
+{
+    for (unsigned i = 0; i < client->contexts->len; i++) {
+        uint32_t id = g_array_index(client->contexts, uint32_t, i);
+
+        if (id >= names->len ||
+            g_strcmp0(g_ptr_array_index(names, id),
+                      g_ptr_array_index(client->context_names, id)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void
-bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name, unsigned offered)
+bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name,
+                 const GPtrArray *offered)
 {
     g_autoptr(GBytes) chosen = g_bytes_new(name.data, name.len);
 
-    if (client->contexts_name == NULL ||
-        !g_bytes_equal(client->contexts_name, chosen)) {
+    if (client->contexts == NULL ||
+        !g_bytes_equal(client->contexts_name, chosen) ||
+        !means_the_same(client, offered)) {
         bf_nbd_meta_clear(client);
-        return;
     }
-    client->contexts &= offered;
+}
+
+unsigned
+bf_nbd_meta_count(const BfNbdClient *client)
+{
+    return client->contexts != NULL ? client->contexts->len : 0;
 }
 
 void
@@ -109,10 +143,10 @@ bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option, const void *data,
                       size_t len, GByteArray *out)
 {
     bool listing = option == BF_NBD_OPTION_LIST_META_CONTEXT;
+    g_auto(BfNbdExportAnswer) answer = {0};
     g_autoptr(GError) invalid = NULL;
+    g_autoptr(GArray) ids = NULL;
     BfNbdMetaRequest request;
-    BfNbdExportAnswer answer;
-    unsigned found = 0;
 
     if (!listing) {
         bf_nbd_meta_clear(client);
@@ -130,38 +164,102 @@ bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option, const void *data,
                                    "export '%s' not present", shown);
         return;
     }
-    g_free(answer.description);
-    found = match_queries(&request, answer.contexts, listing);
+    ids = match_queries(&request, answer.contexts, listing);
     if (!listing) {
-        client->contexts = found;
+        client->contexts = g_array_ref(ids);
+        client->context_names = g_ptr_array_ref(answer.contexts);
         client->contexts_name =
             g_bytes_new(request.name.data, request.name.len);
     }
-    add_contexts(out, option, found);
+    add_contexts(out, option, answer.contexts, ids);
     bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
 }
 
-/* Extents of a request at most. A hole has at least a sector. */
+/* Extents of a context in a reply at most. A hole has at least a sector. */
 static size_t
-max_extents(const BfNbdRequest *request)
+max_extents(const BfNbdClient *client, const BfNbdRequest *request)
 {
+    size_t each = sizeof(BfExtent) +
+                  bf_nbd_meta_count(client) * BF_NBD_STATUS_EXTENT_BYTES;
+
     if ((request->flags & BF_NBD_REQUEST_REQ_ONE) != 0) {
         return 1;
     }
-    return MIN(BF_NBD_STATUS_EXTENTS_MAX, request->length / 512 + 2);
+    return MIN(MIN(BF_NBD_STATUS_EXTENTS_MAX, NBD_STATUS_BYTES_MAX / each),
+               request->length / 512 + 2);
 }
 
 size_t
 bf_nbd_meta_credit(const BfNbdClient *client, const BfNbdRequest *request)
 {
-    size_t contexts = __builtin_popcount(client->contexts);
+    size_t contexts = bf_nbd_meta_count(client);
 
-    return max_extents(request) *
+    return max_extents(client, request) *
            (sizeof(BfExtent) + contexts * BF_NBD_STATUS_EXTENT_BYTES);
 }
 
+/* The chunk of one context, as it is being made. */
+typedef struct StatusChunk {
+    uint8_t *start; /* where its header is to be */
+    uint8_t *end;
+    size_t room;    /* extents that may still be added */
+    uint64_t bytes; /* of the last extent */
+    uint32_t status;
+} StatusChunk;
+
+static void
+chunk_init(StatusChunk *chunk, uint8_t *start, size_t room)
+{
+    *chunk = (StatusChunk){
+        .start = start,
+        .end = start + BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES,
+        .room = room,
+    };
+}
+
+/* Adds to the last extent if it has the same status. The sum is at most the
+ * request's length, so it fits. Returns false if there is no room. */
+static bool
+chunk_add(StatusChunk *chunk, uint64_t bytes, uint32_t status)
+{
+    if (bytes == 0) {
+        return true;
+    }
+    if (chunk->bytes > 0 && chunk->status == status) {
+        chunk->end -= BF_NBD_STATUS_EXTENT_BYTES;
+        bytes += chunk->bytes;
+    } else if (chunk->room == 0) {
+        return false;
+    } else {
+        chunk->room--;
+    }
+    bf_nbd_put_status_extent(chunk->end, (uint32_t)bytes, status);
+    chunk->end += BF_NBD_STATUS_EXTENT_BYTES;
+    chunk->bytes = bytes;
+    chunk->status = status;
+    return true;
+}
+
+/* Writes the header and returns the length of the whole. */
+static size_t
+chunk_finish(const StatusChunk *chunk, const BfNbdTask *task, uint32_t id,
+             bool last)
+{
+    uint8_t *payload = chunk->start + BF_NBD_CHUNK_BYTES;
+
+    bf_put_be32(payload, id);
+    bf_nbd_put_chunk(chunk->start,
+                     &(BfNbdChunk){
+                         .flags = last ? BF_NBD_CHUNK_DONE : 0,
+                         .type = BF_NBD_CHUNK_TYPE_BLOCK_STATUS,
+                         .cookie = task->request.cookie,
+                         .length = (uint32_t)(chunk->end - payload),
+                     });
+    return chunk->end - chunk->start;
+}
+
 static uint32_t
-extent_status(const BfExtent *extent, BfNbdContexts context)
+extent_status(const BfExtent *extent, uint32_t context)
 {
     uint32_t status = 0;
 
@@ -178,82 +276,120 @@ extent_status(const BfExtent *extent, BfNbdContexts context)
     return status;
 }
 
-/* Writes one context's chunk to @out; returns its length. */
-static size_t
-put_context(const BfNbdTask *task, const BfExtents *extents, unsigned id,
-            bool last, uint8_t *out)
+static void
+add_extents(StatusChunk *chunk, const BfExtents *extents, uint32_t context)
 {
-    uint8_t *start = out + BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES;
-    uint8_t *end = start;
+    for (size_t i = 0; i < extents->len; i++) {
+        const BfExtent *extent = &extents->items[i];
 
-    for (size_t i = 0; i < extents->len;) {
-        uint32_t status = extent_status(&extents->items[i], 1u << id);
-        uint64_t bytes = 0;
-
-        /* Different extents may have the same status here. The sum is at most
-         * the request's length, so it fits. */
-        while (i < extents->len &&
-               extent_status(&extents->items[i], 1u << id) == status) {
-            bytes += extents->items[i++].bytes;
+        if (!chunk_add(chunk, extent->bytes, extent_status(extent, context))) {
+            return;
         }
-        bf_nbd_put_status_extent(end, (uint32_t)bytes, status);
-        end += BF_NBD_STATUS_EXTENT_BYTES;
     }
-    bf_put_be32(start - BF_NBD_STATUS_ID_BYTES, id);
-    bf_nbd_put_chunk(
-        out, &(BfNbdChunk){
-                 .flags = last ? BF_NBD_CHUNK_DONE : 0,
-                 .type = BF_NBD_CHUNK_TYPE_BLOCK_STATUS,
-                 .cookie = task->request.cookie,
-                 .length = (uint32_t)(end - start) + BF_NBD_STATUS_ID_BYTES,
-             });
-    return end - out;
 }
 
-static size_t
-put_chunks(const BfNbdTask *task, const BfExtents *extents, uint8_t *out)
+/* Writes may be marking it meanwhile: each look sees some moment. */
+static void
+add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap,
+           const BfNbdRequest *request)
 {
-    unsigned left = task->client->contexts;
+    uint64_t end = request->offset + request->length;
+    uint64_t at = request->offset;
+
+    while (at < end) {
+        uint64_t start = end;
+        uint64_t bytes = 0;
+
+        bf_bitmap_next_dirty(bitmap, at, end, &start, &bytes);
+        if (!chunk_add(chunk, start - at, 0) ||
+            !chunk_add(chunk, bytes, BF_NBD_STATUS_DIRTY)) {
+            return;
+        }
+        at = start + bytes;
+    }
+}
+
+static const BfBitmap *
+bitmap_of(const BfNbdClient *client, uint32_t context)
+{
+    const GPtrArray *bitmaps = client->exp->bitmaps;
+
+    return bf_bitmap_use_bitmap(
+        g_ptr_array_index(bitmaps, context - BF_NBD_CONTEXT_BITMAPS));
+}
+
+/* Extents of @context at most: of what is known, or by its granularity. */
+static size_t
+room_for(const BfNbdTask *task, const BfExtents *extents, uint32_t context)
+{
+    const BfNbdRequest *request = &task->request;
+    const BfBitmap *bitmap;
+
+    if (context < BF_NBD_CONTEXT_BITMAPS) {
+        return extents->len;
+    }
+    bitmap = bitmap_of(task->client, context);
+    return MIN(max_extents(task->client, request),
+               request->length / bf_bitmap_granularity(bitmap) + 2);
+}
+
+static void
+reply_status(BfNbdTask *task, const BfExtents *extents)
+{
+    const GArray *ids = task->client->contexts;
+    size_t most = 0;
     size_t bytes = 0;
 
-    for (unsigned id = 0; left != 0; id++) {
-        if ((left & (1u << id)) == 0) {
-            continue;
-        }
-        left &= ~(1u << id);
-        bytes += put_context(task, extents, id, left == 0, out + bytes);
+    for (unsigned i = 0; i < ids->len; i++) {
+        most += BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES +
+                room_for(task, extents, g_array_index(ids, uint32_t, i)) *
+                    BF_NBD_STATUS_EXTENT_BYTES;
     }
-    return bytes;
+    task->heap = g_try_malloc(most);
+    if (task->heap == NULL) {
+        bf_nbd_reply_error(task, ENOMEM, "No memory");
+        return;
+    }
+    for (unsigned i = 0; i < ids->len; i++) {
+        uint32_t id = g_array_index(ids, uint32_t, i);
+        StatusChunk chunk;
+
+        chunk_init(&chunk, task->heap + bytes, room_for(task, extents, id));
+        if (id < BF_NBD_CONTEXT_BITMAPS) {
+            add_extents(&chunk, extents, id);
+        } else {
+            add_bitmap(&chunk, bitmap_of(task->client, id), &task->request);
+        }
+        bytes += chunk_finish(&chunk, task, id, i + 1 == ids->len);
+    }
+    bf_nbd_reply_status(task, bytes);
 }
 
 void
 bf_nbd_meta_co_status(BfNbdTask *task)
 {
     const BfNbdRequest *request = &task->request;
-    size_t contexts = __builtin_popcount(task->client->contexts);
+    const BfNbdClient *client = task->client;
+    uint32_t first = g_array_index(client->contexts, uint32_t, 0);
     BfExtents extents;
-    size_t most = 0;
     int ret = 0;
 
-    bf_extents_init(&extents, max_extents(request));
-    ret = bf_handle_co_extents(task->client->handle, request->offset,
-                               request->length, &extents);
+    if (first >= BF_NBD_CONTEXT_BITMAPS) {
+        /* Nobody asks for what only the storage knows. */
+        reply_status(task, NULL);
+        return;
+    }
+    bf_extents_init(&extents, max_extents(client, request));
+    ret = bf_handle_co_extents(client->handle, request->offset, request->length,
+                               &extents);
     if (ret == 0 && extents.bytes > request->length) {
         bf_extents_clip(&extents, request->length);
     }
     if (ret < 0 || extents.len == 0) {
         bf_nbd_reply_error(task, ret < 0 ? -ret : EIO,
                            "can't get block status");
-        bf_extents_clear(&extents);
-        return;
-    }
-    most = contexts * (BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES +
-                       extents.len * BF_NBD_STATUS_EXTENT_BYTES);
-    task->heap = g_try_malloc(most);
-    if (task->heap == NULL) {
-        bf_nbd_reply_error(task, ENOMEM, "No memory");
     } else {
-        bf_nbd_reply_status(task, put_chunks(task, &extents, task->heap));
+        reply_status(task, &extents);
     }
     bf_extents_clear(&extents);
 }

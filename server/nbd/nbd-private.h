@@ -71,11 +71,18 @@
 
 typedef struct BfNbdClient BfNbdClient;
 
-/* Metadata contexts; bit numbers are the ids on the wire. */
-typedef enum BfNbdContexts {
-    BF_NBD_CONTEXT_ALLOCATION = 1 << 0,
-    BF_NBD_CONTEXT_DEPTH = 1 << 1,
-} BfNbdContexts;
+/* Metadata contexts: their ids on the wire. Dirty bitmaps follow. */
+typedef enum BfNbdContext {
+    BF_NBD_CONTEXT_ALLOCATION,
+    BF_NBD_CONTEXT_DEPTH,
+    BF_NBD_CONTEXT_BITMAPS,
+} BfNbdContext;
+
+/* Bitmaps of one export. */
+#define NBD_BITMAPS_MAX 256
+
+/* Memory that the reply to one BLOCK_STATUS takes, about. */
+#define NBD_STATUS_BYTES_MAX ((size_t)8 * 1024 * 1024)
 
 struct BfNbdServer {
     /* Never changed. */
@@ -113,7 +120,8 @@ typedef struct BfNbdExport {
     BfNbdServer *server; /* borrowed: closes its exports before it is freed */
     BfNbdString name;    /* owned */
     char *description;   /* (nullable) */
-    unsigned contexts;   /* BfNbdContexts on offer */
+    GPtrArray *contexts; /* names on offer, by id, some NULL; never changed */
+    GPtrArray *bitmaps;  /* BfBitmapUse */
 } BfNbdExport;
 
 /* An input buffer. Writes that run from it pin it. */
@@ -196,10 +204,11 @@ struct BfNbdClient {
     bool fixed; /* fixed newstyle */
     bool no_zeroes;
     bool structured;
-    unsigned contexts;     /* BfNbdContexts that were selected */
-    GBytes *contexts_name; /* (nullable) the export they were selected for */
-    char *tls_text;        /* (nullable) version, cipher, certificate */
-    char *failure;         /* (nullable) what main is to log */
+    GArray *contexts;         /* (nullable) ids that were selected, rising */
+    GPtrArray *context_names; /* (nullable) what the ids meant then */
+    GBytes *contexts_name;    /* (nullable) the export they were selected for */
+    char *tls_text;           /* (nullable) version, cipher, certificate */
+    char *failure;            /* (nullable) what main is to log */
 
     /* The loop's: transmission. */
     BfNbdInput *input; /* the current input buffer */
@@ -241,7 +250,7 @@ typedef struct BfNbdExportAnswer {
     bool found;
     BfNbdExportInfo info; /* flags as without structured replies */
     char *description;    /* (nullable) */
-    unsigned contexts;    /* BfNbdContexts on offer */
+    GPtrArray *contexts;  /* (nullable) a reference to the export's */
 } BfNbdExportAnswer;
 
 /*
@@ -274,9 +283,13 @@ void bf_nbd_server_kill_clients(BfNbdServer *server, const BfNbdExport *exp);
 BfNbdExport *bf_nbd_server_find(BfNbdServer *server, BfNbdString name);
 
 /* Tells about the export @name; with @attach makes @client its client. Any
- * loop. The caller frees @ret_answer's description. */
+ * loop. The caller clears @ret_answer. */
 void bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
                           BfNbdExportAnswer *ret_answer);
+
+/* Frees what an answer has. */
+void bf_nbd_export_answer_clear(BfNbdExportAnswer *answer);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(BfNbdExportAnswer, bf_nbd_export_answer_clear)
 
 /* Payloads of the SERVER replies of all exports. Any loop. */
 GPtrArray *bf_nbd_server_co_list(BfNbdClient *client);
@@ -326,8 +339,13 @@ void bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option,
                                 BfNbdReply type, const char *format, ...)
     G_GNUC_PRINTF(4, 5);
 
-/* Keeps what was selected only if @name is the export that it was for. */
-void bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name, unsigned offered);
+/* Keeps what was selected only if @name is the export that it was for, and it
+ * still offers the same. */
+void bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name,
+                      const GPtrArray *offered);
+
+/* How many contexts were selected. */
+unsigned bf_nbd_meta_count(const BfNbdClient *client);
 
 /* Forgets what was selected. */
 void bf_nbd_meta_clear(BfNbdClient *client);

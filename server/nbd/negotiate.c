@@ -283,7 +283,7 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
            GByteArray *out)
 {
     g_autoptr(GError) invalid = NULL;
-    BfNbdExportAnswer answer;
+    g_auto(BfNbdExportAnswer) answer = {0};
     BfNbdGoRequest request;
 
     if (!bf_nbd_parse_go(option, data, len, &request, &invalid)) {
@@ -302,7 +302,6 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
     }
     apply_session(client, &answer);
     add_info(out, option, &request, &answer);
-    g_free(answer.description);
     if (option == BF_NBD_OPTION_INFO) {
         return BF_NBD_STEP_NEXT;
     }
@@ -354,7 +353,7 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
                   BF_NBD_EXPORT_NAME_ZEROES_BYTES] = {0};
     char name[BF_NBD_STRING_MAX];
     BfNbdString wanted = {.data = name, .len = header->length};
-    BfNbdExportAnswer answer;
+    g_auto(BfNbdExportAnswer) answer = {0};
 
     if (header->length > sizeof(name)) {
         bf_set_error(error, "the name of the export has %u bytes",
@@ -371,7 +370,6 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
         bf_set_error(error, "export '%s' not present", shown);
         return BF_NBD_STEP_FAILED;
     }
-    g_free(answer.description);
     apply_session(client, &answer);
     bf_nbd_put_export_name_reply(reply, &answer.info);
     if (!bf_channel_co_write_all(

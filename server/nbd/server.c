@@ -365,7 +365,7 @@ answer_ask(void *arg)
     }
     ask->answer->found = true;
     ask->answer->description = g_strdup(exp->description);
-    ask->answer->contexts = exp->contexts;
+    ask->answer->contexts = g_ptr_array_ref(exp->contexts);
     describe_export(server, exp, &ask->answer->info);
     if (ask->attach) {
         g_assert(client->exp == NULL);
@@ -386,6 +386,13 @@ bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
     };
 
     bf_co_call(bf_loop_get_main(bf_loop_self()), answer_ask, &ask);
+}
+
+void
+bf_nbd_export_answer_clear(BfNbdExportAnswer *answer)
+{
+    g_clear_pointer(&answer->description, g_free);
+    g_clear_pointer(&answer->contexts, g_ptr_array_unref);
 }
 
 static void

@@ -307,7 +307,7 @@ check_request(const BfNbdClient *client, const BfNbdRequest *request)
         return (BfNbdRefusal){EINVAL, "unsupported flags"};
     }
     if (request->command == BF_NBD_COMMAND_BLOCK_STATUS) {
-        if (client->contexts == 0) {
+        if (bf_nbd_meta_count(client) == 0) {
             return (BfNbdRefusal){EINVAL, "CMD_BLOCK_STATUS not negotiated"};
         }
         if (request->length == 0) {

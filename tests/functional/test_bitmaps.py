@@ -180,3 +180,196 @@ def test_read_only_nodes_may_have_bitmaps(daemon, image):
     assert "b0" in bitmaps_of(daemon)
     bitmap(daemon, "remove")
     daemon.cmd("blockdev-del", node_name="n0")
+
+
+# As seen by NBD clients.
+
+def client_of(daemon, name="n0", *contexts):
+    """A connection with structured replies; returns it and {name: id}."""
+    client = nbd.RawNbd(daemon.nbd_path)
+    client.negotiate_structured()
+    found = client.set_meta(name, *contexts) if contexts else {}
+    client.go(name)
+    return client, found
+
+
+def test_export_refusals(nodes):
+    nodes.start_nbd()
+    bitmap(nodes, "add")
+    bitmap(nodes, "add", node="n1")
+    bitmap(nodes, "add", node="n0", name="off", disabled=True)
+
+    def why(*bitmaps, **arguments):
+        error = nodes.error("block-export-add", type="nbd", id="e0",
+                            node_name="n0", bitmaps=list(bitmaps), **arguments)
+        assert nodes.cmd("query-block-exports") == []
+        return error.desc
+
+    assert why("zz") == "Bitmap 'zz' is not found"
+    assert why("b0") == "Enabled bitmap 'b0' incompatible with readonly export"
+    assert why({"node": "zz", "name": "b0"}) == "Node 'zz' not found"
+    assert why({"node": "n0", "name": "zz"}) == "Dirty bitmap 'zz' not found"
+    assert "2097152 bytes" in why({"node": "n1", "name": "b0"})
+    assert why("off", "zz", writable=True) == "Bitmap 'zz' is not found"
+    assert not bitmaps_of(nodes)["off"]["busy"]
+
+
+def test_exported_bitmap_is_busy(nodes):
+    nodes.start_nbd()
+    bitmap(nodes, "add")
+    bitmap(nodes, "add", name="b1")
+    nodes.add_export("n0", "e0", writable=True, bitmaps=["b0"])
+    assert bitmaps_of(nodes)["b0"]["busy"]
+    for action in ("remove", "clear", "enable", "disable"):
+        assert refused(nodes, action, node="n0", name="b0") == BUSY
+    for target, source in (("b0", "b1"), ("b1", "b0")):
+        assert refused(nodes, "merge", node="n0", target=target,
+                       bitmaps=[source]) == BUSY
+    assert refused(nodes, "merge", node="n0", target="b0", bitmaps=[]) == BUSY
+    assert nodes.error("block-export-add", type="nbd", id="e1", name="y",
+                       node_name="n0", writable=True,
+                       bitmaps=["b0"]).desc == BUSY
+    assert sha256(nodes) == expected_sha256(MIB, 65536, [])
+    nodes.cmd("block-export-del", id="e0")
+    nodes.qmp.take_event("BLOCK_EXPORT_DELETED", id="e0")
+    bitmap(nodes, "clear")
+    bitmap(nodes, "remove")
+
+
+def test_bitmap_of_another_node_keeps_it(nodes):
+    nodes.start_nbd()
+    nodes.execute("blockdev-add", {
+        "driver": "null-co", "node-name": "n2", "size": MIB})
+    bitmap(nodes, "add", node="n2")
+    nodes.add_export("n0", "e0", bitmaps=[{"node": "n2", "name": "b0"}])
+    assert nodes.error("blockdev-del", node_name="n2").desc == \
+        "Node n2 is in use"
+    nodes.cmd("block-export-del", id="e0")
+    nodes.qmp.take_event("BLOCK_EXPORT_DELETED", id="e0")
+    nodes.cmd("blockdev-del", node_name="n2")
+
+
+def test_bitmap_is_found_through_filters(daemons):
+    daemon = daemons("--allow-fault-injection")
+    daemon.execute("blockdev-add", {
+        "driver": "null-co", "node-name": "n0", "size": MIB})
+    daemon.execute("blockdev-add", {
+        "driver": "fault", "node-name": "x0", "image": "n0"})
+    daemon.execute("blockdev-add", {
+        "driver": "raw", "node-name": "r0", "file": "n0"})
+    daemon.start_nbd()
+    bitmap(daemon, "add", disabled=True)
+    assert daemon.error("block-export-add", type="nbd", id="e0",
+                        node_name="r0", bitmaps=["b0"]).desc == \
+        "Bitmap 'b0' is not found"
+    daemon.add_export("x0", bitmaps=["b0"])
+    client, found = client_of(daemon, "x0", "qemu:dirty-bitmap:b0")
+    assert found == {"qemu:dirty-bitmap:b0": 2}
+    client.close()
+
+
+CONTEXTS = ["base:allocation", "qemu:allocation-depth",
+            "qemu:dirty-bitmap:b0", "qemu:dirty-bitmap:a:b"]
+
+
+@pytest.fixture
+def offering(nodes):
+    """n0 with all kinds of contexts."""
+    nodes.start_nbd()
+    bitmap(nodes, "add")
+    bitmap(nodes, "add", name="a:b")
+    nodes.add_export("n0", writable=True, bitmaps=["b0", "a:b", "b0"],
+                     allocation_depth=True)
+    return nodes
+
+
+@pytest.mark.parametrize("queries, listed", [
+    ((), CONTEXTS),
+    (("base:",), CONTEXTS[:1]),
+    (("qemu:",), CONTEXTS[1:]),
+    (("qemu:dirty-bitmap:",), CONTEXTS[2:]),
+    (("qemu:dirty-bitmap:b0", "qemu:", "base:allocation"), CONTEXTS),
+    (("qemu:dirty-bitmap:a:b", "qemu:dirty-bitmap:a:b"), CONTEXTS[3:]),
+    (("qemu:dirty-bitmap:a:", "qemu:dirty-bitmap:a", "qemu", "", "other:b0",
+      "qemu:dirty-bitmap", "dirty-bitmap:b0"), []),
+])
+def test_contexts_are_listed_and_selected(offering, queries, listed):
+    client = nbd.RawNbd(offering.nbd_path)
+    client.negotiate_structured()
+    assert client.list_meta("n0", *queries) == listed
+    selected = client.set_meta("n0", *queries)
+    exact = [c for c in CONTEXTS if c in queries]
+    assert selected == {c: CONTEXTS.index(c) for c in exact}
+    client.close()
+
+
+def test_all_contexts_come_in_one_reply(offering):
+    client, found = client_of(offering, "n0", *CONTEXTS)
+    assert list(found.values()) == [0, 1, 2, 3]
+    assert client.write(65536 + 10, b"x" * 65536) == 0
+    error, status = client.status(0, MIB)
+    dirty = [(65536, 0), (131072, 1), (MIB - 196608, 0)]
+    assert error == 0 and list(status) == [0, 1, 2, 3]
+    assert status[2] == status[3] == dirty
+    # A part, in the middle of granules, and one extent only.
+    assert client.status(65000, 1000)[1][2] == [(536, 0), (464, 1)]
+    status = client.status(100, MIB - 100, flags=nbd.REQ_ONE)[1]
+    assert [len(e) for e in status.values()] == [1] * 4
+    assert status[2] == [(65436, 0)]
+    client.close()
+
+
+def test_only_bitmap_needs_no_allocation(offering):
+    client, found = client_of(offering, "n0", "qemu:dirty-bitmap:a:b")
+    assert found == {"qemu:dirty-bitmap:a:b": 3}
+    assert client.request(nbd.CMD_WRITE_ZEROES, MIB - 512, 512) == 0
+    assert client.status(0, MIB) == (0, {3: [(MIB - 65536, 0), (65536, 1)]})
+    client.close()
+
+
+def test_selection_does_not_survive_another_export(offering):
+    """The same name, but what was selected is gone."""
+    client = nbd.RawNbd(offering.nbd_path)
+    client.negotiate_structured()
+    client.set_meta("n0", "qemu:dirty-bitmap:a:b")
+    offering.cmd("block-export-del", id="exp-n0", mode="hard")
+    offering.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n0")
+    offering.add_export("n0", writable=True, bitmaps=["b0"])
+    client.go("n0")
+    assert client.status(0, MIB)[0] == 22
+    client.close()
+
+
+def test_number_of_extents_is_limited(daemon):
+    """More dirty granules than a reply may have extents."""
+    size = 160 << 20
+    daemon.execute("blockdev-add", {
+        "driver": "null-co", "node-name": "n0", "size": size})
+    daemon.start_nbd()
+    bitmap(daemon, "add", granularity=512)
+    daemon.add_export("n0", writable=True, bitmaps=["b0"])
+    client, _ = client_of(daemon, "n0", "qemu:dirty-bitmap:b0")
+    step, batch = 1024, 200
+    for start in range(0, size, step * batch):
+        offsets = range(start, min(start + step * batch, size), step)
+        client.send(b"".join(
+            client.request_bytes(nbd.CMD_WRITE_ZEROES, o, 512)
+            for o in offsets))
+        for _ in offsets:
+            assert client.read_reply()[0].error == 0
+    error, status = client.status(0, size)
+    assert error == 0 and len(status[2]) == 131072
+    assert set(status[2][0::2]) == {(512, 1)}
+    assert set(status[2][1::2]) == {(512, 0)}
+    client.close()
+
+
+def test_old_command_exports_a_bitmap(nodes):
+    nodes.start_nbd()
+    bitmap(nodes, "add", disabled=True)
+    assert nodes.error("nbd-server-add", device="n0", bitmap="zz").desc == \
+        "Bitmap 'zz' is not found"
+    nodes.cmd("nbd-server-add", device="n0", bitmap="b0")
+    client, found = client_of(nodes, "n0", "qemu:dirty-bitmap:b0")
+    assert len(found) == 1
+    client.close()

@@ -264,8 +264,9 @@ extent_status(const BfExtent *extent, uint32_t context)
     uint32_t status = 0;
 
     if (context == BF_NBD_CONTEXT_DEPTH) {
-        /* No driver has backing files, so data is in the top layer. */
-        return (extent->flags & BF_EXTENT_HOLE) != 0 ? 0 : 1;
+        /* No driver has backing files, so all that is known, zeroes as well,
+         * comes from the top layer. */
+        return extent->flags == BF_EXTENT_HOLE ? 0 : 1;
     }
     if ((extent->flags & BF_EXTENT_HOLE) != 0) {
         status |= BF_NBD_STATUS_HOLE;

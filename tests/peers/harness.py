@@ -217,8 +217,9 @@ class Daemon(Process):
                     raise
 
     def add_creds(self, directory, ident="tls0", **arguments):
-        self.cmd("object-add", qom_type="tls-creds-x509", id=ident,
-                 endpoint="server", dir=str(directory), **arguments)
+        self.cmd("object-add", **{
+            "qom_type": "tls-creds-x509", "id": ident, "endpoint": "server",
+            "dir": str(directory), **arguments})
         return ident
 
     def add_file(self, path, node="disk", **options):

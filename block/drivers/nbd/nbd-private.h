@@ -207,13 +207,13 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
  */
 struct BfNbdcNode {
     BfNode base; /* first: a BfNode pointer converts to this */
+    bool main_closing; /* apart from what the loop writes */
     BfLoop *loop;
     BfNbdcTarget target;
     BfNbdcExport first;
     uint64_t reconnect_delay_ns;
     uint64_t open_timeout_ns;
     unsigned wanted_conns;
-    bool main_closing;
 
     bool stopping;
     bool closing;

@@ -124,6 +124,15 @@ def test_deleting_a_node_whose_server_hangs_takes_seconds(daemon, serve,
     add(daemon, server)  # the name is free
 
 
+def test_deleting_while_connections_are_being_made(daemon, serve):
+    """The node is there with the first connection; the others are on the way."""
+    server = serve()
+    server.flags |= nbd.FLAG_MULTI
+    for connections in list(range(1, 17)) * 2:
+        add(daemon, server, connections=connections)
+        daemon.cmd("blockdev-del", node_name="n0")
+
+
 # Lost connections.
 
 

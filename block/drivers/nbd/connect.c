@@ -105,27 +105,36 @@ co_shake_hands(BfNbdcNode *self, int fd, BfNbdcExport *ret_exp, GError **error)
     return channel;
 }
 
+static bool
+check_not_ending(const BfNbdcNode *self, GError **error)
+{
+    if (bf_nbdc_is_ending(self)) {
+        bf_set_error(error,
+                     "NBD server '%s': the node is closed or the daemon ends",
+                     self->target.server);
+        return false;
+    }
+    return true;
+}
+
 BfChannel *
 bf_nbdc_co_connect(BfNbdcNode *self, BfNbdcExport *ret_exp, GError **error)
 {
-    int fd = -1;
+    bf_autofd fd = -1;
     BfChannel *channel = NULL;
 
     bf_assert_loop(self->loop);
     fd = bf_address_co_connect(self->target.address, NULL, NULL,
                                NBDC_CONNECT_MAX_NS, &self->stop, error);
-    if (fd < 0) {
-        return NULL;
-    }
-    if (!bf_node_co_check_peer(&self->base, fd, self->target.name, error)) {
-        close(fd);
+    /* Whoever ends attempts sees only those that shake hands. */
+    if (fd < 0 ||
+        !bf_node_co_check_peer(&self->base, fd, self->target.name, error) ||
+        !check_not_ending(self, error)) {
         return NULL;
     }
     set_keep_alive(fd, self->target.address);
-    channel = co_shake_hands(self, fd, ret_exp, error);
-    if (channel != NULL && self->stopping) {
-        bf_set_error(error, "NBD server '%s': the daemon is ending",
-                     self->target.server);
+    channel = co_shake_hands(self, bf_steal_fd(&fd), ret_exp, error);
+    if (channel != NULL && !check_not_ending(self, error)) {
         g_clear_pointer(&channel, bf_channel_free);
     }
     return channel;

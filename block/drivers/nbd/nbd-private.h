@@ -206,7 +206,7 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
  * @wrote_lost: a connection was lost that needed a flush
  */
 struct BfNbdcNode {
-    BfNode base; /* first: a BfNode pointer converts to this */
+    BfNode base;       /* first: a BfNode pointer converts to this */
     bool main_closing; /* apart from what the loop writes */
     BfLoop *loop;
     BfNbdcTarget target;
@@ -232,6 +232,13 @@ struct BfNbdcNode {
     uint64_t generation;
     bool wrote_lost;
 };
+
+/* No new connections: look again after each wait. */
+static inline bool
+bf_nbdc_is_ending(const BfNbdcNode *self)
+{
+    return self->stopping || self->closing;
+}
 
 /* connect.c: a connection that is ready for requests, or NULL. Bounded in
  * time; ends early when the node is stopping. */

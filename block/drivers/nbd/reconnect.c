@@ -172,7 +172,7 @@ bf_nbdc_co_pick(BfNbdcNode *self, BfNbdcConn *pin, unsigned cancels)
         }
         if (self->n_up == 0) {
             self->wanted = true;
-            if (self->expired || self->stopping || self->closing) {
+            if (self->expired || bf_nbdc_is_ending(self)) {
                 return NULL;
             }
         }
@@ -192,12 +192,6 @@ conn_free(BfNbdcConn *conn)
     g_free(conn);
 }
 
-static bool
-is_ending(const BfNbdcNode *self)
-{
-    return self->stopping || self->closing;
-}
-
 /* The pause before an attempt; not longer than needed. */
 static void
 keeper_co_nap(BfNbdcConn *conn)
@@ -205,7 +199,7 @@ keeper_co_nap(BfNbdcConn *conn)
     uint64_t left_ns = conn->pause_ns;
 
     conn->nap = (BfCancel){.fired = false};
-    while (left_ns > 0 && !is_ending(conn->node)) {
+    while (left_ns > 0 && !bf_nbdc_is_ending(conn->node)) {
         uint64_t piece_ns = MIN(left_ns, PAUSE_WANTED_NS);
 
         if (bf_co_sleep_cancel(piece_ns, &conn->nap) < 0 ||
@@ -248,7 +242,7 @@ keeper_co_connect(BfNbdcConn *conn)
         BfChannel *channel = NULL;
 
         keeper_co_nap(conn);
-        if (is_ending(self)) {
+        if (bf_nbdc_is_ending(self)) {
             return false;
         }
         channel = bf_nbdc_co_connect(self, &conn->exp, &error);

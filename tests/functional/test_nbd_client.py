@@ -316,6 +316,41 @@ def test_client_of_our_own_export(daemon, image, connect_nbd):
     assert image.read_bytes()[54321:154321] == b"z" * 100_000
 
 
+def test_draining_both_ends_of_our_own_server_ends(daemon, image,
+                                                   connect_nbd):
+    """What is under way in the client needs the other end, which is parked."""
+    daemon.serve_file(image)
+    daemon.execute("blockdev-add", own(daemon))
+    daemon.add_export("n0", name="again")
+    stop = threading.Event()
+    counts = [0] * 4
+
+    def read(n):
+        handle = connect_nbd(daemon.nbd_path, "again")
+        while not stop.is_set():
+            handle.pread(65536, n << 16)
+            counts[n] += 1
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    harness.wait_until(lambda: all(counts), what="the first reads")
+    other = daemon.client()
+    request = daemon.qmp.send("blockdev-reopen", {"options": [
+        {"driver": "file", "node-name": "disk", "filename": str(image)},
+        own(daemon)]})
+    assert other.cmd("query-version")
+    message = daemon.qmp.reply(request, 20)
+    if "error" in message:
+        assert "did not end within 10 seconds" in message["error"]["desc"]
+    before = list(counts)
+    harness.wait_until(lambda: all(
+        now > then for now, then in zip(counts, before)), what="more reads")
+    stop.set()
+    for thread in threads:
+        thread.join(harness.LIMIT)
+
+
 def handle_buffer(count):
     import nbd as libnbd
     return libnbd.Buffer(count)

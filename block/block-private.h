@@ -9,6 +9,7 @@
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/handle.h"
+#include "core/atomic.h"
 #include "core/co-io.h"
 #include "core/registry.h"
 
@@ -118,6 +119,17 @@ typedef struct BfRequest {
     int ret;
 } BfRequest;
 
+/* BfIoStats of one handle: its loop writes, main reads. */
+typedef struct BfHandleStats {
+    BfAtomicU64 read_ops, read_bytes;
+    BfAtomicU64 write_ops, write_bytes;
+    BfAtomicU64 zero_ops, zero_bytes;
+    BfAtomicU64 discard_ops, discard_bytes;
+    BfAtomicU64 flush_ops;
+    BfAtomicU64 failed_ops;
+    BfAtomicU64 last_change_ns, last_flush_ns;
+} BfHandleStats;
+
 struct BfHandle {
     BfRoot *root; /* constant */
     BfLoop *loop; /* constant */
@@ -140,7 +152,7 @@ struct BfHandle {
     BfRequest *newest;
     BfCoQueue parking;
     BfCoQueue idle; /* who waits for in_flight and waiting to become 0 */
-    BfIoStats stats;
+    BfHandleStats stats;
 
     /* Belong to main. */
     ParkState park;

@@ -13,6 +13,7 @@
 
 #include "block-private.h"
 #include "block/request.h"
+#include "core/clock.h"
 #include "core/util.h"
 
 static const char *const request_names[] = {
@@ -181,19 +182,41 @@ handle_co_quiesce(void *arg)
     }
 }
 
-static void
-add_stats(BfIoStats *sum, const BfIoStats *stats)
+/* Only the handle's loop counts, so this is no more than an addition; main
+ * reads the counters at any time. */
+static inline void
+count(BfAtomicU64 *counter, uint64_t n)
 {
-    sum->read_ops += stats->read_ops;
-    sum->read_bytes += stats->read_bytes;
-    sum->write_ops += stats->write_ops;
-    sum->write_bytes += stats->write_bytes;
-    sum->zero_ops += stats->zero_ops;
-    sum->zero_bytes += stats->zero_bytes;
-    sum->discard_ops += stats->discard_ops;
-    sum->discard_bytes += stats->discard_bytes;
-    sum->flush_ops += stats->flush_ops;
-    sum->failed_ops += stats->failed_ops;
+    bf_atomic_store(counter, bf_atomic_load(counter) + n);
+}
+
+static inline void
+note_time(BfAtomicU64 *time_ns, int ret)
+{
+    if (G_LIKELY(ret == 0)) {
+        bf_atomic_store(time_ns, bf_clock_wall_ns());
+    }
+}
+
+static void
+add_stats(BfIoStats *sum, const BfHandle *handle)
+{
+    const BfHandleStats *stats = &handle->stats;
+    uint64_t last_change_ns = bf_atomic_load(&stats->last_change_ns);
+    uint64_t last_flush_ns = bf_atomic_load(&stats->last_flush_ns);
+
+    sum->read_ops += bf_atomic_load(&stats->read_ops);
+    sum->read_bytes += bf_atomic_load(&stats->read_bytes);
+    sum->write_ops += bf_atomic_load(&stats->write_ops);
+    sum->write_bytes += bf_atomic_load(&stats->write_bytes);
+    sum->zero_ops += bf_atomic_load(&stats->zero_ops);
+    sum->zero_bytes += bf_atomic_load(&stats->zero_bytes);
+    sum->discard_ops += bf_atomic_load(&stats->discard_ops);
+    sum->discard_bytes += bf_atomic_load(&stats->discard_bytes);
+    sum->flush_ops += bf_atomic_load(&stats->flush_ops);
+    sum->failed_ops += bf_atomic_load(&stats->failed_ops);
+    sum->last_change_ns = MAX(sum->last_change_ns, last_change_ns);
+    sum->last_flush_ns = MAX(sum->last_flush_ns, last_flush_ns);
 }
 
 void
@@ -206,7 +229,7 @@ bf_handle_co_free(BfHandle *handle)
     bf_co_call(handle->loop, handle_co_quiesce, handle);
     bf_wait_group_co_wait(&handle->messages);
     g_ptr_array_remove_fast(handle->root->handles, handle);
-    add_stats(&handle->root->freed, &handle->stats);
+    add_stats(&handle->root->freed, handle);
     g_free(handle);
 }
 
@@ -233,39 +256,14 @@ bf_root_abort(BfRoot *root)
     }
 }
 
-typedef struct StatsCall {
-    BfHandle *handle;
-    BfIoStats stats;
-} StatsCall;
-
-static void
-copy_stats(void *arg)
-{
-    StatsCall *call = arg;
-
-    call->stats = call->handle->stats;
-}
-
 void
-bf_root_co_stats(BfRoot *root, BfIoStats *ret_stats)
+bf_root_stats(BfRoot *root, BfIoStats *ret_stats)
 {
-    g_autoptr(GPtrArray) handles = g_ptr_array_copy(root->handles, NULL, NULL);
-    BfIoStats sum = root->freed;
-
     bf_assert_main();
-    for (unsigned i = 0; i < handles->len; i++) {
-        BfHandle *handle = g_ptr_array_index(handles, i);
-
-        bf_wait_group_add(&handle->messages, 1);
+    *ret_stats = root->freed;
+    for (unsigned i = 0; i < root->handles->len; i++) {
+        add_stats(ret_stats, g_ptr_array_index(root->handles, i));
     }
-    for (unsigned i = 0; i < handles->len; i++) {
-        StatsCall call = {.handle = g_ptr_array_index(handles, i)};
-
-        bf_co_call(call.handle->loop, copy_stats, &call);
-        add_stats(&sum, &call.stats);
-        bf_wait_group_done(&call.handle->messages);
-    }
-    *ret_stats = sum;
 }
 
 uint64_t
@@ -345,7 +343,9 @@ leave(BfHandle *handle, BfRequest *req, int ret)
     } else {
         handle->newest = req->older;
     }
-    handle->stats.failed_ops += ret < 0;
+    if (G_UNLIKELY(ret < 0)) {
+        count(&handle->stats.failed_ops, 1);
+    }
     if (--handle->in_flight == 0) {
         if (G_UNLIKELY(handle->report_parked ||
                        !bf_co_queue_is_empty(&handle->idle))) {
@@ -414,6 +414,11 @@ co_run(BfHandle *handle, BfRequest *req, bool writes)
     } else {
         request_co_run(req);
     }
+    if (writes) {
+        note_time(&handle->stats.last_change_ns, req->ret);
+    } else if (req->kind == REQUEST_FLUSH) {
+        note_time(&handle->stats.last_flush_ns, req->ret);
+    }
     return leave(handle, req, req->ret);
 }
 
@@ -440,8 +445,8 @@ bf_handle_co_read(BfHandle *handle, uint64_t offset, BfIoVec *vec,
         bf_co_call(req.node->home, request_co_run, &req);
         ret = req.ret;
     }
-    handle->stats.read_ops++;
-    handle->stats.read_bytes += vec->bytes;
+    count(&handle->stats.read_ops, 1);
+    count(&handle->stats.read_bytes, vec->bytes);
     return leave(handle, &req, ret);
 }
 
@@ -472,8 +477,9 @@ bf_handle_co_write(BfHandle *handle, uint64_t offset, BfIoVec *vec,
         bf_co_call(req.node->home, request_co_run, &req);
         ret = req.ret;
     }
-    handle->stats.write_ops++;
-    handle->stats.write_bytes += vec->bytes;
+    count(&handle->stats.write_ops, 1);
+    count(&handle->stats.write_bytes, vec->bytes);
+    note_time(&handle->stats.last_change_ns, ret);
     return leave(handle, &req, ret);
 }
 
@@ -488,8 +494,8 @@ bf_handle_co_write_zeroes(BfHandle *handle, uint64_t offset, uint64_t bytes,
         .bytes = bytes,
     };
 
-    handle->stats.zero_ops++;
-    handle->stats.zero_bytes += bytes;
+    count(&handle->stats.zero_ops, 1);
+    count(&handle->stats.zero_bytes, bytes);
     return co_run(handle, &req, true);
 }
 
@@ -504,8 +510,8 @@ bf_handle_co_discard(BfHandle *handle, uint64_t offset, uint64_t bytes,
         .bytes = bytes,
     };
 
-    handle->stats.discard_ops++;
-    handle->stats.discard_bytes += bytes;
+    count(&handle->stats.discard_ops, 1);
+    count(&handle->stats.discard_bytes, bytes);
     return co_run(handle, &req, true);
 }
 
@@ -514,7 +520,7 @@ bf_handle_co_flush(BfHandle *handle)
 {
     BfRequest req = {.kind = REQUEST_FLUSH};
 
-    handle->stats.flush_ops++;
+    count(&handle->stats.flush_ops, 1);
     return co_run(handle, &req, false);
 }
 
@@ -557,10 +563,10 @@ bf_handle_co_read_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
     int ret = co_run(handle, &req, false);
 
     if (ret == 0) {
-        handle->stats.read_ops++;
-        handle->stats.read_bytes += bytes;
+        count(&handle->stats.read_ops, 1);
+        count(&handle->stats.read_bytes, bytes);
     } else if (ret == -EOPNOTSUPP) {
-        handle->stats.failed_ops--; /* the read that follows counts */
+        count(&handle->stats.failed_ops, -1); /* the read that follows counts */
     }
     return ret;
 }
@@ -578,10 +584,11 @@ bf_handle_co_write_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
     int ret = co_run(handle, &req, true);
 
     if (ret == -EOPNOTSUPP) {
-        handle->stats.failed_ops--; /* the write that follows counts */
+        count(&handle->stats.failed_ops,
+              -1); /* the write that follows counts */
     } else {
-        handle->stats.write_ops++;
-        handle->stats.write_bytes += bytes;
+        count(&handle->stats.write_ops, 1);
+        count(&handle->stats.write_bytes, bytes);
     }
     return ret;
 }

@@ -153,6 +153,30 @@ bf_qmp_co_nbd_server_remove(BfQmpCall *call, const BfNbdServerRemoveArgs *args,
     return remove_export(call->daemon->exports, args->name, args->mode, error);
 }
 
+static BfBlockExportStats *
+export_stats(BfExport *exp)
+{
+    BfBlockExportStats *info = g_new0(BfBlockExportStats, 1);
+    BfIoStats stats;
+
+    bf_export_stats(exp, &stats);
+    info->read_bytes = stats.read_bytes;
+    info->read_operations = stats.read_ops;
+    info->written_bytes = stats.write_bytes;
+    info->write_operations = stats.write_ops;
+    info->zeroed_bytes = stats.zero_bytes;
+    info->zero_operations = stats.zero_ops;
+    info->trimmed_bytes = stats.discard_bytes;
+    info->trim_operations = stats.discard_ops;
+    info->flush_operations = stats.flush_ops;
+    info->failed_operations = stats.failed_ops;
+    info->has_last_change_ns = stats.last_change_ns != 0;
+    info->last_change_ns = stats.last_change_ns;
+    info->has_last_flush_ns = stats.last_flush_ns != 0;
+    info->last_flush_ns = stats.last_flush_ns;
+    return info;
+}
+
 bool
 bf_qmp_co_query_block_exports(BfQmpCall *call,
                               BfBlockExportInfoList **ret_value, GError **error)
@@ -164,13 +188,15 @@ bf_qmp_co_query_block_exports(BfQmpCall *call,
     list->items = g_new0(BfBlockExportInfo *, list->len);
     for (unsigned i = 0; i < exports->len; i++) {
         /* Newest first. */
-        const BfExport *exp = g_ptr_array_index(exports, exports->len - 1 - i);
+        BfExport *exp = g_ptr_array_index(exports, exports->len - 1 - i);
         BfBlockExportInfo *info = bf_type_new(&bf_block_export_info_type);
 
         info->id = g_strdup(bf_export_id(exp));
         info->type = BF_BLOCK_EXPORT_TYPE_NBD;
         info->node_name = g_strdup(bf_export_node_name(exp));
         info->shutting_down = bf_export_is_closing(exp);
+        info->clients = bf_export_count_clients(exp);
+        info->stats = export_stats(exp);
         list->items[i] = info;
     }
     *ret_value = list;

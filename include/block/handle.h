@@ -45,7 +45,9 @@ typedef enum BfIoFlags {
 } BfIoFlags;
 
 /**
- * BfIoStats: what went through; on query summed over a root's handles
+ * BfIoStats: what went through; on query summed over a root's handles. Times
+ * are since the epoch, 0 for never, and of what has succeeded: writes, zeroes
+ * and discards, and flushes.
  */
 typedef struct BfIoStats {
     uint64_t read_ops, read_bytes;
@@ -54,6 +56,7 @@ typedef struct BfIoStats {
     uint64_t discard_ops, discard_bytes;
     uint64_t flush_ops;
     uint64_t failed_ops;
+    uint64_t last_change_ns, last_flush_ns;
 } BfIoStats;
 
 /**
@@ -129,11 +132,11 @@ uint64_t bf_root_size(BfRoot *root);
 const BfLimits *bf_root_limits(BfRoot *root);
 
 /**
- * bf_root_co_stats:
+ * bf_root_stats:
  * @root: a root
  * @ret_stats: (out): the sum over its handles, those freed included
  */
-void bf_root_co_stats(BfRoot *root, BfIoStats *ret_stats);
+void bf_root_stats(BfRoot *root, BfIoStats *ret_stats);
 
 /**
  * bf_root_pick_loop:

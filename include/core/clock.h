@@ -45,6 +45,16 @@ void bf_clock_free(BfClock *clock);
 uint64_t bf_clock_now_ns(const BfClock *clock);
 
 /**
+ * bf_clock_wall_ns:
+ *
+ * For statistics: costs next to nothing.
+ *
+ * Returns: nanoseconds since the epoch, up to some milliseconds old; may go
+ * back
+ */
+uint64_t bf_clock_wall_ns(void);
+
+/**
  * bf_clock_advance:
  * @clock: a fake clock
  * @ns: nanoseconds to add

@@ -126,11 +126,11 @@ bool bf_export_uses_loop(const BfExport *exp, const BfLoop *loop);
 bool bf_export_table_uses_loop(BfExportTable *table, const BfLoop *loop);
 
 /**
- * bf_export_co_stats:
+ * bf_export_stats:
  * @exp: an export
  * @ret_stats: (out): what all its clients did since it was made
  */
-void bf_export_co_stats(BfExport *exp, BfIoStats *ret_stats);
+void bf_export_stats(BfExport *exp, BfIoStats *ret_stats);
 
 /**
  * bf_export_start_close:

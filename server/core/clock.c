@@ -66,6 +66,15 @@ bf_clock_now_ns(const BfClock *clock)
     return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
+uint64_t
+bf_clock_wall_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
 void
 bf_clock_advance(BfClock *clock, uint64_t ns)
 {

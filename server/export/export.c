@@ -125,11 +125,11 @@ bf_export_table_uses_loop(BfExportTable *table, const BfLoop *loop)
 }
 
 void
-bf_export_co_stats(BfExport *exp, BfIoStats *ret_stats)
+bf_export_stats(BfExport *exp, BfIoStats *ret_stats)
 {
     *ret_stats = (BfIoStats){.read_ops = 0};
     if (exp->root != NULL) {
-        bf_root_co_stats(exp->root, ret_stats);
+        bf_root_stats(exp->root, ret_stats);
     }
 }
 

@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+import time
 
 import pytest
 
@@ -168,11 +169,45 @@ def test_query_lists_newest_first(nodes):
     nodes.start_nbd()
     nodes.add_export("disk", "a")
     nodes.add_export("null", "b")
-    assert exports(nodes) == [
+    found = [{k: v for k, v in e.items() if k not in ("clients", "stats")}
+             for e in exports(nodes)]
+    assert found == [
         {"id": "b", "type": "nbd", "node-name": "null",
          "shutting-down": False},
         {"id": "a", "type": "nbd", "node-name": "disk",
          "shutting-down": False}]
+
+
+@pytest.mark.ours("statistics of exports")
+def test_query_tells_what_clients_did(nodes):
+    nodes.start_nbd()
+    nodes.add_export("disk", "a", writable=True)
+    before = time.time_ns()
+    [fresh] = exports(nodes)
+    assert fresh["clients"] == 0 and set(fresh["stats"].values()) == {0}
+    clients = [client_of(nodes) for _ in range(3)]
+    for client in clients:
+        assert client.write(1000, b"x" * 600) == 0
+        assert client.request(nbd.CMD_WRITE_ZEROES, 4096, 8192) == 0
+        assert client.request(nbd.CMD_TRIM, 65536, 65536) == 0
+    [found] = exports(nodes)
+    assert found["clients"] == 3
+    assert "last-flush-ns" not in found["stats"]
+    assert clients[0].request(nbd.CMD_FLUSH) == 0
+    clients.pop().close()
+    assert clients[0].read(0, 512)[0] == 0
+    [found] = exports(nodes)
+    stats = found["stats"]
+    last_change = stats.pop("last-change-ns")
+    last_flush = stats.pop("last-flush-ns")
+    # The clock for statistics ticks every few milliseconds.
+    assert before - 10**8 < last_change <= last_flush <= time.time_ns()
+    assert stats == {
+        "read-bytes": 512, "read-operations": 1,
+        "written-bytes": 1800, "write-operations": 3,
+        "zeroed-bytes": 3 * 8192, "zero-operations": 3,
+        "trimmed-bytes": 3 * 65536, "trim-operations": 3,
+        "flush-operations": 1, "failed-operations": 0}
 
 
 def test_reply_means_connectable(nodes):

@@ -314,7 +314,7 @@ test_stats_add_up_over_handles(void *arg)
             bf_handle_co_free(s.handle);
         }
     }
-    bf_root_co_stats(root, &stats);
+    bf_root_stats(root, &stats);
     g_assert_cmpuint(stats.read_ops, ==, 2 * BF_TEST_WORKERS);
     g_assert_cmpuint(stats.read_bytes, ==, 612 * BF_TEST_WORKERS);
     g_assert_cmpuint(stats.write_ops, ==, 2 * BF_TEST_WORKERS);

@@ -195,7 +195,8 @@ test_used_bitmap_is_kept(void *arg)
 typedef struct Writer {
     BfHandle *handle;
     uint64_t start;
-    unsigned n; /* writes that have ended */
+    unsigned n;     /* writes that have begun */
+    unsigned ended; /* coroutines */
 } Writer;
 
 static void
@@ -212,6 +213,30 @@ co_write_some(void *arg)
         if (i % 16 == 0) {
             bf_co_yield();
         }
+    }
+    writer->ended++;
+}
+
+typedef struct Look {
+    const Writer *writer;
+    unsigned ended;
+} Look;
+
+static void
+look_here(void *arg)
+{
+    Look *look = arg;
+
+    look->ended = look->writer->ended;
+}
+
+static void
+co_wait_ended(BfLoop *loop, const Writer *writer, unsigned n)
+{
+    Look look = {.writer = writer};
+
+    while (look.ended < n) {
+        bf_test_co_on(loop, look_here, &look);
     }
 }
 
@@ -253,6 +278,9 @@ freeze_and_thaw(bool keep)
     g_assert_cmpuint(bf_bitmap_count(bitmap), ==, before);
     bf_bitmap_use_thaw(use, keep);
     bf_bitmap_co_unuse(use);
+    for (unsigned i = 0; i < BF_TEST_WORKERS; i++) {
+        co_wait_ended(bf_test_loops()->workers[i], &writers[i], 2);
+    }
     bf_root_co_free(root);
     g_assert_cmpint(bf_bitmap_get(bitmap, BF_MIB - 512), ==, keep);
     for (unsigned i = 0; i < BF_TEST_WORKERS; i++) {

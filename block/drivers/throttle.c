@@ -176,6 +176,7 @@ const BfDriver bf_driver_throttle = {
     .name = "throttle",
     .kind = BF_BLOCKDEV_DRIVER_THROTTLE,
     .node_size = sizeof(BfThrottleNode),
+    .is_filter = true,
     .fua = true,
     .co_open = throttle_co_open,
     .co_close = throttle_co_close,

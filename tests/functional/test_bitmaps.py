@@ -255,6 +255,10 @@ def test_bitmap_is_found_through_filters(daemons):
         "driver": "null-co", "node-name": "n0", "size": MIB})
     daemon.execute("blockdev-add", {
         "driver": "fault", "node-name": "x0", "image": "n0"})
+    daemon.cmd("object-add", qom_type="throttle-group", id="tg")
+    daemon.execute("blockdev-add", {
+        "driver": "throttle", "node-name": "t0", "throttle-group": "tg",
+        "file": "x0"})
     daemon.execute("blockdev-add", {
         "driver": "raw", "node-name": "r0", "file": "n0"})
     daemon.start_nbd()
@@ -262,8 +266,8 @@ def test_bitmap_is_found_through_filters(daemons):
     assert daemon.error("block-export-add", type="nbd", id="e0",
                         node_name="r0", bitmaps=["b0"]).desc == \
         "Bitmap 'b0' is not found"
-    daemon.add_export("x0", bitmaps=["b0"])
-    client, found = client_of(daemon, "x0", "qemu:dirty-bitmap:b0")
+    daemon.add_export("t0", bitmaps=["b0"])
+    client, found = client_of(daemon, "t0", "qemu:dirty-bitmap:b0")
     assert found == {"qemu:dirty-bitmap:b0": 2}
     client.close()
 

@@ -66,6 +66,24 @@ class Stage:
         self.silent = nbd.RawNbd(self.daemon.nbd_path, handshake=False)
         self.watcher = self.daemon.client()
 
+    def add_bitmap(self):
+        """A bitmap on a node that will be stuck; returns its names."""
+        names = {"node": "a", "name": "b0"}
+        self.daemon.cmd("block-dirty-bitmap-add", **names)
+        return names
+
+    def add_node(self, name, node):
+        return self.daemon.add_file(self.fs.mount / name, node)
+
+    def add_job(self):
+        """A job that will be stuck; returns its id."""
+        self.add_node("c.img", "source")
+        self.daemon.execute("blockdev-add", {
+            "driver": "null-co", "node-name": "target", "size": SIZE})
+        self.daemon.cmd("blockdev-mirror", job_id="job", device="source",
+                        target="target", sync="full", speed=1)
+        return "job"
+
     def get_stuck(self):
         self.fs.stop()
         for number, client in enumerate(self.clients):
@@ -104,17 +122,45 @@ def file_options(stage, name, node, **options):
 # query-commands lists is here; quit has a test of its own.
 ARGUMENTS = {
     "add-fd": lambda s: {},
+    "block-dirty-bitmap-add": lambda s: {"node": "a", "name": "b0"},
+    "block-dirty-bitmap-clear": lambda s: s.add_bitmap(),
+    "block-dirty-bitmap-disable": lambda s: s.add_bitmap(),
+    "block-dirty-bitmap-enable": lambda s: s.add_bitmap(),
+    "block-dirty-bitmap-merge": lambda s: {
+        "node": s.add_bitmap()["node"], "target": "b0", "bitmaps": ["b0"]},
+    "block-dirty-bitmap-remove": lambda s: s.add_bitmap(),
     "block-export-add": lambda s: {"type": "nbd", "id": "x", "node-name": "b",
                                    "writable": True},
     "block-export-del": lambda s: {"id": "exp-a", "mode": "hard"},
+    "block-job-cancel": lambda s: {"device": s.add_job()},
+    "block-job-change": lambda s: {"id": s.add_job(), "type": "mirror",
+                                   "copy-mode": "write-blocking"},
+    "block-job-complete": lambda s: {"device": s.add_job()},
+    "block-job-dismiss": lambda s: {"id": s.add_job()},
+    "block-job-finalize": lambda s: {"id": s.add_job()},
+    "block-job-pause": lambda s: {"device": s.add_job()},
+    "block-job-resume": lambda s: {"device": s.add_job()},
+    "block-job-set-speed": lambda s: {"device": s.add_job(), "speed": 0},
     "block_resize": lambda s: {"node-name": "b", "size": 8 << 20},
     "blockdev-add": lambda s: file_options(s, "c.img", "c"),
+    "blockdev-create": lambda s: {"job-id": "j", "options": {
+        "driver": "file", "size": SIZE,
+        "filename": str(s.fs.mount / "d.img")}},
     "blockdev-del": lambda s: {"node-name": "b"},
+    "blockdev-mirror": lambda s: {
+        "job-id": "j", "device": "b", "sync": "full",
+        "target": s.add_node("c.img", "c")},
     "blockdev-reopen": lambda s: {"options": [
         file_options(s, "a.img", "a", **{"read-only": False,
                                          "cache": {"no-flush": True}})]},
     "closefd": lambda s: {"fdname": "x"},
     "getfd": lambda s: {"fdname": "x"},
+    "job-cancel": lambda s: {"id": s.add_job()},
+    "job-complete": lambda s: {"id": s.add_job()},
+    "job-dismiss": lambda s: {"id": s.add_job()},
+    "job-finalize": lambda s: {"id": s.add_job()},
+    "job-pause": lambda s: {"id": s.add_job()},
+    "job-resume": lambda s: {"id": s.add_job()},
     "nbd-server-add": lambda s: {"device": "b", "writable": True},
     "nbd-server-remove": lambda s: {"name": "exp-a", "mode": "hard"},
     "nbd-server-start": lambda s: {"addr": {"type": "unix", "data": {
@@ -131,13 +177,16 @@ ARGUMENTS = {
     "qom-set": lambda s: {"path": "/objects/io0", "property": "poll-max-ns",
                           "value": 0},
     "query-block-exports": lambda s: {},
+    "query-block-jobs": lambda s: {},
     "query-chardev": lambda s: {},
     "query-commands": lambda s: {},
     "query-fdsets": lambda s: {},
+    "query-jobs": lambda s: {},
     "query-named-block-nodes": lambda s: {},
     "query-qmp-schema": lambda s: {},
     "query-version": lambda s: {},
     "remove-fd": lambda s: {"fdset-id": 1},
+    "x-debug-block-dirty-bitmap-sha256": lambda s: s.add_bitmap(),
 }
 
 

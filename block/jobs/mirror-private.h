@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "block/bitmap.h"
+#include "block/bitmap-ops.h"
 #include "block/copy.h"
 #include "block/driver.h"
 #include "block/handle.h"
@@ -30,9 +30,9 @@ typedef struct BfMirror {
     BfRoot *replaces_root; /* (nullable) */
     BfHandle *source_handle;
     BfHandle *target_handle;
-    BfBitmap *dirty;  /* owned; hidden, on @source */
-    BfBitmap *bitmap; /* (nullable): the user's, which says what to copy */
-    bool keep_bitmap; /* it is not cleared at the end */
+    BfBitmap *dirty;     /* owned; hidden, on @source */
+    BfBitmapUse *bitmap; /* (nullable): the user's, which says what to copy */
+    bool keep_bitmap;    /* it is not cleared at the end */
     BfCopyConfig config;
     bool target_is_zero;
     bool is_full; /* everything is copied at first */

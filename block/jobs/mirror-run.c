@@ -25,6 +25,10 @@
 #define RETRY_MIN_NS (1 * BF_NS_PER_SEC)
 #define RETRY_MAX_NS (10 * BF_NS_PER_SEC)
 
+/* Most questions to find out whether a target is empty: one for each 4 GiB of
+ * an NBD server. */
+#define PROBE_MAX 4096
+
 /* How often an end that a user has finalized is tried. */
 #define PREPARE_TRIES 20
 
@@ -34,23 +38,40 @@ get_wish(const BfMirror *mirror)
     return (MirrorWish)bf_atomic_load(&mirror->wish);
 }
 
+/* How far the target reads as zeroes from @offset on; @offset if it does not.
+ */
+static uint64_t
+co_find_zeroes_end(BfMirror *mirror, uint64_t offset)
+{
+    uint64_t size = bf_handle_size(mirror->target_handle);
+    BfExtents extents;
+
+    bf_extents_init(&extents, 1);
+    if (bf_handle_co_extents(mirror->target_handle, offset, size - offset,
+                             &extents) == 0 &&
+        (extents.items[0].flags & BF_EXTENT_ZERO) != 0) {
+        offset += extents.bytes;
+    }
+    bf_extents_clear(&extents);
+    return offset;
+}
+
 /* A target that was just made needs no zeroes. */
 static void
 co_probe_target(BfMirror *mirror)
 {
     uint64_t size = bf_handle_size(mirror->target_handle);
-    BfExtents extents;
+    uint64_t offset = 0;
 
-    if (!mirror->is_full || size == 0) {
-        return;
+    for (unsigned i = 0; i < PROBE_MAX && offset < size; i++) {
+        uint64_t end = co_find_zeroes_end(mirror, offset);
+
+        if (end == offset || bf_job_is_cancelled(&mirror->base)) {
+            return;
+        }
+        offset = end;
     }
-    bf_extents_init(&extents, 1);
-    if (bf_handle_co_extents(mirror->target_handle, 0, size, &extents) == 0 &&
-        extents.bytes >= size &&
-        (extents.items[0].flags & BF_EXTENT_ZERO) != 0) {
-        mirror->target_is_zero = true;
-    }
-    bf_extents_clear(&extents);
+    mirror->target_is_zero = offset >= size;
 }
 
 static bool
@@ -61,7 +82,7 @@ co_begin(BfMirror *mirror, GError **error)
         bf_set_error(error, "Source and target image have different sizes");
         return false;
     }
-    if (!mirror->target_is_zero) {
+    if (!mirror->target_is_zero && mirror->is_full) {
         co_probe_target(mirror);
     }
     if (mirror->target_is_zero) {
@@ -163,7 +184,7 @@ hand_over_done(void *arg)
     mirror->filter = NULL;
     mirror->handed_over = true;
     if (mirror->bitmap != NULL && !mirror->keep_bitmap) {
-        bf_bitmap_clear(mirror->bitmap);
+        bf_bitmap_clear(bf_bitmap_use_bitmap(mirror->bitmap));
     }
     bf_job_set_final(&mirror->base);
 }

@@ -6,6 +6,7 @@
  */
 #include "block/mirror.h"
 
+#include "block/bitmap-ops.h"
 #include "block/graph.h"
 #include "block/handover.h"
 #include "core/error.h"
@@ -160,6 +161,7 @@ co_take_down(BfMirror *mirror)
     }
     bf_root_co_free(g_steal_pointer(&mirror->target_root));
     g_clear_pointer(&mirror->copy, bf_copy_free);
+    bf_bitmap_co_unuse(g_steal_pointer(&mirror->bitmap));
     bf_root_co_free(g_steal_pointer(&mirror->replaces_root));
     bf_root_co_free(g_steal_pointer(&mirror->source_root));
     mirror->source = mirror->target = mirror->replaces = NULL;
@@ -345,26 +347,30 @@ co_make_roots(BfMirror *mirror, GError **error)
 }
 
 static bool
-fill_from_user(BfMirror *mirror, const BfBlockdevMirror *options,
-               GError **error)
+co_fill_from_user(BfMirror *mirror, const BfBlockdevMirror *options,
+                  GError **error)
 {
-    BfBitmap *bitmap = bf_node_find_bitmap(mirror->source, options->bitmap);
+    g_autofree char *text = g_strdup_printf("block job '%s'", mirror->base.id);
+    BfNode *node;
+    BfBitmap *bitmap =
+        bf_bitmap_find_through(mirror->source, options->bitmap, &node);
 
     if (bitmap == NULL) {
         bf_set_error(error, "Bitmap '%s' could not be found", options->bitmap);
         return false;
     }
-    if (!bf_bitmap_merge(mirror->dirty, bitmap, error)) {
+    mirror->bitmap = bf_bitmap_co_use(node, bitmap, text, error);
+    if (mirror->bitmap == NULL) {
         return false;
     }
-    mirror->bitmap = bitmap;
     mirror->keep_bitmap = options->bitmap_mode == BF_BITMAP_SYNC_MODE_NEVER;
-    return true;
+    return bf_bitmap_merge(mirror->dirty, bitmap, error);
 }
 
 /* Marks what is to be copied at first; writers already mark what they write. */
 static bool
-fill_bitmap(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
+co_fill_bitmap(BfMirror *mirror, const BfBlockdevMirror *options,
+               GError **error)
 {
     switch (options->sync) {
     case BF_MIRROR_SYNC_MODE_FULL:
@@ -373,7 +379,7 @@ fill_bitmap(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
         bf_bitmap_put_back(mirror->dirty, 0, mirror->source->size);
         return true;
     case BF_MIRROR_SYNC_MODE_INCREMENTAL:
-        return fill_from_user(mirror, options, error);
+        return co_fill_from_user(mirror, options, error);
     default:
         return true;
     }
@@ -397,7 +403,7 @@ co_make_bitmap(BfMirror *mirror, const BfBlockdevMirror *options,
         return false;
     }
     mirror->dirty = bitmap;
-    return fill_bitmap(mirror, options, error);
+    return co_fill_bitmap(mirror, options, error);
 }
 
 static void

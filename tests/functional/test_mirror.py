@@ -227,6 +227,7 @@ def test_mode_changes_while_it_runs(pair):
     assert sha(pair.source) == sha(pair.target)
 
 
+@pytest.mark.ours("the reference writes zeroes that are data")
 def test_holes_stay_holes(daemon, box):
     source = harness.make_image(box / "source.img", 64 << 20, {
         5 << 20: b"d" * 65536, 40 << 20: bytes(1 << 20)})
@@ -261,8 +262,65 @@ def test_odd_sizes(daemon, box):
     assert sha(source) == sha(pair.target)
 
 
+def bitmap(daemon, name="b"):
+    node, = [n for n in daemon.cmd("query-named-block-nodes")
+             if n["node-name"] == "src"]
+    found, = [b for b in node["dirty-bitmaps"] if b["name"] == name]
+    return found
+
+
+@pytest.mark.ours("the reference has no incremental mirrors")
+@pytest.mark.parametrize("mode", (None, "on-success", "never"))
+def test_incremental_copies_what_is_dirty(pair, mode):
+    pair.mirror()
+    pair.ready()
+    pair.daemon.cmd("block-job-cancel", device="m")
+    wait_status(pair.daemon, "m", "null")
+    pair.daemon.cmd("block-dirty-bitmap-add", node="src", name="b",
+                    granularity=65536)
+    with pair.connect() as client:
+        assert client.write(1 << 20, b"1" * 1000) == 0
+        assert client.write(5 << 20, b"5" * 100000) == 0
+    dirty = bitmap(pair.daemon)["count"]
+    assert dirty == 3 * 65536
+    more = {"bitmap_mode": mode} if mode else {}
+    pair.mirror(sync="incremental", bitmap="b", speed=1, **more)
+    assert pair.daemon.cmd("query-block-jobs")[0]["len"] == dirty
+    error = pair.daemon.error("block-dirty-bitmap-remove", node="src",
+                              name="b")
+    assert "in use" in error.desc
+    pair.daemon.cmd("block-job-set-speed", device="m", speed=0)
+    assert pair.ready()["data"]["offset"] == dirty
+    pair.daemon.cmd("block-job-cancel", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+    after = bitmap(pair.daemon)
+    assert after["count"] == (dirty if mode == "never" else 0)
+    assert not after["busy"]
+    pair.daemon.cmd("block-dirty-bitmap-remove", node="src", name="b")
+
+
+@pytest.mark.ours("the reference has no incremental mirrors")
+def test_incremental_that_fails_keeps_the_bitmap(pair):
+    pair.daemon.cmd("block-dirty-bitmap-add", node="src", name="b")
+    with pair.connect() as client:
+        assert client.write(0, b"1" * 1000) == 0
+    pair.mirror(sync="incremental", bitmap="b")
+    pair.ready()
+    pair.daemon.cmd("job-cancel", id="m")
+    wait_status(pair.daemon, "m", "null")
+    assert bitmap(pair.daemon)["count"] == 65536
+    for arguments, text in (
+            ({}, "needs a bitmap"), ({"bitmap": "zz"}, "could not be found"),
+            ({"bitmap": "b", "bitmap_mode": "always"}, "not supported"),
+            ({"bitmap": "b", "sync": "full"}, "incremental")):
+        with pytest.raises(Exception, match=text):
+            pair.mirror(**{"sync": "incremental", **arguments})
+
+
 # The graph meanwhile.
 
+@pytest.mark.ours("the reference shows the bitmap of its job")
 def test_filter_is_seen_and_goes(pair):
     pair.mirror(filter_node_name="top")
     pair.ready()
@@ -408,6 +466,7 @@ def test_pause_and_resume(pair):
     assert sha(pair.source) == sha(pair.target)
 
 
+@pytest.mark.ours("the reference stops all users until it is finalized")
 def test_finalize_comes_later_and_includes_late_writes(pair):
     pair.mirror(auto_finalize=False, auto_dismiss=False)
     pair.ready()

@@ -65,6 +65,7 @@ struct BfGraph {
     unsigned auto_names;
     unsigned marks;
     bool stopping;    /* the daemon ends */
+    BfCoQueue worked; /* waits for BfNode.work to become 0 */
     unsigned leaving; /* nodes that are being closed */
     BfCoQueue left;   /* waits for leaving to become 0 */
 };
@@ -204,6 +205,9 @@ void bf_section_co_forget_node(BfNode *node);
  * end is called with what this returns (transfer full). */
 GPtrArray *bf_drain_hurry_begin(BfNode *node);
 void bf_drain_hurry_end(GPtrArray *nodes);
+
+/* Waits until nothing is going on in @nodes that outlives its request. */
+void bf_drain_co_wait_work(BfGraph *graph, const GPtrArray *nodes);
 
 /*
  * plan.c: a change of edges and permissions. The caller holds graph->change.

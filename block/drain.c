@@ -92,13 +92,73 @@ find_busy(const BfDrain *drain)
     return NULL;
 }
 
+/* A node with work that has outlived its request, or NULL. */
+static BfNode *
+find_working(const GPtrArray *nodes)
+{
+    for (unsigned i = 0; i < nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(nodes, i);
+
+        if (node->work > 0) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+static void
+work_begun(void *arg)
+{
+    BfNode *node = arg;
+
+    node->work++;
+}
+
+static void
+work_ended(void *arg)
+{
+    BfNode *node = arg;
+    BfGraph *graph = node->graph;
+
+    node->work--;
+    bf_co_queue_wake_all(&graph->worked);
+    if (graph->drain != NULL) {
+        bf_co_queue_wake_all(&graph->drain->queue);
+    }
+}
+
+void
+bf_node_begin_work(BfNode *node)
+{
+    bf_loop_post(node->graph->main_loop, work_begun, node);
+}
+
+void
+bf_node_end_work(BfNode *node)
+{
+    bf_loop_post(node->graph->main_loop, work_ended, node);
+}
+
+void
+bf_drain_co_wait_work(BfGraph *graph, const GPtrArray *nodes)
+{
+    while (find_working(nodes) != NULL) {
+        bf_co_queue_co_wait(&graph->worked);
+    }
+}
+
 /* The handles list may change while we are away, so each look is a new one. */
 static void
 co_give_up(BfDrain *drain, GError **error)
 {
+    const BfNode *working = find_working(drain->nodes);
     g_autofree char *what = NULL;
     BfHandle *handle;
 
+    if (working != NULL) {
+        what = g_strdup_printf("node '%s': what a request has left behind",
+                               working->name);
+    }
     while ((handle = find_busy(drain)) != NULL) {
         g_autofree char *user = g_strdup(handle->root->description);
         g_autofree char *name = g_strdup(handle->root->node->name);
@@ -151,6 +211,12 @@ bf_drain_hurry_end(GPtrArray *nodes)
     g_ptr_array_unref(nodes);
 }
 
+static bool
+is_busy(const BfDrain *drain)
+{
+    return drain->waiting > 0 || find_working(drain->nodes) != NULL;
+}
+
 /* Waits until all handles are parked, or the time is up. */
 static void
 co_wait_parked(BfDrain *drain)
@@ -158,7 +224,7 @@ co_wait_parked(BfDrain *drain)
     drain->expired = false;
     bf_timer_start(&drain->timer, DRAIN_LIMIT_NS, expired, drain);
     hurry_all(drain->nodes, true);
-    while (drain->waiting > 0 && !drain->expired) {
+    while (is_busy(drain) && !drain->expired) {
         bf_co_queue_co_wait(&drain->queue);
     }
     hurry_all(drain->nodes, false);
@@ -191,10 +257,10 @@ co_park_some(BfDrain *drain, unsigned first, bool inner, GError **error)
             bf_handle_ask_park(g_ptr_array_index(root->handles, j));
         }
     }
-    if (drain->waiting > 0) {
+    if (is_busy(drain)) {
         co_wait_parked(drain);
     }
-    if (drain->waiting > 0) {
+    if (is_busy(drain)) {
         co_give_up(drain, error);
         return false;
     }

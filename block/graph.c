@@ -92,6 +92,7 @@ bf_graph_co_close_orphan(BfGraph *graph, BfNode *top)
     g_autoptr(GPtrArray) orphans = g_ptr_array_new();
 
     collect_orphans(top, orphans);
+    bf_drain_co_wait_work(graph, orphans);
     graph->leaving++;
     co_take_out(graph, orphans);
     bf_graph_unlock(graph);

@@ -96,6 +96,7 @@ typedef struct BfNodeSettings {
  * @perm_planned: the driver holds a plan of permissions (main)
  * @perm_needs_drain: its commit is for a drained node (main)
  * @pins: operations under way that rely on it, and so keep it (main)
+ * @work: what goes on after its request has returned (main)
  * @monitor_owned: made by blockdev-add (main)
  * @registered: can be found by its name (main)
  * @inherits: made inline, so that its parent's options are its defaults (main)
@@ -137,6 +138,7 @@ struct BfNode {
     bool perm_planned;
     bool perm_needs_drain;
     unsigned pins;
+    unsigned work;
     bool monitor_owned;
     bool registered;
     bool inherits;
@@ -192,6 +194,10 @@ typedef struct BfNodeInfo {
  * @co_cache: a hint
  * @co_read_pipe: as bf_handle_co_read_pipe()
  * @co_write_pipe: as bf_handle_co_write_pipe()
+ * @co_snapshot_read: as @co_read, but of the past that the node keeps; absent:
+ *     the node keeps none
+ * @co_snapshot_extents: as @co_extents, of the same
+ * @co_snapshot_discard: the past of this range is not needed any more
  * @hurry: a drain waits for requests (@begin), or does so no more: those that
  *     the driver makes wait go on at once; on main; calls may be nested
  * @co_drain_begin: stops work of its own; drained from here. BfNode.home may
@@ -253,6 +259,10 @@ struct BfDriver {
                         int pipe_fd);
     int (*co_write_pipe)(BfNode *node, uint64_t offset, uint64_t bytes,
                          int pipe_fd);
+    int (*co_snapshot_read)(BfNode *node, uint64_t offset, BfIoVec *vec);
+    int (*co_snapshot_extents)(BfNode *node, uint64_t offset, uint64_t bytes,
+                               BfExtents *extents);
+    int (*co_snapshot_discard)(BfNode *node, uint64_t offset, uint64_t bytes);
     void (*hurry)(BfNode *node, bool begin);
     void (*co_drain_begin)(BfNode *node);
     void (*co_drain_end)(BfNode *node);
@@ -367,6 +377,24 @@ bf_node_settings_to_be(const BfNode *node)
 }
 
 /**
+ * bf_node_begin_work:
+ * @node: a node; on its home loop
+ *
+ * Tells that something uses @node and its children after the request that
+ * began it has returned. To be called before it returns: drains wait for it
+ * from then on, and the node is not closed.
+ */
+void bf_node_begin_work(BfNode *node);
+
+/**
+ * bf_node_end_work:
+ * @node: a node; on its home loop
+ *
+ * The reverse, as the last thing that is done.
+ */
+void bf_node_end_work(BfNode *node);
+
+/**
  * bf_node_find_throttle_group:
  * @node: a node
  * @id: of a throttle-group object
@@ -450,6 +478,7 @@ bool bf_node_is_stopping(const BfNode *node);
 void bf_node_co_offload(BfNode *node, BfFn *fn, void *arg);
 
 /* The drivers; listed in block/drivers.c. */
+extern const BfDriver bf_driver_copy_before_write;
 extern const BfDriver bf_driver_fault;
 extern const BfDriver bf_driver_file;
 extern const BfDriver bf_driver_host_device;
@@ -457,4 +486,5 @@ extern const BfDriver bf_driver_nbd;
 extern const BfDriver bf_driver_null_aio;
 extern const BfDriver bf_driver_null_co;
 extern const BfDriver bf_driver_raw;
+extern const BfDriver bf_driver_snapshot_access;
 extern const BfDriver bf_driver_throttle;

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""copy-before-write and snapshot-access: reading a disk as it was."""
+import pytest
+
+import harness
+
+SIZE = 4 << 20
+
+
+def add(daemon, driver, node, **options):
+    return daemon.execute("blockdev-add", {
+        "driver": driver, "node-name": node, "discard": "unmap",
+        **{k.replace("_", "-"): v for k, v in options.items()}})
+
+
+@pytest.fixture
+def fleecing(daemon, image, box):
+    """Exports "disk", which is written, and "past", a snapshot of it."""
+    add(daemon, "file", "f0", filename=str(image))
+    harness.make_image(box / "target.img", SIZE)
+    add(daemon, "file", "t0", filename=str(box / "target.img"))
+    add(daemon, "copy-before-write", "c0", file="f0", target="t0")
+    add(daemon, "snapshot-access", "s0", file="c0")
+    daemon.start_nbd()
+    daemon.add_export("c0", name="disk", writable=True)
+    daemon.add_export("s0", name="past", writable=True)
+    return daemon
+
+
+def test_past_stays(fleecing, image, connect_nbd):
+    before = image.read_bytes()
+    disk = connect_nbd(fleecing.nbd_path, "disk")
+    past = connect_nbd(fleecing.nbd_path, "past")
+    assert past.pread(SIZE, 0) == before
+    disk.pwrite(b"new" * 1000, 12345)
+    disk.zero(1 << 20, 1 << 20)
+    disk.trim(1 << 20, 3 << 20)
+    disk.flush()
+    assert past.pread(SIZE, 0) == before
+    assert disk.pread(3000, 12345) == b"new" * 1000
+    past.trim(1 << 20, 0)
+    with pytest.raises(Exception):
+        past.pread(512, 0)
+    assert past.pread(SIZE - (1 << 20), 1 << 20) == before[1 << 20:]
+    with pytest.raises(Exception):
+        past.pwrite(b"x" * 512, 2 << 20)
+
+
+@pytest.mark.peers("qemu-img", "qemu-io")
+def test_real_clients(fleecing, image, box):
+    before = image.read_bytes()
+    uri = f"nbd+unix:///{{}}?socket={fleecing.nbd_path}"
+    harness.run("qemu-io", "-f", "raw", "-c", "write -P 9 64k 1M", "-c",
+                "write -z 2M 1M", "-c", "discard 3M 64k", uri.format("disk"))
+    harness.run("qemu-img", "convert", "-f", "raw", "-O", "raw",
+                uri.format("past"), box / "out.img")
+    assert (box / "out.img").read_bytes() == before
+    assert image.read_bytes() != before
+
+
+def test_target_and_snapshot_are_checked(daemon, image, box):
+    add(daemon, "file", "f0", filename=str(image))
+    harness.make_image(box / "small.img", SIZE // 2)
+    add(daemon, "file", "t0", filename=str(box / "small.img"))
+    if not harness.IS_REFERENCE:
+        error = daemon.error("blockdev-add", driver="copy-before-write",
+                             node_name="c0", file="f0", target="t0")
+        assert "smaller" in error.desc
+        error = daemon.error("blockdev-add", driver="snapshot-access",
+                             node_name="s0", file="f0")
+        assert "copy-before-write" in error.desc
+    error = daemon.error("blockdev-add", driver="copy-before-write",
+                         node_name="c0", file="f0", target="nope")
+    assert "nope" in error.desc
+
+
+def test_nobody_writes_past_the_filter(fleecing):
+    error = fleecing.error("block-export-add", type="nbd", id="e9",
+                           node_name="f0", writable=True)
+    assert "Permission conflict on node 'f0'" in error.desc

@@ -79,8 +79,9 @@ struct BfRoot {
     bool inner;  /* others' requests may wait for its own: drained last */
     bool exempt; /* not drained now: a hand-over under way is its job's */
     GPtrArray *handles;
-    BfIoStats freed;    /* of handles that are gone */
-    GPtrArray *hurried; /* pinned nodes that were told to, or NULL */
+    BfIoStats freed;     /* of handles that are gone */
+    bool allow_inactive; /* may be cut off from its node */
+    GPtrArray *hurried;  /* pinned nodes that were told to, or NULL */
     bool drained;
     bool aborted;
 };
@@ -241,6 +242,9 @@ void bf_plan_co_commit(BfPlan *plan);
 void bf_plan_co_finish(BfPlan *plan);
 /* For changes that cannot fail: gives permissions or links back. */
 void bf_plan_co_release(BfPlan *plan);
+
+/* active.c */
+bool bf_node_has_active_parent(const BfNode *node);
 
 /* node.c */
 BfNode *bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,

@@ -5,9 +5,16 @@
 #include "block/driver.h"
 
 static const BfDriver *const drivers[] = {
-    &bf_driver_copy_before_write, &bf_driver_fault, &bf_driver_file,
-    &bf_driver_host_device,       &bf_driver_nbd,   &bf_driver_null_aio,
-    &bf_driver_null_co,           &bf_driver_raw,   &bf_driver_snapshot_access,
+    &bf_driver_copy_before_write,
+    &bf_driver_copy_on_read,
+    &bf_driver_fault,
+    &bf_driver_file,
+    &bf_driver_host_device,
+    &bf_driver_nbd,
+    &bf_driver_null_aio,
+    &bf_driver_null_co,
+    &bf_driver_raw,
+    &bf_driver_snapshot_access,
     &bf_driver_throttle,
 };
 

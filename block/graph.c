@@ -227,11 +227,21 @@ root_free(BfRoot *root)
 /* The caller holds the mutex. */
 static BfRoot *
 co_root_add(BfGraph *graph, BfNode *node, const char *description,
-            unsigned perm, unsigned shared, GError **error)
+            unsigned perm, unsigned shared, bool allow_inactive, GError **error)
 {
-    BfRoot *root = root_alloc(graph, description, perm, shared);
+    BfRoot *root;
     BfPlan plan;
 
+    if (!node->active && !allow_inactive &&
+        (perm & (BF_PERM_WRITE | BF_PERM_WRITE_UNCHANGED)) != 0) {
+        bf_set_error(error,
+                     "Permission 'write' unavailable on inactive node: "
+                     "%s needs it on '%s'; use blockdev-set-active first",
+                     description, node->name);
+        return NULL;
+    }
+    root = root_alloc(graph, description, perm, shared);
+    root->allow_inactive = allow_inactive;
     bf_plan_init(&plan, graph);
     bf_plan_move(&plan, &root->edge, node);
     if (!bf_plan_co_prepare(&plan, error)) {
@@ -247,9 +257,9 @@ co_root_add(BfGraph *graph, BfNode *node, const char *description,
     return root;
 }
 
-BfRoot *
-bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
-               unsigned perm, unsigned shared, GError **error)
+static BfRoot *
+root_co_new(BfGraph *graph, BfNode *node, const char *description,
+            unsigned perm, unsigned shared, bool allow_inactive, GError **error)
 {
     BfRoot *root;
 
@@ -257,10 +267,25 @@ bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
     g_assert(node->registered);
     node->pins++;
     bf_graph_co_lock(graph);
-    root = co_root_add(graph, node, description, perm, shared, error);
+    root = co_root_add(graph, node, description, perm, shared, allow_inactive,
+                       error);
     bf_graph_unlock(graph);
     node->pins--;
     return root;
+}
+
+BfRoot *
+bf_root_co_new_inactive(BfGraph *graph, BfNode *node, const char *description,
+                        unsigned perm, unsigned shared, GError **error)
+{
+    return root_co_new(graph, node, description, perm, shared, true, error);
+}
+
+BfRoot *
+bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
+               unsigned perm, unsigned shared, GError **error)
+{
+    return root_co_new(graph, node, description, perm, shared, false, error);
 }
 
 /* Made inline by a node that is gone, and used by nobody any more. */

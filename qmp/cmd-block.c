@@ -3,6 +3,7 @@
  * QMP commands on block nodes. The graph checks and serialises; only what is
  * particular to a command's arguments is here.
  */
+#include "block/graph.h"
 #include "block/job.h"
 #include "block/node.h"
 #include "core/error.h"
@@ -29,6 +30,26 @@ bf_qmp_co_blockdev_reopen(BfQmpCall *call, const BfBlockdevReopenArgs *args,
                           GError **error)
 {
     return bf_graph_co_reopen(call->daemon->graph, args->options, error);
+}
+
+bool
+bf_qmp_co_blockdev_set_active(BfQmpCall *call,
+                              const BfBlockdevSetActiveArgs *args,
+                              GError **error)
+{
+    BfGraph *graph = call->daemon->graph;
+    BfNode *node;
+
+    if (args->node_name == NULL) {
+        return bf_graph_co_set_all_active(graph, args->active, error);
+    }
+    node = bf_graph_find_node(graph, args->node_name);
+    if (node == NULL) {
+        bf_set_error(error, "Failed to find node with node-name='%s'",
+                     args->node_name);
+        return false;
+    }
+    return bf_node_co_set_active(node, args->active, error);
 }
 
 bool

@@ -479,6 +479,7 @@ void bf_node_co_offload(BfNode *node, BfFn *fn, void *arg);
 
 /* The drivers; listed in block/drivers.c. */
 extern const BfDriver bf_driver_copy_before_write;
+extern const BfDriver bf_driver_copy_on_read;
 extern const BfDriver bf_driver_fault;
 extern const BfDriver bf_driver_file;
 extern const BfDriver bf_driver_host_device;

@@ -140,8 +140,22 @@ BfBitmap *bf_node_find_bitmap(BfNode *node, const char *name);
  * @active: false: no writing, no locks: another program may have the image
  * @error: set on failure
  *
- * Activating includes its children.
+ * Activating includes its children; deactivating too, but for those that have
+ * another active parent. Users that may write forbid it unless they were made
+ * by bf_root_co_new_inactive().
  *
  * Returns: false on failure
  */
 bool bf_node_co_set_active(BfNode *node, bool active, GError **error);
+
+/**
+ * bf_graph_co_set_all_active:
+ * @graph: the graph
+ * @active: as for bf_node_co_set_active()
+ * @error: set on failure; nothing changed
+ *
+ * Does it to all nodes.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_set_all_active(BfGraph *graph, bool active, GError **error);

@@ -75,6 +75,24 @@ BfRoot *bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
                        unsigned perm, unsigned shared, GError **error);
 
 /**
+ * bf_root_co_new_inactive:
+ * @graph: the graph of @node
+ * @node: what the user wants to reach
+ * @description: as for bf_root_co_new(), like the rest
+ * @perm: permissions needed, BfPerm bits
+ * @shared: permissions that others may have, BfPerm bits
+ * @error: set on failure
+ *
+ * Like bf_root_co_new() for a user who can live with an inactive node: its
+ * writes fail with -EPERM meanwhile.
+ *
+ * Returns: (transfer full): the root, or NULL
+ */
+BfRoot *bf_root_co_new_inactive(BfGraph *graph, BfNode *node,
+                                const char *description, unsigned perm,
+                                unsigned shared, GError **error);
+
+/**
  * bf_root_co_new_fixed:
  * @graph: the graph of @node
  * @node: a node

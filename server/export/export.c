@@ -310,8 +310,10 @@ export_co_claim(BfExport *exp, BfNode *node,
         perm |= BF_PERM_WRITE;
     }
     /* Clients learn the size once, so nobody may change it under them. */
-    exp->root = bf_root_co_new(exp->table->graph, node, who, perm,
-                               BF_PERM_ALL & ~BF_PERM_RESIZE, error);
+    exp->root = (options->allow_inactive
+                     ? bf_root_co_new_inactive
+                     : bf_root_co_new)(exp->table->graph, node, who, perm,
+                                       BF_PERM_ALL & ~BF_PERM_RESIZE, error);
     return exp->root != NULL;
 }
 

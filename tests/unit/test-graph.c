@@ -285,6 +285,7 @@ test_inactive_node_refuses_writing(void *arg)
     BfBlockdevOptions *options = bf_test_null("n0", 1024);
     GError *error = NULL;
     BfNode *node;
+    BfRoot *root;
     BfNode *raw;
 
     options->active = false;
@@ -294,12 +295,40 @@ test_inactive_node_refuses_writing(void *arg)
     options = bf_test_raw("r0", bf_test_ref_str("n0"));
     options->active = false;
     raw = bf_test_co_add(graph, options);
+    options = bf_test_raw("raw2", bf_test_ref_str("n0"));
+    options->active = false;
+    bf_test_co_add(graph, options);
     g_assert_true(bf_node_co_activate(raw, &error));
     g_assert_true(bf_node_is_active(node));
     g_assert_false(bf_node_co_set_active(node, false, &error));
     bf_test_assert_error(&error, "Node has active parent node");
     g_assert_true(bf_node_co_set_active(raw, false, &error));
+    g_assert_false(bf_node_is_active(node));
+    g_assert_null(
+        bf_root_co_new(graph, raw, "job 'j'", READ_WRITE, BF_PERM_ALL, &error));
+    bf_test_assert_error(
+        &error, "Permission 'write' unavailable on inactive node*job 'j'*");
+    root = bf_root_co_new_inactive(graph, raw, "x", READ_WRITE, BF_PERM_ALL,
+                                   &error);
+    g_assert_true(bf_graph_co_set_all_active(graph, true, &error));
+    g_assert_true(bf_node_is_active(node) && bf_node_is_active(raw));
+    g_assert_true(bf_graph_co_set_all_active(graph, false, &error));
+    g_assert_false(bf_node_is_active(node) || bf_node_is_active(raw));
+    bf_root_co_free(root);
+    g_assert_true(bf_graph_co_set_all_active(graph, true, &error));
+    root = bf_test_co_root(graph, "raw2", READ_WRITE);
+    g_assert_false(bf_graph_co_set_all_active(graph, false, &error));
+    bf_test_assert_error(&error, "Failed to inactivate all nodes: Operation "
+                                 "not permitted: test may write to node "
+                                 "'raw2'");
     g_assert_true(bf_node_is_active(node));
+    g_assert_false(bf_node_co_set_active(bf_root_node(root), false, &error));
+    bf_test_assert_error(&error, "Failed to inactivate node: Operation not "
+                                 "permitted*");
+    /* A child follows the last of its parents. */
+    g_assert_true(bf_node_co_set_active(raw, false, &error));
+    g_assert_true(bf_node_is_active(node));
+    bf_root_co_free(root);
     bf_graph_co_free(graph);
 }
 

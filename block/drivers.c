@@ -13,6 +13,7 @@ static const BfDriver *const drivers[] = {
     &bf_driver_nbd,
     &bf_driver_null_aio,
     &bf_driver_null_co,
+    &bf_driver_quorum,
     &bf_driver_raw,
     &bf_driver_snapshot_access,
     &bf_driver_throttle,

@@ -53,6 +53,14 @@ bf_qmp_co_blockdev_set_active(BfQmpCall *call,
 }
 
 bool
+bf_qmp_co_x_blockdev_change(BfQmpCall *call, const BfXBlockdevChangeArgs *args,
+                            GError **error)
+{
+    return bf_graph_co_change_child(call->daemon->graph, args->parent,
+                                    args->child, args->node, error);
+}
+
+bool
 bf_qmp_co_block_resize(BfQmpCall *call, const BfBlockResizeArgs *args,
                        GError **error)
 {

@@ -215,6 +215,12 @@ typedef struct BfNodeInfo {
  * @co_reopen_abort: drops what was prepared
  * @child_perm: what the child by the name of @edge must grant so that the
  *     parents' needs are met; inout; absent: the same for every child
+ * @add_child: makes a slot for one more child, perhaps, and gives its edge's
+ *     name (transfer full); NULL is a refusal. With @child_added and the like
+ *     for x-blockdev-change
+ * @child_added: drained: the child is in the slot from @add_child
+ * @check_remove: may a child go?
+ * @child_removed: drained: the slot is empty now, and freed
  * @co_perm_prepare: new permissions of the users are planned; sets
  *     @ret_needs_drain if the commit changes what data operations use. Giving
  *     back is not to fail: nobody asks again
@@ -276,6 +282,11 @@ struct BfDriver {
     void (*co_reopen_abort)(BfNode *node);
     void (*child_perm)(const BfNode *node, const char *edge, unsigned *perm,
                        unsigned *shared);
+    BfNode **(*add_child)(BfNode *node, const BfNode *child, char **ret_name,
+                          GError **error);
+    void (*child_added)(BfNode *node, BfNode **slot);
+    bool (*check_remove)(BfNode *node, GError **error);
+    void (*child_removed)(BfNode *node, BfNode **slot);
     bool (*co_perm_prepare)(BfNode *node, unsigned perm, unsigned shared,
                             bool *ret_needs_drain, GError **error);
     void (*co_perm_commit)(BfNode *node);
@@ -375,6 +386,28 @@ bf_node_settings_to_be(const BfNode *node)
 {
     return node->settings_plan != NULL ? node->settings_plan : &node->settings;
 }
+
+/**
+ * bf_node_report_quorum_bad:
+ * @node: a quorum node; on its home loop
+ * @type: what was done
+ * @child: the child that failed or has other data than most
+ * @ret: -errno, or 0
+ * @sector: where, in sectors of 512 bytes
+ * @count: how many sectors
+ */
+void bf_node_report_quorum_bad(BfNode *node, BfQuorumOpType type,
+                               const BfNode *child, int ret, uint64_t sector,
+                               uint64_t count);
+
+/**
+ * bf_node_report_quorum_failure:
+ * @node: a quorum node; on its home loop
+ * @sector: where, in sectors of 512 bytes
+ * @count: how many sectors
+ */
+void bf_node_report_quorum_failure(BfNode *node, uint64_t sector,
+                                   uint64_t count);
 
 /**
  * bf_node_begin_work:
@@ -486,6 +519,7 @@ extern const BfDriver bf_driver_host_device;
 extern const BfDriver bf_driver_nbd;
 extern const BfDriver bf_driver_null_aio;
 extern const BfDriver bf_driver_null_co;
+extern const BfDriver bf_driver_quorum;
 extern const BfDriver bf_driver_raw;
 extern const BfDriver bf_driver_snapshot_access;
 extern const BfDriver bf_driver_throttle;

@@ -149,6 +149,22 @@ BfBitmap *bf_node_find_bitmap(BfNode *node, const char *name);
 bool bf_node_co_set_active(BfNode *node, bool active, GError **error);
 
 /**
+ * bf_graph_co_change_child:
+ * @graph: the graph
+ * @parent: name of a node
+ * @child: (nullable): name of a link to take away, for example "children.1"
+ * @node: (nullable): name of a node to add as a child
+ * @error: set on failure
+ *
+ * What x-blockdev-change does.
+ *
+ * Returns: false on failure
+ */
+bool bf_graph_co_change_child(BfGraph *graph, const char *parent,
+                              const char *child, const char *node,
+                              GError **error);
+
+/**
  * bf_graph_co_set_all_active:
  * @graph: the graph
  * @active: as for bf_node_co_set_active()

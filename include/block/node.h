@@ -48,6 +48,18 @@ typedef struct BfLimits {
 } BfLimits;
 
 /**
+ * BfQuorumEvents: upward notices of quorum nodes
+ * @bad: a child has failed (@error is text) or has other data than most (NULL)
+ * @failure: too few children agree
+ */
+typedef struct BfQuorumEvents {
+    void (*bad)(void *opaque, BfQuorumOpType type, const char *error,
+                const char *child, uint64_t sector, uint64_t count);
+    void (*failure)(void *opaque, const char *node, uint64_t sector,
+                    uint64_t count);
+} BfQuorumEvents;
+
+/**
  * BfGraphConfig: what a graph needs from its owner
  * @workers: loops that nodes may live on; borrowed: live longer than the graph
  * @n_workers: at least 1
@@ -64,6 +76,8 @@ typedef struct BfLimits {
  * @notice: (nullable): tells an administrator about a node; any thread
  * @find_throttle_group: finds a group by the id of its object, or returns NULL
  * @opaque: passed to all of them
+ * @quorum_events: (nullable): borrowed constant: upward notices on main
+ * @quorum_opaque: passed to @quorum_events
  */
 typedef struct BfGraphConfig {
     BfLoop *const *workers;
@@ -79,6 +93,8 @@ typedef struct BfGraphConfig {
     void (*notice)(void *opaque, bool is_problem, const char *text);
     BfThrottleGroup *(*find_throttle_group)(void *opaque, const char *id);
     void *opaque;
+    const BfQuorumEvents *quorum_events;
+    void *quorum_opaque;
 } BfGraphConfig;
 
 /**

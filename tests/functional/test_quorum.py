@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""quorum nodes: votes, repairs, events, children that come and go."""
+import pytest
+
+import harness
+
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def disks(daemon, box):
+    """Three equal images, each in a node of its own."""
+    data = harness.random_bytes(SIZE)
+    paths = [harness.make_image(box / f"d{i}.img", SIZE, {0: data})
+             for i in range(3)]
+    for i, path in enumerate(paths):
+        daemon.add_file(path, f"f{i}")
+    return paths
+
+
+def add_quorum(daemon, count=3, threshold=2, **options):
+    return daemon.execute("blockdev-add", {
+        "driver": "quorum", "node-name": "q0", "vote-threshold": threshold,
+        "children": [f"f{i}" for i in range(count)],
+        **{k.replace("_", "-"): v for k, v in options.items()}})
+
+
+def corrupt(path, offset, data):
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def serve(daemon, connect_nbd):
+    path = daemon.start_nbd()
+    daemon.add_export("q0", writable=True)
+    return connect_nbd(path, "q0")
+
+
+def test_writes_go_to_all(daemon, disks, connect_nbd):
+    add_quorum(daemon)
+    handle = serve(daemon, connect_nbd)
+    handle.pwrite(b"abc" * 1000, 777)
+    handle.zero(4096, 65536)
+    handle.flush()
+    contents = {path.read_bytes() for path in disks}
+    assert len(contents) == 1
+    assert contents.pop()[777:3777] == b"abc" * 1000
+
+
+def test_majority_wins_and_is_told(daemon, disks, connect_nbd):
+    good = disks[0].read_bytes()
+    corrupt(disks[1], 4096, b"bad")
+    add_quorum(daemon)
+    handle = serve(daemon, connect_nbd)
+    assert handle.pread(8192, 0) == good[:8192]
+    event = daemon.qmp.take_event("QUORUM_REPORT_BAD")
+    assert event["data"] == {"type": "read", "node-name": "f1",
+                             "sector-num": 0, "sectors-count": 16}
+    assert disks[1].read_bytes() != good
+
+
+def test_losers_are_mended(daemon, disks, connect_nbd):
+    good = disks[0].read_bytes()
+    corrupt(disks[2], 512, b"bad")
+    add_quorum(daemon, rewrite_corrupted=True)
+    handle = serve(daemon, connect_nbd)
+    assert handle.pread(SIZE, 0) == good
+    assert disks[2].read_bytes() == good
+
+
+def test_no_majority_fails(daemon, disks, connect_nbd):
+    corrupt(disks[1], 1024, b"one")
+    corrupt(disks[2], 1024, b"two")
+    add_quorum(daemon)
+    handle = serve(daemon, connect_nbd)
+    with pytest.raises(Exception):
+        handle.pread(512, 1024)
+    event = daemon.qmp.take_event("QUORUM_FAILURE")
+    assert event["data"] == {"reference": "q0", "sector-num": 2,
+                             "sectors-count": 1}
+    if not harness.IS_REFERENCE:  # it hangs up
+        handle.pread(512, 0)
+
+
+def test_fifo_reads_the_first(daemon, disks, connect_nbd):
+    corrupt(disks[0], 0, b"first")
+    add_quorum(daemon, read_pattern="fifo")
+    handle = serve(daemon, connect_nbd)
+    assert handle.pread(5, 0) == b"first"
+
+
+@pytest.mark.parametrize("options, text", [
+    ({"count": 0}, "Number of provided children must be 1 or more"),
+    ({"threshold": 4}, "threshold may not exceed children count"),
+    ({"threshold": 0}, "Parameter 'vote-threshold' expects a value >= 1"),
+    ({"blkverify": True}, "blkverify=on can only be set if there are exactly "
+     "two files and vote-threshold is 2"),
+    ({"count": 2, "blkverify": True, "rewrite_corrupted": True},
+     "rewrite-corrupted=on cannot be used with blkverify=on"),
+])
+def test_bad_options_are_refused(daemon, disks, options, text):
+    with pytest.raises(harness.qmp.QmpError) as caught:
+        add_quorum(daemon, **options)
+    assert caught.value.desc == text
+
+
+def test_children_come_and_go(daemon, disks, box, connect_nbd):
+    good = disks[0].read_bytes()
+    add_quorum(daemon)
+    handle = serve(daemon, connect_nbd)
+    corrupt(disks[1], 0, b"bad")
+    daemon.cmd("x-blockdev-change", parent="q0", child="children.1")
+    daemon.cmd("blockdev-del", node_name="f1")
+    error = daemon.error("x-blockdev-change", parent="q0", child="children.0")
+    assert error.desc == ("The number of children cannot be lower than the "
+                          "vote threshold 2")
+    error = daemon.error("x-blockdev-change", parent="q0", child="children.1")
+    assert "does not have child 'children.1'" in error.desc
+    daemon.add_file(harness.make_image(box / "n.img", SIZE, {0: good}), "n")
+    daemon.cmd("x-blockdev-change", parent="q0", node="n")
+    error = daemon.error("x-blockdev-change", parent="q0", node="n")
+    assert error.desc == "The node n already has a parent"
+    corrupt(disks[2], 0, b"bad")
+    assert handle.pread(4096, 0) == good[:4096]
+    handle.pwrite(b"new", 0)
+    handle.flush()
+    assert (box / "n.img").read_bytes()[:3] == b"new"
+    daemon.error("x-blockdev-change", parent="q0")
+    daemon.error("x-blockdev-change", parent="f0", node="n")
+    error = daemon.error("x-blockdev-change", parent="zz", node="n")
+    assert "zz" in error.desc
+
+
+@pytest.mark.ours("for tests of ours")
+def test_failing_child_is_outvoted(daemons, box, connect_nbd):
+    daemon = daemons("--allow-fault-injection")
+    for i in range(3):
+        daemon.add_file(harness.make_image(box / f"d{i}", SIZE), f"d{i}")
+        daemon.execute("blockdev-add", {
+            "driver": "fault", "node-name": f"f{i}", "image": f"d{i}",
+            "rules": [{"op": "any"}] if i == 2 else []})
+    add_quorum(daemon)
+    handle = serve(daemon, connect_nbd)
+    handle.pwrite(b"x" * 512, 0)
+    event = daemon.qmp.take_event("QUORUM_REPORT_BAD")
+    assert event["data"]["type"] == "write"
+    assert event["data"]["error"] == "Input/output error"
+    assert event["data"]["node-name"] == "f2"
+    assert handle.pread(512, 0) == b"x" * 512
+    handle.flush()
+
+
+@pytest.mark.peers("qemu-io")
+def test_real_client(daemon, disks):
+    add_quorum(daemon)
+    path = daemon.start_nbd()
+    daemon.add_export("q0", writable=True)
+    text = harness.run("qemu-io", "-f", "raw", "-c", "write -P 3 0 300k", "-c",
+                       "read -P 3 0 300k", "-c", "write -z 64k 64k", "-c",
+                       "read -P 0 64k 64k", "-c", "discard 0 64k", "-c",
+                       "flush", f"nbd+unix:///q0?socket={path}")
+    assert "failed" not in text

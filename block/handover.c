@@ -173,23 +173,6 @@ bf_graph_co_hand_over(BfGraph *graph, const BfHandOver *h, GError **error)
     return ok;
 }
 
-void
-bf_node_cancel_in_flight(BfNode *node)
-{
-    bf_assert_main();
-    if (node->driver->cancel_in_flight != NULL) {
-        node->driver->cancel_in_flight(node);
-        return;
-    }
-    for (unsigned i = 0; i < node->edges->len; i++) {
-        const BfEdge *edge = g_ptr_array_index(node->edges, i);
-
-        if (edge->child != NULL) {
-            bf_node_cancel_in_flight(edge->child);
-        }
-    }
-}
-
 /* What jobs want to know. */
 
 bool

@@ -47,7 +47,7 @@ mirror_aborted(BfJob *job)
     const BfMirror *mirror = (const BfMirror *)job;
 
     bf_root_abort(mirror->target_root);
-    bf_node_cancel_in_flight(mirror->target);
+    bf_node_cancel_requests(mirror->target);
 }
 
 /* Nor shall they keep writes to the source that wait for the target. */

@@ -203,9 +203,6 @@ typedef struct BfNodeInfo {
  * @co_drain_begin: stops work of its own; drained from here. BfNode.home may
  *     be another one when it ends
  * @co_drain_end: the reverse
- * @cancel_in_flight: on main: nobody wants the requests under way any more;
- * those that wait for somebody outside fail soon. Absent: the children are
- * asked
  * @refresh: drained: a child or its size changed: sets size, limits
  * @co_resize: drained: changes the size and sets BfNode.size
  * @co_reopen_prepare: checks new @options (@file is what BfNode.file is to be;
@@ -272,7 +269,6 @@ struct BfDriver {
     void (*hurry)(BfNode *node, bool begin);
     void (*co_drain_begin)(BfNode *node);
     void (*co_drain_end)(BfNode *node);
-    void (*cancel_in_flight)(BfNode *node);
 
     void (*refresh)(BfNode *node);
     bool (*co_resize)(BfNode *node, uint64_t size, GError **error);

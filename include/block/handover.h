@@ -82,14 +82,6 @@ bool bf_graph_co_hand_over(BfGraph *graph, const BfHandOver *hand_over,
                            GError **error);
 
 /**
- * bf_node_cancel_in_flight:
- * @node: a node that only the caller uses
- *
- * Makes requests under way fail soon if they wait for somebody outside.
- */
-void bf_node_cancel_in_flight(BfNode *node);
-
-/**
  * bf_node_is_top:
  * @node: a node
  *

@@ -18,6 +18,16 @@
 #define FAULT_DELAY_MAX_MS (3600 * UINT64_C(1000))
 #define ERRNO_MAX 200
 
+/* What a torn change is torn into, bytes. */
+#define FAULT_SECTOR 512
+
+/* What reaches the image of a change that fails. */
+typedef enum FaultDamage {
+    DAMAGE_NONE,
+    DAMAGE_SHORT, /* the first half */
+    DAMAGE_TORN,  /* some sectors */
+} FaultDamage;
+
 typedef struct FaultRule {
     BfFaultOp op;
     uint64_t start;
@@ -26,7 +36,7 @@ typedef struct FaultRule {
     uint64_t count; /* 0: no limit */
     int err;        /* errno, or 0 */
     uint64_t delay_ns;
-    bool is_short;
+    FaultDamage damage;
     bool park;
     unsigned percent;
     uint64_t seen;
@@ -79,7 +89,9 @@ parse_rule(const BfFaultRule *opts, FaultRule *rule, GError **error)
         .after = opts->after,
         .count = opts->count,
         .delay_ns = opts->delay_ms * BF_NS_PER_MS,
-        .is_short = opts->short_,
+        .damage = opts->torn     ? DAMAGE_TORN
+                  : opts->short_ ? DAMAGE_SHORT
+                                 : DAMAGE_NONE,
         .park = opts->park,
         .percent = opts->probability,
     };
@@ -203,11 +215,11 @@ find_rule(BfFaultNode *self, BfFaultOp op, uint64_t offset, uint64_t bytes)
 
 /*
  * Lets a request meet its fate. Returns 0 if it is to be done, or -errno.
- * @ret_short: the first half of it is to be done before it fails.
+ * @ret_damage: what of it is to be done before it fails.
  */
 static int
 co_meet_fate(BfNode *node, BfFaultOp op, uint64_t offset, uint64_t bytes,
-             bool *ret_short)
+             FaultDamage *ret_damage)
 {
     BfFaultNode *self = (BfFaultNode *)node;
     const FaultRule *found;
@@ -227,34 +239,66 @@ co_meet_fate(BfNode *node, BfFaultOp op, uint64_t offset, uint64_t bytes,
         }
         return 0;
     }
-    *ret_short = rule.is_short && rule.err != 0;
+    *ret_damage = rule.err != 0 ? rule.damage : DAMAGE_NONE;
     return -rule.err;
 }
 
 static int
 fault_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
-    bool is_short = false;
-    int ret =
-        co_meet_fate(node, BF_FAULT_OP_READ, offset, vec->bytes, &is_short);
+    FaultDamage damage = DAMAGE_NONE;
+    int ret = co_meet_fate(node, BF_FAULT_OP_READ, offset, vec->bytes, &damage);
 
     return ret < 0 ? ret : bf_node_co_read(node->file, offset, vec, flags);
+}
+
+/* A part of a change; @vec NULL are zeroes. Its own failure is no news. */
+static void
+co_do_part(BfNode *node, uint64_t offset, BfIoVec *vec, uint64_t skip,
+           uint64_t bytes, BfIoFlags flags)
+{
+    BfIoVec part;
+
+    if (vec == NULL) {
+        bf_node_co_write_zeroes(node->file, offset + skip, bytes, flags);
+        return;
+    }
+    bf_iovec_init_slice(&part, vec, skip, bytes);
+    bf_node_co_write(node->file, offset + skip, &part, flags);
+    bf_iovec_clear(&part);
+}
+
+/* What a change does that fails. */
+static void
+co_do_damage(BfNode *node, uint64_t offset, BfIoVec *vec, uint64_t bytes,
+             BfIoFlags flags, FaultDamage damage)
+{
+    BfFaultNode *self = (BfFaultNode *)node;
+
+    if (damage == DAMAGE_SHORT && bytes > 1) {
+        co_do_part(node, offset, vec, 0, bytes / 2, flags);
+    }
+    for (uint64_t done = 0; damage == DAMAGE_TORN && done < bytes;) {
+        uint64_t step = MIN(bytes - done, FAULT_SECTOR - offset % FAULT_SECTOR);
+
+        if (done > 0) {
+            step = MIN(bytes - done, FAULT_SECTOR);
+        }
+        if (random_percent(&self->rules) < 50) {
+            co_do_part(node, offset, vec, done, step, flags);
+        }
+        done += step;
+    }
 }
 
 static int
 fault_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
-    bool is_short = false;
+    FaultDamage damage = DAMAGE_NONE;
     int ret =
-        co_meet_fate(node, BF_FAULT_OP_WRITE, offset, vec->bytes, &is_short);
+        co_meet_fate(node, BF_FAULT_OP_WRITE, offset, vec->bytes, &damage);
 
-    if (is_short && vec->bytes > 1) {
-        BfIoVec half;
-
-        bf_iovec_init_slice(&half, vec, 0, vec->bytes / 2);
-        bf_node_co_write(node->file, offset, &half, flags);
-        bf_iovec_clear(&half);
-    }
+    co_do_damage(node, offset, vec, vec->bytes, flags, damage);
     return ret < 0 ? ret : bf_node_co_write(node->file, offset, vec, flags);
 }
 
@@ -262,13 +306,11 @@ static int
 fault_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
                       BfIoFlags flags)
 {
-    bool is_short = false;
+    FaultDamage damage = DAMAGE_NONE;
     int ret =
-        co_meet_fate(node, BF_FAULT_OP_WRITE_ZEROES, offset, bytes, &is_short);
+        co_meet_fate(node, BF_FAULT_OP_WRITE_ZEROES, offset, bytes, &damage);
 
-    if (is_short && bytes > 1) {
-        bf_node_co_write_zeroes(node->file, offset, bytes / 2, flags);
-    }
+    co_do_damage(node, offset, NULL, bytes, flags, damage);
     return ret < 0 ? ret
                    : bf_node_co_write_zeroes(node->file, offset, bytes, flags);
 }
@@ -276,8 +318,8 @@ fault_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
 static int
 fault_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
 {
-    bool is_short = false;
-    int ret = co_meet_fate(node, BF_FAULT_OP_DISCARD, offset, bytes, &is_short);
+    FaultDamage damage = DAMAGE_NONE;
+    int ret = co_meet_fate(node, BF_FAULT_OP_DISCARD, offset, bytes, &damage);
 
     return ret < 0 ? ret : bf_node_co_discard(node->file, offset, bytes, 0);
 }
@@ -285,13 +327,13 @@ fault_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
 static int
 fault_co_flush(BfNode *node)
 {
-    bool is_short = false;
+    FaultDamage damage = DAMAGE_NONE;
     int ret;
 
     if (node->file == NULL) {
         return 0;
     }
-    ret = co_meet_fate(node, BF_FAULT_OP_FLUSH, 0, 0, &is_short);
+    ret = co_meet_fate(node, BF_FAULT_OP_FLUSH, 0, 0, &damage);
     return ret < 0 ? ret : bf_node_co_flush(node->file);
 }
 

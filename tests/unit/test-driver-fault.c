@@ -145,6 +145,38 @@ test_short_writes_the_first_half(void *arg)
     co_with_fault(options, co_short_write, &io);
 }
 
+/* Each sector is either old or new, and both occur. */
+static void
+co_torn_write(void *arg)
+{
+    Io *io = arg;
+    uint8_t buf[64 * 512];
+    unsigned written = 0;
+
+    memset(buf, 0x11, sizeof(buf));
+    g_assert_cmpint(bf_test_co_write(io->handle, 0, buf, sizeof(buf), 0), ==,
+                    -EIO);
+    g_assert_cmpint(bf_test_co_read(io->handle, 0, buf, sizeof(buf)), ==, 0);
+    for (unsigned i = 0; i < sizeof(buf); i += 512) {
+        g_assert_cmpuint(buf[i], ==, buf[i + 511]);
+        written += buf[i] == 0x11;
+    }
+    g_assert_cmpuint(written, >, 5);
+    if (io->failures++ == 0) {
+        g_assert_cmpuint(written, <, 59);
+    }
+}
+
+static void
+test_torn_writes_some_sectors(void *arg)
+{
+    BfBlockdevOptions *options = options_for(BF_FAULT_OP_WRITE);
+    Io io = {0};
+
+    first_rule(options)->torn = true;
+    co_with_fault(options, co_torn_write, &io);
+}
+
 static void
 test_bad_rules_are_refused(void *arg)
 {
@@ -192,6 +224,8 @@ main(int argc, char **argv)
                 test_probability_follows_the_seed);
     bf_test_add("/block/fault/short-writes-the-first-half",
                 test_short_writes_the_first_half);
+    bf_test_add("/block/fault/torn-writes-some-sectors",
+                test_torn_writes_some_sectors);
     bf_test_add("/block/fault/bad-rules-are-refused",
                 test_bad_rules_are_refused);
     bf_test_add("/block/fault/needs-to-be-allowed", test_needs_to_be_allowed);

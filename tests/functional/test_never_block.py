@@ -153,6 +153,8 @@ ARGUMENTS = {
     "blockdev-reopen": lambda s: {"options": [
         file_options(s, "a.img", "a", **{"read-only": False,
                                          "cache": {"no-flush": True}})]},
+    "blockdev-set-active": lambda s: {"node-name": "b", "active": False},
+    "x-blockdev-change": lambda s: {"parent": "b", "node": "a"},
     "closefd": lambda s: {"fdname": "x"},
     "getfd": lambda s: {"fdname": "x"},
     "job-cancel": lambda s: {"id": s.add_job()},

@@ -509,10 +509,15 @@ static bool
 cbw_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
                       const BfNode *file, GError **error)
 {
-    const BfBlockdevOptionsCbw *old = node->options->u.copy_before_write;
     const BfBlockdevOptionsCbw *opts = options->u.copy_before_write;
+    const BfBlockdevOptionsCbw *old;
     const char *changed = NULL;
 
+    if (node->options == NULL) {
+        bf_set_error(error, "Node '%s' belongs to a job", node->name);
+        return false;
+    }
+    old = node->options->u.copy_before_write;
     if (bf_node_child_to_be(node, "target") != ((BfCbwNode *)node)->target) {
         changed = "target";
     } else if (!is_same_bitmap(opts->bitmap, old->bitmap)) {

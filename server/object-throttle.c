@@ -9,6 +9,9 @@
 #include "core/error.h"
 #include "schema/type-info.h"
 
+/* Room for the name of a limit. */
+#define NAME_BYTES 32
+
 /* What can be said about one limit, in both spellings. */
 typedef struct LimitName {
     const char *name;
@@ -27,22 +30,23 @@ static const LimitName limit_names[] = {
 /* Where a member called NAME, NAME-max and so on of @config is, in the order
  * of limit_names[]; NULL at the end. */
 static uint64_t *
-config_value(BfThrottleConfig *config, unsigned index, char **ret_name)
+config_value(BfThrottleConfig *config, unsigned index,
+             char ret_name[NAME_BYTES])
 {
     static const char *const suffixes[] = {"", "-max", "-max-length"};
     const unsigned n = G_N_ELEMENTS(limit_names);
     BfThrottleLimit *limit;
 
     if (index == n * G_N_ELEMENTS(suffixes)) {
-        *ret_name = g_strdup("iops-size");
+        g_strlcpy(ret_name, "iops-size", NAME_BYTES);
         return &config->iops_size;
     }
     if (index > n * G_N_ELEMENTS(suffixes)) {
         return NULL;
     }
     limit = &config->limits[limit_names[index % n].bucket];
-    *ret_name =
-        g_strconcat(limit_names[index % n].name, suffixes[index / n], NULL);
+    g_snprintf(ret_name, NAME_BYTES, "%s%s", limit_names[index % n].name,
+               suffixes[index / n]);
     return index / n == 0   ? &limit->avg
            : index / n == 1 ? &limit->max
                             : &limit->length;
@@ -90,10 +94,9 @@ read_members(const BfTypeInfo *info, void *object, const char *prefix,
              BfThrottleConfig *config, GError **error)
 {
     uint64_t *value;
-    char *name = NULL;
+    char name[NAME_BYTES];
 
-    for (unsigned i = 0; (value = config_value(config, i, &name)); i++) {
-        g_autofree char *owned = name;
+    for (unsigned i = 0; (value = config_value(config, i, name)); i++) {
         Member member = find_member(info, object, prefix, name);
 
         if (*member.has) {
@@ -111,10 +114,9 @@ write_members(const BfTypeInfo *info, void *object, const char *prefix,
               BfThrottleConfig *config)
 {
     const uint64_t *value;
-    char *name = NULL;
+    char name[NAME_BYTES];
 
-    for (unsigned i = 0; (value = config_value(config, i, &name)); i++) {
-        g_autofree char *owned = name;
+    for (unsigned i = 0; (value = config_value(config, i, name)); i++) {
         Member member = find_member(info, object, prefix, name);
 
         *member.has = true;
@@ -156,11 +158,10 @@ is_single_changed(BfThrottleGroupProperties *props,
 {
     BfThrottleConfig copy = *config;
     const uint64_t *value;
-    char *name = NULL;
+    char name[NAME_BYTES];
     bool changed = false;
 
-    for (unsigned i = 0; (value = config_value(&copy, i, &name)); i++) {
-        g_autofree char *owned = name;
+    for (unsigned i = 0; (value = config_value(&copy, i, name)); i++) {
         Member member =
             find_member(&bf_throttle_group_properties_type, props, "x-", name);
 

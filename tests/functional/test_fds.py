@@ -29,6 +29,12 @@ def descriptor_count(daemon):
     return len(os.listdir(f"/proc/{daemon.pid}/fd"))
 
 
+def wait_descriptors(daemon, count):
+    """Waits until it has so many: they are closed off the main loop."""
+    harness.wait_until(lambda: descriptor_count(daemon) == count,
+                       what=f"{count} descriptors")
+
+
 # Named descriptors.
 
 def test_getfd_and_closefd(daemon, opened):
@@ -36,9 +42,9 @@ def test_getfd_and_closefd(daemon, opened):
     before = descriptor_count(daemon)
     send(daemon, "getfd", opened[:1], fdname="f")
     send(daemon, "getfd", opened[:1], fdname="f")  # replaces
-    assert descriptor_count(daemon) == before + 1
+    wait_descriptors(daemon, before + 1)
     daemon.cmd("closefd", fdname="f")
-    assert descriptor_count(daemon) == before
+    wait_descriptors(daemon, before)
     assert "'f' not found" in daemon.error("closefd", fdname="f").desc
 
 
@@ -53,7 +59,7 @@ def test_getfd_with_a_bad_name_closes_the_descriptor(daemon, opened):
     with pytest.raises(qmp.QmpError) as caught:
         send(daemon, "getfd", opened[:1], fdname="9f")
     assert "fdname" in caught.value.desc
-    assert descriptor_count(daemon) == before
+    wait_descriptors(daemon, before)
 
 
 def test_surplus_descriptors_are_closed(daemon, opened):
@@ -65,7 +71,7 @@ def test_surplus_descriptors_are_closed(daemon, opened):
     send(daemon, "query-version", [opened[0]] * 3)
     send(daemon, "query-version", [opened[0]])
     daemon.cmd("closefd", fdname="f")
-    assert descriptor_count(daemon) <= before + 1
+    harness.wait_until(lambda: descriptor_count(daemon) <= before + 1)
 
 
 def test_named_descriptors_belong_to_their_client(daemon, opened):

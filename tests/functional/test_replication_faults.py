@@ -98,8 +98,9 @@ class Scene:
         try:
             self.source.cmd("block-job-cancel", device="job0", force=True)
         except qmp.QmpError as error:
-            # It may have ended by itself meanwhile.
-            assert error.cls == "DeviceNotActive", error
+            # It may have ended, or be ending, by itself meanwhile.
+            assert (error.cls == "DeviceNotActive"
+                    or "cannot accept" in error.desc), error
         return self.source.take_end()
 
     # What must hold.

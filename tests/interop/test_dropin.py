@@ -15,8 +15,15 @@ import qmp
 import rawnbd
 
 # command -> members that ours may have in its reply beyond the reference's.
-# They are of QEMU 8.0 to 10.0; the reference here is 7.2.
+# They are of QEMU 8.0 to 10.0, as the reference here is 7.2, and what the
+# clients of an export have done, which is ours.
 ADDITIONS = {
+    "query-block-exports": {"[].clients", "[].stats"} | {
+        f"[].stats.{name}" for name in (
+            "read-operations", "read-bytes", "write-operations",
+            "written-bytes", "zero-operations", "zeroed-bytes",
+            "trim-operations", "trimmed-bytes", "flush-operations",
+            "failed-operations")},
     "query-named-block-nodes": {"[].active", "[].children",
                                 "[].image.children",
                                 "[].image.format-specific",

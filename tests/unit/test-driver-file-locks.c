@@ -189,7 +189,9 @@ test_inactive_node_holds_no_locks(void *arg)
 
     fixture_open(&f);
     node = bf_test_co_add(f.graph, bf_test_file("f0", f.path));
-    root = bf_test_co_root(f.graph, "f0", READ_WRITE);
+    root = bf_root_co_new_inactive(f.graph, node, "test", READ_WRITE,
+                                   BF_PERM_ALL, &error);
+    g_assert_no_error(error);
     g_assert_true(bf_node_co_set_active(node, false, &error));
     g_assert_false(is_locked(f.fd, TAKEN(WRITE)));
     lock_byte(f.fd, UNSHARED(WRITE), F_RDLCK);

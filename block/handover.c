@@ -110,6 +110,10 @@ co_move_all(BfGraph *graph, const BfHandOver *h, GError **error)
     for (size_t i = 0; i < h->n_moves; i++) {
         plan_move_users(&plan, h->moves[i].from, h->moves[i].to, h->filter);
     }
+    /* What the filter has claimed goes with it. */
+    for (unsigned i = 0; i < h->filter->edges->len; i++) {
+        bf_plan_move(&plan, g_ptr_array_index(h->filter->edges, i), NULL);
+    }
     if (!bf_plan_co_prepare(&plan, error)) {
         plan_give_back(h, true);
         return false;

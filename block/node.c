@@ -396,6 +396,7 @@ struct BfOpenContext {
     GPtrArray *opened; /* borrowed: new nodes, children before parents */
     GPtrArray *pinned; /* borrowed: existing nodes that are referred to */
     unsigned depth;
+    bool is_hidden; /* the top needs no name */
 };
 
 BfNode *
@@ -492,7 +493,7 @@ co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
     if (driver == NULL) {
         return NULL;
     }
-    if (parent == NULL && options->node_name == NULL) {
+    if (parent == NULL && options->node_name == NULL && !ctx->is_hidden) {
         bf_set_error(error, "'node-name' must be specified for the root node");
         return NULL;
     }
@@ -638,6 +639,7 @@ check_sizes_seen(const BfNode *node, GError **error)
     return true;
 }
 
+/* The new tree is held by the monitor, or pinned for the caller. */
 static bool
 co_register(BfOpenContext *ctx, BfNode *top, GError **error)
 {
@@ -666,7 +668,8 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
 
             node->registered = true;
         }
-        top->monitor_owned = true;
+        top->monitor_owned = !ctx->is_hidden;
+        top->pins += ctx->is_hidden;
         bf_plan_co_commit(&plan);
         bf_plan_co_finish(&plan);
     } else {
@@ -676,13 +679,16 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
     return ok;
 }
 
-bool
-bf_graph_co_blockdev_add(BfGraph *graph, const BfBlockdevOptions *options,
-                         GError **error)
+static BfNode *
+co_add_tree(BfGraph *graph, const BfBlockdevOptions *options, bool is_hidden,
+            GError **error)
 {
     g_autoptr(GPtrArray) opened = g_ptr_array_new();
     g_autoptr(GPtrArray) pinned = g_ptr_array_new();
-    BfOpenContext ctx = {.graph = graph, .opened = opened, .pinned = pinned};
+    BfOpenContext ctx = {.graph = graph,
+                         .opened = opened,
+                         .pinned = pinned,
+                         .is_hidden = is_hidden};
     BfNode *top;
     bool ok;
 
@@ -699,5 +705,33 @@ bf_graph_co_blockdev_add(BfGraph *graph, const BfBlockdevOptions *options,
 
         node->pins--;
     }
-    return ok;
+    return ok ? top : NULL;
+}
+
+bool
+bf_graph_co_blockdev_add(BfGraph *graph, const BfBlockdevOptions *options,
+                         GError **error)
+{
+    return co_add_tree(graph, options, false, error) != NULL;
+}
+
+BfNode *
+bf_graph_co_open_hidden(BfGraph *graph, const BfBlockdevOptions *options,
+                        GError **error)
+{
+    return co_add_tree(graph, options, true, error);
+}
+
+void
+bf_graph_co_release_hidden(BfGraph *graph, BfNode *node)
+{
+    bf_assert_main();
+    bf_graph_co_lock(graph);
+    g_assert(node->pins > 0);
+    node->pins--;
+    if (node->pins == 0 && node->parents->len == 0 && !node->monitor_owned) {
+        bf_graph_co_close_orphan(graph, node);
+    } else {
+        bf_graph_unlock(graph);
+    }
 }

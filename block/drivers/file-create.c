@@ -212,7 +212,10 @@ file_co_create(BfJob *job, const BfBlockdevCreateOptions *options,
     if (!check_options(self.options, error)) {
         return false;
     }
-    bf_job_set_remaining(job, fills ? self.options->size : 1);
+    g_assert(job != NULL || !fills);
+    if (job != NULL) {
+        bf_job_set_remaining(job, fills ? self.options->size : 1);
+    }
     bf_co_offload(lane, run_open, &self);
     if (self.error != NULL) {
         g_propagate_error(error, self.error);
@@ -220,7 +223,7 @@ file_co_create(BfJob *job, const BfBlockdevCreateOptions *options,
         self.failed = !co_fill(job, &self, error);
     }
     bf_co_offload(lane, run_close, &self);
-    if (!self.failed && !fills) {
+    if (!self.failed && !fills && job != NULL) {
         bf_job_add_done(job, 1);
     }
     return !self.failed;

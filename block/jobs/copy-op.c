@@ -46,7 +46,9 @@ bf_copy_new(const BfCopyConfig *config, GError **error)
         MAX(copy->granularity, bf_align_down(copy->unit, copy->granularity));
     copy->tune.depth = copy->tune.good_depth = DEPTH_START;
     bf_extents_init(&copy->span.extents, 1);
-    if ((config->flags & BF_COPY_TARGET_ZERO) != 0) {
+    copy->is_target_zero = (config->flags & BF_COPY_TARGET_ZERO) != 0;
+    if ((config->flags & (BF_COPY_TARGET_ZERO | BF_COPY_TARGET_MAYBE_ZERO)) !=
+        0) {
         copy->written =
             bf_bitmap_new(NULL, copy->size, copy->granularity, error);
         if (copy->written == NULL) {
@@ -160,6 +162,14 @@ bf_copy_note_written(BfCopy *copy, uint64_t offset, uint64_t bytes)
     }
 }
 
+void
+bf_copy_set_target_zero(BfCopy *copy)
+{
+    bf_assert_loop(copy->config.job->loop);
+    g_assert(copy->written != NULL);
+    copy->is_target_zero = true;
+}
+
 /* Failures. */
 
 static void
@@ -201,8 +211,8 @@ note_left(BfCopy *copy, uint64_t left)
 
 /* Writers add what nobody has told the job, so more can be done than was left
  * to do; it is added first. */
-static void
-note_done(BfCopy *copy, uint64_t bytes)
+void
+bf_copy_note_done(BfCopy *copy, uint64_t bytes)
 {
     uint64_t left = bf_atomic_load(&copy->left);
 
@@ -319,7 +329,7 @@ co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes)
         (copy->config.flags & BF_COPY_UNMAP) != 0 ? BF_IO_MAY_UNMAP : 0;
     uint64_t dirty_offset, dirty_bytes;
 
-    if (copy->written != NULL &&
+    if (copy->is_target_zero && copy->written != NULL &&
         !bf_bitmap_next_dirty(copy->written, offset, offset + bytes,
                               &dirty_offset, &dirty_bytes)) {
         return 0;
@@ -373,20 +383,21 @@ co_write_runs(BfCopy *copy, char *buf, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
-static int
-co_copy_data(CopyOp *op, bool *ret_is_read)
+int
+bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
+                bool *ret_is_read)
 {
-    BfCopy *copy = op->copy;
-    char *buf = bf_buffer_new(op->buf_bytes);
-    uint64_t offset = op->range.start;
+    const uint64_t end = offset + bytes;
+    const uint64_t buf_bytes = MIN(bytes, copy->unit);
+    char *buf = bf_buffer_new(buf_bytes);
     int ret = 0;
 
     *ret_is_read = true;
     if (buf == NULL) {
         return -ENOMEM;
     }
-    while (ret == 0 && offset < op->range.end) {
-        uint64_t n = MIN(op->range.end - offset, op->buf_bytes);
+    while (ret == 0 && offset < end) {
+        uint64_t n = MIN(end - offset, buf_bytes);
         BfIoVec vec;
 
         bf_iovec_init_buf(&vec, buf, n);
@@ -397,7 +408,7 @@ co_copy_data(CopyOp *op, bool *ret_is_read)
         }
         offset += n;
     }
-    bf_buffer_free(buf, op->buf_bytes);
+    bf_buffer_free(buf, buf_bytes);
     return ret;
 }
 
@@ -418,7 +429,7 @@ op_co_run(void *arg)
         copy->buf_in_flight += op->buf_bytes;
     }
     ret = op->zeroes ? co_make_zeroes(copy, offset, bytes)
-                     : co_copy_data(op, &is_read);
+                     : bf_copy_co_move(copy, offset, bytes, &is_read);
     copy->in_flight--;
     copy->bytes_in_flight -= bytes;
     copy->buf_in_flight -= op->buf_bytes;
@@ -426,7 +437,7 @@ op_co_run(void *arg)
         bf_bitmap_put_back(copy->config.dirty, offset, bytes);
         note_error(copy, is_read, -ret);
     } else {
-        note_done(copy, bytes);
+        bf_copy_note_done(copy, bytes);
         if (!op->zeroes) {
             tune(copy, bytes);
         }

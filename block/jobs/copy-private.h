@@ -38,7 +38,8 @@ struct BfCopy {
     uint64_t unit;      /* buffer of an operation */
     uint64_t piece_max; /* most data of an operation, whole granules */
     uint64_t buf_limit;
-    BfBitmap *written; /* owned: data in a target that was zero; or NULL */
+    BfBitmap *written;   /* owned: data in a target that was zero; or NULL */
+    bool is_target_zero; /* but for that */
 
     uint64_t cursor;
     bool is_through; /* @cursor has been at the end */
@@ -72,3 +73,7 @@ void bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes,
 /* Marks what was taken and not begun as dirty again. */
 void bf_copy_release_span(BfCopy *copy);
 void bf_copy_update_progress(BfCopy *copy);
+/* Copies a range that nobody else is in. */
+int bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
+                    bool *ret_is_read);
+void bf_copy_note_done(BfCopy *copy, uint64_t bytes);

@@ -31,10 +31,12 @@ typedef struct BfCopy BfCopy;
  * @BF_COPY_UNMAP: zeroes may be deallocated in the target
  * @BF_COPY_TARGET_ZERO: the target reads as zeroes where this copy has not
  *     written yet
+ * @BF_COPY_TARGET_MAYBE_ZERO: the same, once bf_copy_set_target_zero() says so
  */
 typedef enum BfCopyFlags {
     BF_COPY_UNMAP = 1 << 0,
     BF_COPY_TARGET_ZERO = 1 << 1,
+    BF_COPY_TARGET_MAYBE_ZERO = 1 << 2,
 } BfCopyFlags;
 
 /**
@@ -195,6 +197,28 @@ void bf_copy_co_begin_range(BfCopy *copy, BfCopyRange *range, uint64_t offset,
  * @range: begun
  */
 void bf_copy_end_range(BfCopy *copy, BfCopyRange *range);
+
+/**
+ * bf_copy_co_before_write:
+ * @copy: a copy
+ * @offset: bytes
+ * @bytes: length, at least 1
+ *
+ * For a filter that keeps what is about to be overwritten in the source: copies
+ * what is dirty in this range now, regardless of pauses and of the limit of
+ * speed, and waits for those who copy it already. What fails is dirty again.
+ *
+ * Returns: 0 or -errno
+ */
+int bf_copy_co_before_write(BfCopy *copy, uint64_t offset, uint64_t bytes);
+
+/**
+ * bf_copy_set_target_zero:
+ * @copy: with %BF_COPY_TARGET_MAYBE_ZERO
+ *
+ * Tells that the target was all zeroes when this copy began.
+ */
+void bf_copy_set_target_zero(BfCopy *copy);
 
 /**
  * bf_copy_note_written:

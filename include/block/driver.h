@@ -230,7 +230,8 @@ typedef struct BfNodeInfo {
  *     node can be used again afterwards
  * @query: adds what it knows; must not wait
  * @co_create: of no node: makes an image, as the co_run of @job and on its
- *     loop; absent: it cannot
+ *     loop; on any loop without a job, if nothing is to be preallocated;
+ *     absent: it cannot
  */
 struct BfDriver {
     const char *name;

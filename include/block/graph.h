@@ -35,6 +35,30 @@ bool bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
 BfLoop *bf_graph_pick_loop(BfGraph *graph);
 
 /**
+ * bf_graph_co_open_hidden:
+ * @graph: the graph
+ * @options: of the new node; without a name it gets an automatic one
+ * @error: set on failure
+ *
+ * Opens a tree of nodes that no monitor owns. It is closed when it has no user
+ * any more, but not before bf_graph_co_release_hidden().
+ *
+ * Returns: (transfer none): the top of it, or NULL
+ */
+BfNode *bf_graph_co_open_hidden(BfGraph *graph,
+                                const BfBlockdevOptions *options,
+                                GError **error);
+
+/**
+ * bf_graph_co_release_hidden:
+ * @graph: the graph
+ * @node: from bf_graph_co_open_hidden(), once
+ *
+ * From now on its users alone keep it; without one it is closed.
+ */
+void bf_graph_co_release_hidden(BfGraph *graph, BfNode *node);
+
+/**
  * bf_graph_co_section_begin:
  * @graph: the graph
  *

@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The backup job's life: made in a section of the graph, which is the point in
+ * time that it copies; copying, and before each write what it replaces (see
+ * backup-top.c); and its end, where the user's bitmap is told what was copied.
+ */
+#include "block/backup.h"
+
+#include "backup-private.h"
+#include "block/handover.h"
+#include "core/error.h"
+#include "core/util.h"
+
+#define FLUSH_LIMIT_NS (1 * BF_NS_PER_SEC)
+
+/* Wait between attempts to take the filter out of a graph that is not at rest.
+ */
+#define CLEAN_RETRY_NS BF_NS_PER_SEC
+
+/* At work, on the job's loop. */
+
+/* A target that was just made needs no zeroes. */
+static void
+co_probe_target(BfBackup *backup)
+{
+    uint64_t size = bf_handle_size(backup->target_handle);
+    BfExtents extents;
+
+    if ((backup->config.flags & BF_COPY_TARGET_MAYBE_ZERO) == 0 || size == 0) {
+        return;
+    }
+    bf_extents_init(&extents, 1);
+    if (bf_handle_co_extents(backup->target_handle, 0, size, &extents) == 0 &&
+        extents.bytes >= size &&
+        (extents.items[0].flags & BF_EXTENT_ZERO) != 0) {
+        bf_copy_set_target_zero(backup->copy);
+    }
+    bf_extents_clear(&extents);
+}
+
+static bool
+check_broken(const BfBackup *backup, GError **error)
+{
+    if (backup->broken != 0) {
+        bf_set_errno(error, backup->broken,
+                     "What was about to be overwritten could not be copied");
+    }
+    return backup->broken == 0;
+}
+
+/* Returns true when all is copied and stable. */
+static bool
+co_copy_all(BfBackup *backup, GError **error)
+{
+    for (;;) {
+        BfCopyStatus status = bf_copy_co_run(backup->copy, error);
+
+        if (status == BF_COPY_ENDED || !check_broken(backup, error)) {
+            return false;
+        }
+        if (status == BF_COPY_CLEAN &&
+            bf_copy_co_flush(backup->copy, FLUSH_LIMIT_NS) == 0) {
+            return true;
+        }
+    }
+}
+
+static bool
+backup_co_run(BfJob *job, GError **error)
+{
+    BfBackup *backup = (BfBackup *)job;
+    bool ok = false;
+
+    co_probe_target(backup);
+    if (backup->only_before_writes) {
+        while (check_broken(backup, error) &&
+               bf_job_co_sleep(job, BF_FOREVER)) {
+        }
+    } else {
+        ok = co_copy_all(backup, error);
+    }
+    bf_atomic_store(&backup->is_over, 1);
+    bf_copy_co_settle(backup->copy);
+    if (backup->broken != 0 && ok) {
+        ok = check_broken(backup, error);
+    }
+    return ok;
+}
+
+/* The end, on main. */
+
+void
+bf_backup_let_go(BfBackup *backup)
+{
+    bf_assert_main();
+    bf_root_abort(backup->target_root);
+    bf_node_cancel_in_flight(backup->target);
+}
+
+/* Requests that hang on the target shall not keep a job that is aborted. */
+static void
+backup_aborted(BfJob *job)
+{
+    BfBackup *backup = (BfBackup *)job;
+
+    bf_atomic_store(&backup->is_over, 1);
+    bf_backup_let_go(backup);
+}
+
+/* What is left to be copied is dirty for the user as well. */
+static void
+put_rest_back(const BfBackup *backup)
+{
+    BfBitmap *bitmap = bf_bitmap_use_bitmap(backup->use);
+    uint64_t size = bf_bitmap_size(backup->dirty);
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+
+    while (bf_bitmap_next_dirty(backup->dirty, offset, size, &offset, &bytes)) {
+        bf_bitmap_put_back(bitmap, offset, bytes);
+        offset += bytes;
+    }
+}
+
+static void
+backup_co_commit(BfJob *job)
+{
+    BfBackup *backup = (BfBackup *)job;
+
+    if (backup->use != NULL) {
+        bf_bitmap_use_thaw(backup->use,
+                           backup->bitmap_mode == BF_BITMAP_SYNC_MODE_NEVER);
+    }
+}
+
+static void
+backup_co_abort(BfJob *job)
+{
+    BfBackup *backup = (BfBackup *)job;
+    const bool always = backup->bitmap_mode == BF_BITMAP_SYNC_MODE_ALWAYS;
+
+    if (backup->use == NULL) {
+        return;
+    }
+    bf_bitmap_use_thaw(backup->use, !always);
+    if (always) {
+        put_rest_back(backup);
+    }
+}
+
+static bool
+co_take_out(BfBackup *backup)
+{
+    const BfGraphMove move = {backup->filter, backup->source};
+    const BfHandOver hand_over = {
+        .filter = backup->filter,
+        .moves = &move,
+        .n_moves = 1,
+    };
+
+    if (!bf_graph_co_hand_over(backup->graph, &hand_over, NULL)) {
+        return false;
+    }
+    backup->filter = NULL;
+    return true;
+}
+
+static void
+backup_co_clean(BfJob *job)
+{
+    BfBackup *backup = (BfBackup *)job;
+
+    bf_atomic_store(&backup->is_over, 1);
+    while (backup->filter != NULL && !co_take_out(backup)) {
+        bf_co_sleep_ns(CLEAN_RETRY_NS);
+    }
+    bf_bitmap_co_unuse(g_steal_pointer(&backup->use));
+    g_clear_pointer(&backup->copy, bf_copy_free);
+    bf_root_co_free(g_steal_pointer(&backup->target_root));
+    bf_root_co_free(g_steal_pointer(&backup->source_root));
+    g_clear_pointer(&backup->dirty, bf_bitmap_free);
+    g_clear_pointer(&backup->plan, bf_bitmap_free);
+    backup->source = backup->target = NULL;
+}
+
+static bool
+backup_uses_node(const BfJob *job, const BfNode *node)
+{
+    const BfBackup *backup = (const BfBackup *)job;
+
+    return node == backup->source || node == backup->target ||
+           node == backup->filter;
+}
+
+static const BfJobOps backup_ops = {
+    .type = BF_JOB_TYPE_BACKUP,
+    .is_block_job = true,
+    .co_run = backup_co_run,
+    .co_commit = backup_co_commit,
+    .co_abort = backup_co_abort,
+    .co_clean = backup_co_clean,
+    .aborted = backup_aborted,
+    .uses_node = backup_uses_node,
+};
+
+/* The start. */
+
+static BfNode *
+find_node(BfGraph *graph, const char *name, GError **error)
+{
+    BfNode *node = bf_graph_find_node(graph, name);
+
+    if (node == NULL) {
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
+                     name);
+    }
+    return node;
+}
+
+static bool
+find_nodes(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
+{
+    backup->source = find_node(backup->graph, options->device, error);
+    if (backup->source == NULL) {
+        return false;
+    }
+    backup->target = find_node(backup->graph, options->target, error);
+    if (backup->target == NULL) {
+        return false;
+    }
+    if (backup->source == backup->target) {
+        bf_set_error(error, "Source and target cannot be the same");
+        return false;
+    }
+    if (bf_node_is_read_only(backup->target)) {
+        bf_set_error(error, "Block node is read-only");
+        return false;
+    }
+    if (backup->source->size != backup->target->size) {
+        bf_set_error(error, "Source and target image have different sizes");
+        return false;
+    }
+    return true;
+}
+
+/* The mode that counts; fails for combinations without sense. */
+static bool
+check_bitmap_mode(const BfBlockdevBackup *options, BfBitmapSyncMode *ret_mode,
+                  GError **error)
+{
+    const char *sync = bf_mirror_sync_mode_str(options->sync);
+    const bool has_mode = options->has_bitmap_mode;
+
+    *ret_mode = BF_BITMAP_SYNC_MODE_ON_SUCCESS;
+    if (options->bitmap == NULL) {
+        if (has_mode) {
+            bf_set_error(error,
+                         "Cannot specify bitmap sync mode without a bitmap");
+        }
+        return !has_mode;
+    }
+    if (options->sync == BF_MIRROR_SYNC_MODE_INCREMENTAL) {
+        if (has_mode &&
+            options->bitmap_mode != BF_BITMAP_SYNC_MODE_ON_SUCCESS) {
+            bf_set_error(error,
+                         "Bitmap sync mode must be 'on-success' when using "
+                         "sync mode '%s'",
+                         sync);
+            return false;
+        }
+        return true;
+    }
+    if (!has_mode) {
+        bf_set_error(error,
+                     "Bitmap sync mode must be given when providing a bitmap");
+        return false;
+    }
+    *ret_mode = options->bitmap_mode;
+    if (options->sync == BF_MIRROR_SYNC_MODE_NONE) {
+        bf_set_error(error,
+                     "sync mode '%s' does not produce meaningful bitmap "
+                     "outputs",
+                     sync);
+        return false;
+    }
+    if (options->bitmap_mode == BF_BITMAP_SYNC_MODE_NEVER &&
+        options->sync != BF_MIRROR_SYNC_MODE_BITMAP) {
+        bf_set_error(error,
+                     "Bitmap sync mode 'never' has no meaningful effect when "
+                     "combined with sync mode '%s'",
+                     sync);
+        return false;
+    }
+    return true;
+}
+
+static bool
+uses_bitmap_as_input(const BfBlockdevBackup *options)
+{
+    return options->sync == BF_MIRROR_SYNC_MODE_BITMAP ||
+           options->sync == BF_MIRROR_SYNC_MODE_INCREMENTAL;
+}
+
+static bool
+check_options(const BfBlockdevBackup *options, BfBitmapSyncMode *ret_mode,
+              GError **error)
+{
+    const BfBackupPerf *perf = options->x_perf;
+
+    if (uses_bitmap_as_input(options) && options->bitmap == NULL) {
+        bf_set_error(error,
+                     "must provide a valid bitmap name for '%s' sync mode",
+                     bf_mirror_sync_mode_str(options->sync));
+        return false;
+    }
+    if (!check_bitmap_mode(options, ret_mode, error)) {
+        return false;
+    }
+    if (options->compress) {
+        bf_set_error(error, "Compression is not supported for this drive '%s'",
+                     options->target);
+        return false;
+    }
+    if (options->discard_source) {
+        bf_set_error(error, "discard-source is not supported; discard the "
+                            "source when the backup has ended");
+        return false;
+    }
+    if (perf != NULL && (perf->max_workers < 1 || perf->max_chunk < 0)) {
+        bf_set_error(error, perf->max_chunk < 0
+                                ? "max-chunk must be zero (which means no "
+                                  "limit) or positive"
+                                : "max-workers must be between 1 and "
+                                  "2147483647");
+        return false;
+    }
+    return true;
+}
+
+static BfRoot *
+co_make_root(BfBackup *backup, BfNode *node, unsigned perm, unsigned shared,
+             GError **error)
+{
+    g_autofree char *text = g_strdup_printf("block job '%s'", backup->base.id);
+    BfRoot *root =
+        bf_root_co_new(backup->graph, node, text, perm, shared, error);
+
+    if (root != NULL) {
+        bf_root_set_inner(root);
+    }
+    return root;
+}
+
+static bool
+co_make_roots(BfBackup *backup, GError **error)
+{
+    backup->source_root =
+        co_make_root(backup, backup->source, BF_PERM_CONSISTENT_READ,
+                     BF_PERM_ALL & ~(unsigned)BF_PERM_RESIZE, error);
+    if (backup->source_root == NULL) {
+        return false;
+    }
+    /* Readers may have the target: what was copied so far. */
+    backup->target_root =
+        co_make_root(backup, backup->target, BF_PERM_WRITE,
+                     BF_PERM_CONSISTENT_READ | BF_PERM_WRITE_UNCHANGED, error);
+    return backup->target_root != NULL;
+}
+
+/* Where the target wants its writes, if it matters, else the source. */
+static BfLoop *
+pick_loop(const BfBackup *backup)
+{
+    const BfNode *target = backup->target;
+    BfLoop *loop = NULL;
+
+    if (!target->any_loop || target->limits.alignment > 1) {
+        return target->home;
+    }
+    loop = bf_graph_pick_loop(backup->graph);
+    return bf_root_pick_loop(backup->source_root, &loop, 1, 0);
+}
+
+static bool
+co_use_bitmap(BfBackup *backup, const char *name, GError **error)
+{
+    g_autofree char *text = g_strdup_printf("block job '%s'", backup->base.id);
+    BfBitmap *bitmap = bf_node_find_bitmap(backup->source, name);
+
+    if (bitmap == NULL) {
+        bf_set_error(error, "Bitmap '%s' could not be found", name);
+        return false;
+    }
+    backup->use = bf_bitmap_co_use(backup->source, bitmap, text, error);
+    return backup->use != NULL && bf_bitmap_use_co_freeze(backup->use, error);
+}
+
+/* What is to be copied, in pieces of the user's bitmap if that says it. */
+static bool
+make_bitmaps(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
+{
+    const BfBitmap *user = uses_bitmap_as_input(options)
+                               ? bf_bitmap_use_bitmap(backup->use)
+                               : NULL;
+    const uint32_t granularity = user != NULL
+                                     ? bf_bitmap_granularity(user)
+                                     : (uint32_t)BF_BITMAP_GRANULARITY_DEFAULT;
+    const uint64_t size = backup->source->size;
+
+    backup->dirty = bf_bitmap_new(NULL, size, granularity, error);
+    if (backup->dirty == NULL) {
+        return false;
+    }
+    if (user == NULL) {
+        bf_bitmap_put_back(backup->dirty, 0, size);
+        return true;
+    }
+    backup->plan = bf_bitmap_new(NULL, size, granularity, error);
+    return backup->plan != NULL &&
+           bf_bitmap_merge(backup->dirty, user, error) &&
+           bf_bitmap_merge(backup->plan, user, error);
+}
+
+static bool
+co_make_copy(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
+{
+    BfLoop *loop = pick_loop(backup);
+
+    backup->base.loop = loop;
+    backup->source_handle = bf_handle_co_new(backup->source_root, loop);
+    backup->target_handle = bf_handle_co_new(backup->target_root, loop);
+    backup->only_before_writes = options->sync == BF_MIRROR_SYNC_MODE_NONE;
+    backup->config = (BfCopyConfig){
+        .job = &backup->base,
+        .source = backup->source_handle,
+        .target = backup->target_handle,
+        .dirty = backup->dirty,
+        .on_source_error = options->on_source_error,
+        .on_target_error = options->on_target_error,
+        .flags = BF_COPY_UNMAP |
+                 (backup->plan == NULL ? BF_COPY_TARGET_MAYBE_ZERO : 0),
+    };
+    backup->copy = bf_copy_new(&backup->config, error);
+    return backup->copy != NULL;
+}
+
+/* From here on the job's clean-up takes back what was done. */
+static bool
+co_set_up(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
+{
+    if (!bf_graph_co_section_drain_node(backup->graph, backup->source, error) ||
+        (options->bitmap != NULL &&
+         !co_use_bitmap(backup, options->bitmap, error)) ||
+        !make_bitmaps(backup, options, error)) {
+        return false;
+    }
+    backup->filter = bf_graph_co_insert_filter(
+        backup->graph, &bf_driver_backup_top, options->filter_node_name,
+        backup->source, error);
+    if (backup->filter == NULL || !co_make_roots(backup, error) ||
+        !co_make_copy(backup, options, error)) {
+        return false;
+    }
+    bf_job_set_remaining(&backup->base, bf_bitmap_count(backup->dirty));
+    bf_backup_top_set_job(backup->filter, backup);
+    return true;
+}
+
+BfJob *
+bf_backup_co_prepare(BfGraph *graph, BfJobTable *table,
+                     const BfBlockdevBackup *options, BfJobTxn *txn,
+                     GError **error)
+{
+    const BfJobSettings settings = {
+        .id = options->job_id != NULL ? options->job_id : "",
+        .speed = options->speed,
+        .manual_finalize = !options->auto_finalize,
+        .manual_dismiss = !options->auto_dismiss,
+    };
+    BfBackup *backup = NULL;
+    BfBitmapSyncMode mode;
+
+    bf_assert_main();
+    if (!check_options(options, &mode, error)) {
+        return NULL;
+    }
+    backup = g_new0(BfBackup, 1);
+    backup->graph = graph;
+    backup->bitmap_mode = mode;
+    if (!find_nodes(backup, options, error) ||
+        !bf_job_init(&backup->base, &backup_ops, table, &settings, txn,
+                     error)) {
+        g_free(backup);
+        return NULL;
+    }
+    if (!co_set_up(backup, options, error)) {
+        backup_co_clean(&backup->base);
+        bf_job_drop(&backup->base);
+        return NULL;
+    }
+    bf_job_created(&backup->base);
+    return &backup->base;
+}
+
+bool
+bf_backup_co_start(BfGraph *graph, BfJobTable *table,
+                   const BfBlockdevBackup *options, GError **error)
+{
+    BfJob *job = NULL;
+
+    bf_graph_co_section_begin(graph);
+    job = bf_backup_co_prepare(graph, table, options, NULL, error);
+    if (job != NULL) {
+        bf_job_start(job);
+    }
+    bf_graph_co_section_end(graph);
+    return job != NULL;
+}

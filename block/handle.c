@@ -266,6 +266,13 @@ bf_root_stats(BfRoot *root, BfIoStats *ret_stats)
     }
 }
 
+unsigned
+bf_handle_in_flight(const BfHandle *handle)
+{
+    bf_assert_loop(handle->loop);
+    return handle->in_flight + handle->waiting;
+}
+
 uint64_t
 bf_handle_size(const BfHandle *handle)
 {

@@ -190,3 +190,16 @@ bf_qmp_co_blockdev_create(BfQmpCall *call, const BfBlockdevCreateArgs *args,
     return bf_create_start(call->daemon->jobs, call->daemon->graph,
                            args->job_id, args->options, error);
 }
+
+bool
+bf_qmp_co_block_job_set_progress(BfQmpCall *call,
+                                 const BfBlockJobSetProgressArgs *args,
+                                 GError **error)
+{
+    BfJob *job = find_block_job(call, args->device, error);
+
+    return job != NULL &&
+           bf_job_set_progress(
+               job, args->has_interval_ms ? &args->interval_ms : NULL,
+               args->has_stall_timeout ? &args->stall_timeout : NULL, error);
+}

@@ -58,6 +58,25 @@ failed_request(void *opaque, const char *id, BfIoOperationType operation,
                      bf_event_build_block_job_error(id, operation, action));
 }
 
+static void
+progressed(void *opaque, const BfJobNotice *notice,
+           const BfBlockJobProgress *progress)
+{
+    bf_monitors_emit(
+        opaque, BF_EVENT_BLOCK_JOB_PROGRESS,
+        bf_event_build_block_job_progress(notice->type, notice->id, progress));
+}
+
+static void
+stalled(void *opaque, const BfJobNotice *notice,
+        const BfBlockJobProgress *progress, const BfBlockJobEnd *source,
+        const BfBlockJobEnd *target)
+{
+    bf_monitors_emit(opaque, BF_EVENT_BLOCK_JOB_STALLED,
+                     bf_event_build_block_job_stalled(
+                         notice->type, notice->id, progress, source, target));
+}
+
 const BfJobEvents *
 bf_monitors_job_events(void)
 {
@@ -68,6 +87,8 @@ bf_monitors_job_events(void)
         .ready = ready,
         .pending = pending,
         .failed_request = failed_request,
+        .progress = progressed,
+        .stalled = stalled,
     };
 
     return &events;

@@ -192,6 +192,17 @@ backup_uses_node(const BfJob *job, const BfNode *node)
            node == backup->filter;
 }
 
+static void
+backup_ends(const BfJob *job, BfJobEnds *ret_ends)
+{
+    const BfBackup *backup = (const BfBackup *)job;
+
+    ret_ends->source_name = bf_node_name(backup->source);
+    ret_ends->source_handle = backup->source_handle;
+    ret_ends->target_name = bf_node_name(backup->target);
+    ret_ends->target_handle = backup->target_handle;
+}
+
 static const BfJobOps backup_ops = {
     .type = BF_JOB_TYPE_BACKUP,
     .is_block_job = true,
@@ -200,6 +211,7 @@ static const BfJobOps backup_ops = {
     .co_abort = backup_co_abort,
     .co_clean = backup_co_clean,
     .aborted = backup_aborted,
+    .ends = backup_ends,
     .uses_node = backup_uses_node,
 };
 

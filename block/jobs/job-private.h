@@ -46,3 +46,8 @@ void bf_job_co_completed(BfJob *job, bool ok);
 void bf_job_txn_co_abort(BfJobTxn *txn);
 /* All are pending: prepares and ends them. */
 void bf_job_txn_co_finalize(BfJobTxn *txn);
+
+/* job-watch.c */
+void bf_job_watch_start(BfJob *job);
+void bf_job_watch_stop(BfJob *job);
+void bf_job_watch_query(const BfJob *job, BfBlockJobProgress *ret_progress);

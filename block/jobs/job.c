@@ -201,6 +201,8 @@ query_block_job(BfJob *job)
     info->auto_finalize = !job->manual_finalize;
     info->auto_dismiss = !job->manual_dismiss;
     info->error = job->error != NULL ? g_strdup(job->error->message) : NULL;
+    info->progress = g_new0(BfBlockJobProgress, 1);
+    bf_job_watch_query(job, info->progress);
     if (job->ops->query != NULL) {
         job->ops->query(job, info);
     }
@@ -260,6 +262,7 @@ bf_job_init(BfJob *job, const BfJobOps *ops, BfJobTable *table,
     job->internal = settings->id == NULL;
     job->manual_finalize = settings->manual_finalize;
     job->manual_dismiss = settings->manual_dismiss;
+    job->watch.stall_seconds = BF_JOB_STALL_SECONDS;
     bf_atomic_store(&job->speed, (uint64_t)settings->speed);
     job->txn = txn != NULL ? txn : bf_job_txn_new();
     bf_job_txn_add(job->txn, job);
@@ -377,6 +380,7 @@ co_job(void *arg)
 
     bf_co_call(job->loop, co_run_on_loop, &run);
     job->is_running = false;
+    bf_job_watch_stop(job);
     /* Kicks that are under way refer to the job. */
     bf_co_call(job->loop, do_nothing, NULL);
     job->error = run.error;
@@ -412,6 +416,7 @@ bf_job_start(BfJob *job)
     job->started = true;
     job->is_running = true;
     bf_job_set_status(job, BF_JOB_STATUS_RUNNING);
+    bf_job_watch_start(job);
     bf_co_spawn(co_job, job);
 }
 

@@ -48,7 +48,6 @@ typedef struct BfMirror {
     uint64_t pass_limit_ns;
     uint64_t retry_ns; /* wait before the next hand-over */
 
-    BfAtomicU64 left, copy_rate, dirty_rate, last_done_ns; /* of @copy */
     BfAtomicU64 is_active; /* writes go to both sides; @copy is there */
 
     bool handed_over; /* main */

@@ -99,21 +99,6 @@ follow_mode(BfMirror *mirror)
     bf_atomic_store(&mirror->is_active, bf_atomic_load(&mirror->blocking));
 }
 
-/* What a query shows. */
-static void
-publish_rates(BfMirror *mirror)
-{
-    BfCopyRates rates;
-
-    bf_copy_get_rates(mirror->copy, &rates);
-    bf_atomic_store(&mirror->left, rates.left);
-    bf_atomic_store(&mirror->copy_rate, rates.copy_rate);
-    bf_atomic_store(&mirror->dirty_rate, rates.dirty_rate);
-    if (rates.last_done_ns != 0) {
-        bf_atomic_store(&mirror->last_done_ns, rates.last_done_ns);
-    }
-}
-
 static bool
 is_little_left(const BfMirror *mirror)
 {
@@ -291,7 +276,6 @@ co_work(BfMirror *mirror, GError **error)
 
         follow_mode(mirror);
         status = bf_copy_co_run(mirror->copy, error);
-        publish_rates(mirror);
         if (status == BF_COPY_ENDED) {
             return false;
         }
@@ -320,7 +304,6 @@ bf_mirror_co_run(BfJob *job, GError **error)
         return false;
     }
     mirror->is_running = true;
-    bf_atomic_store(&mirror->last_done_ns, bf_loop_now_ns());
     ok = co_work(mirror, error);
     mirror->is_running = false;
     if (!ok) {

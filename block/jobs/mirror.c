@@ -79,27 +79,6 @@ mirror_co_change(BfJob *job, const BfBlockJobChangeOptions *options,
 }
 
 static void
-query_rates(const BfMirror *mirror, BfBlockJobInfoMirror *info)
-{
-    uint64_t last_ns = bf_atomic_load(&mirror->last_done_ns);
-
-    info->remaining = bf_atomic_load(&mirror->left);
-    info->copy_rate = bf_atomic_load(&mirror->copy_rate);
-    info->dirty_rate = bf_atomic_load(&mirror->dirty_rate);
-    info->converges =
-        info->remaining == 0 || info->copy_rate > info->dirty_rate;
-    info->has_eta_ms = info->converges;
-    if (info->remaining > 0 && info->converges) {
-        info->eta_ms = (uint64_t)((double)info->remaining * 1000 /
-                                  (double)(info->copy_rate - info->dirty_rate));
-    }
-    info->has_idle_ms = info->remaining > 0 && last_ns != 0;
-    if (info->has_idle_ms) {
-        info->idle_ms = (bf_loop_now_ns() - last_ns) / BF_NS_PER_MS;
-    }
-}
-
-static void
 mirror_query(BfJob *job, BfBlockJobInfo *info)
 {
     const BfMirror *mirror = (const BfMirror *)job;
@@ -109,7 +88,6 @@ mirror_query(BfJob *job, BfBlockJobInfo *info)
                                       job->was_ready && mirror->dirty != NULL &&
                                       bf_bitmap_count(mirror->dirty) == 0 &&
                                       bf_atomic_load(&job->remaining) == 0;
-    query_rates(mirror, info->u.mirror);
 }
 
 static bool
@@ -173,6 +151,17 @@ mirror_co_clean(BfJob *job)
     co_take_down((BfMirror *)job);
 }
 
+static void
+mirror_ends(const BfJob *job, BfJobEnds *ret_ends)
+{
+    const BfMirror *mirror = (const BfMirror *)job;
+
+    ret_ends->source_name = bf_node_name(mirror->source);
+    ret_ends->source_handle = mirror->source_handle;
+    ret_ends->target_name = bf_node_name(mirror->target);
+    ret_ends->target_handle = mirror->target_handle;
+}
+
 static const BfJobOps mirror_ops = {
     .type = BF_JOB_TYPE_MIRROR,
     .is_block_job = true,
@@ -185,6 +174,7 @@ static const BfJobOps mirror_ops = {
     .aborted = mirror_aborted,
     .co_change = mirror_co_change,
     .query = mirror_query,
+    .ends = mirror_ends,
     .uses_node = mirror_uses_node,
 };
 

@@ -186,6 +186,14 @@ BfHandle *bf_handle_co_new(BfRoot *root, BfLoop *loop);
 void bf_handle_co_free(BfHandle *handle);
 
 /**
+ * bf_handle_in_flight:
+ * @handle: a handle
+ *
+ * Returns: number of requests that have begun and not ended, parked ones too
+ */
+unsigned bf_handle_in_flight(const BfHandle *handle);
+
+/**
  * bf_handle_size:
  * @handle: a handle
  *

@@ -18,10 +18,46 @@
  */
 #pragma once
 
+#include "block/handle.h"
 #include "block/job.h"
 #include "core/atomic.h"
 #include "core/co-io.h"
 #include "core/co-lock.h"
+
+/**
+ * BfJobEnds: the two ends of a job that copies
+ * @source_name: borrowed: name of the node
+ * @target_name: borrowed: name of the node
+ * @source_handle: borrowed: on BfJob.loop
+ * @target_handle: borrowed: on BfJob.loop
+ * @source_requests: requests under way; filled by the base
+ * @target_requests: requests under way; filled by the base
+ */
+typedef struct BfJobEnds {
+    const char *source_name;
+    const char *target_name;
+    BfHandle *source_handle;
+    BfHandle *target_handle;
+    unsigned source_requests;
+    unsigned target_requests;
+} BfJobEnds;
+
+/**
+ * BfJobWatch: how a job gets on; private to block/jobs/job-watch.c
+ */
+typedef struct BfJobWatch {
+    uint64_t interval_ms; /* of progress events; 0: none */
+    uint64_t stall_seconds;
+    BfTimer timer;
+    uint64_t sampled_ns;
+    uint64_t moved_ns; /* something was done, or there was no need to */
+    uint64_t told_ns;
+    uint64_t done;
+    uint64_t total; /* the most that there was to do */
+    uint64_t copy_rate;
+    uint64_t dirty_rate;
+    bool stalled;
+} BfJobWatch;
 
 /**
  * BfJobOps: what a kind of jobs provides
@@ -48,6 +84,7 @@
  *     work: makes what could last long end early
  * @co_change: (nullable): the verb change
  * @query: (nullable): adds what only this kind tells
+ * @ends: (nullable): says what it reads from and writes to; while it runs
  * @uses_node: (nullable): does it work on @node?
  */
 typedef struct BfJobOps {
@@ -65,6 +102,7 @@ typedef struct BfJobOps {
     bool (*co_change)(BfJob *job, const BfBlockJobChangeOptions *options,
                       GError **error);
     void (*query)(BfJob *job, BfBlockJobInfo *info);
+    void (*ends)(const BfJob *job, BfJobEnds *ret_ends);
     bool (*uses_node)(const BfJob *job, const BfNode *node);
 } BfJobOps;
 
@@ -119,6 +157,7 @@ struct BfJob {
     bool was_ready;
     bool reported; /* that a request failed, and so will it */
     BfBlockDeviceIoStatus io_status;
+    BfJobWatch watch;
 
     /* Any thread. */
     BfAtomicU64 cancelled;

@@ -58,6 +58,9 @@ typedef struct BfJobNotice {
  * @ready: a block job can be completed
  * @pending: a block job waits for finalize
  * @failed_request: a request of a block job failed
+ * @progress: (nullable): how a block job gets on; at its interval
+ * @stalled: (nullable): a block job does not get on, or does again, as its
+ *     progress says; the ends are there if they are known
  */
 typedef struct BfJobEvents {
     void (*status_changed)(void *opaque, const char *id, BfJobStatus status);
@@ -68,7 +71,18 @@ typedef struct BfJobEvents {
     void (*failed_request)(void *opaque, const char *id,
                            BfIoOperationType operation,
                            BfBlockErrorAction action);
+    void (*progress)(void *opaque, const BfJobNotice *notice,
+                     const BfBlockJobProgress *progress);
+    void (*stalled)(void *opaque, const BfJobNotice *notice,
+                    const BfBlockJobProgress *progress,
+                    const BfBlockJobEnd *source, const BfBlockJobEnd *target);
 } BfJobEvents;
+
+/* Shortest interval of progress events. */
+#define BF_JOB_INTERVAL_MIN_MS 100u
+
+/* How long nothing may be done before a job counts as stalled, at first. */
+#define BF_JOB_STALL_SECONDS 10u
 
 /**
  * bf_job_table_new:
@@ -230,6 +244,19 @@ bool bf_job_dismiss(BfJob *job, GError **error);
  * Returns: false on failure
  */
 bool bf_job_set_speed(BfJob *job, int64_t speed, GError **error);
+
+/**
+ * bf_job_set_progress:
+ * @job: a block job
+ * @interval_ms: (nullable): new interval of progress events; 0 for none
+ * @stall_seconds: (nullable): new time without progress after which the job
+ *     counts as stalled; 0 for never
+ * @error: set on failure: the interval is too short
+ *
+ * Returns: false on failure
+ */
+bool bf_job_set_progress(BfJob *job, const uint32_t *interval_ms,
+                         const uint32_t *stall_seconds, GError **error);
 
 /**
  * bf_job_co_change:

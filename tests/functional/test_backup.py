@@ -428,3 +428,47 @@ def test_drive_backup_to_a_file(disk, box, mode):
     assert "error" not in ended(disk.daemon)
     assert path.read_bytes() == disk.contents()
     assert len(disk.daemon.cmd("query-named-block-nodes")) == 1
+
+
+# Progress.
+
+def test_progress_is_told_at_an_interval(disk):
+    daemon = disk.daemon
+    name, _ = disk.target()
+    disk.backup(name, speed=512 << 10)
+    assert "100" in daemon.error("block-job-set-progress", device="b0",
+                                 interval_ms=99).desc
+    assert daemon.error("block-job-set-progress",
+                        device="x").cls == "DeviceNotActive"
+    daemon.cmd("block-job-set-progress", device="b0", interval_ms=200)
+    seen = [daemon.qmp.take_event("BLOCK_JOB_PROGRESS", device="b0")["data"]
+            for _ in range(8)]
+    assert all(event["type"] == "backup" for event in seen)
+    told = [event["progress"] for event in seen]
+    assert [p["done"] for p in told] == sorted(p["done"] for p in told)
+    assert all(p["done"] + p["remaining"] == SIZE for p in told)
+    last = told[-1]
+    assert last["converging"] and not last["stalled"]
+    assert 0 < last["copy-rate"] < 8 << 20 and last["dirty-rate"] == 0
+    assert last["estimated-ms"] == last["remaining"] * 1000 // last["copy-rate"]
+    job, = daemon.cmd("query-block-jobs")
+    assert set(job["progress"]) == set(last)
+    daemon.cmd("block-job-set-progress", device="b0", interval_ms=0)
+    daemon.cmd("job-cancel", id="b0")
+
+
+def test_a_stall_is_told_with_the_end_that_does_not_answer(disk):
+    daemon = disk.daemon
+    rule = {"op": "write", "offset": 1 << 20, "bytes": 512, "park": True}
+    name, _ = disk.target(fault=[rule])
+    disk.backup(name)
+    daemon.cmd("block-job-set-progress", device="b0", stall_timeout=1)
+    stall = daemon.qmp.take_event("BLOCK_JOB_STALLED", device="b0")["data"]
+    assert stall["progress"]["stalled"] and stall["progress"]["idle-ms"] >= 1000
+    assert stall["source"] == {"node-name": "src", "requests": 0}
+    assert stall["target"] == {"node-name": name, "requests": 1}
+    daemon.cmd("blockdev-reopen", options=[{
+        "driver": "fault", "node-name": name, "rules": [],
+        "image": {"driver": "file",
+                  "filename": str(disk.box / f"{name}.img")}}])
+    assert "error" not in ended(daemon)

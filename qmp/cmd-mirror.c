@@ -13,3 +13,11 @@ bf_qmp_co_blockdev_mirror(BfQmpCall *call, const BfBlockdevMirror *args,
     return bf_mirror_co_start(call->daemon->graph, call->daemon->jobs, args,
                               error);
 }
+
+bool
+bf_qmp_co_drive_mirror(BfQmpCall *call, const BfDriveMirror *args,
+                       GError **error)
+{
+    return bf_mirror_co_start_drive(call->daemon->graph, call->daemon->jobs,
+                                    args, error);
+}

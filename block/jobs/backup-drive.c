@@ -2,57 +2,25 @@
 /*
  * drive-backup: a backup to a file that nobody has opened yet.
  */
-#include <string.h>
-
 #include "block/backup.h"
+#include "block/drive-target.h"
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/job-kind.h"
 #include "core/error.h"
 
-static bool
-co_make_file(const BfDriveBackup *options, uint64_t size, GError **error)
-{
-    BfBlockdevCreateOptionsFile file = {.filename = options->target,
-                                        .size = size};
-    const BfBlockdevCreateOptions create = {.driver = BF_BLOCKDEV_DRIVER_FILE,
-                                            .u.file = &file};
-
-    return bf_driver_file.co_create(NULL, &create, error);
-}
-
 BfNode *
 bf_backup_co_open_target(BfGraph *graph, const BfDriveBackup *options,
                          GError **error)
 {
-    const BfNode *source = bf_graph_find_node(graph, options->device);
-    BfBlockdevOptionsFile file = {.filename = options->target,
-                                  .locking = BF_ON_OFF_AUTO_AUTO,
-                                  .drop_cache = true};
-    const BfBlockdevOptions node = {
-        .driver = BF_BLOCKDEV_DRIVER_FILE,
-        .has_discard = true,
-        .discard = BF_BLOCKDEV_DISCARD_OPTIONS_UNMAP,
-        .active = true,
-        .u.file = &file,
+    const BfDriveTarget target = {
+        .device = options->device,
+        .filename = options->target,
+        .format = options->format,
+        .mode = options->mode,
     };
 
-    bf_assert_main();
-    if (source == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
-                     options->device, options->device);
-        return NULL;
-    }
-    if (options->format != NULL && strcmp(options->format, "raw") != 0) {
-        bf_set_error(error, "Unknown file format '%s'; only 'raw' is supported",
-                     options->format);
-        return NULL;
-    }
-    if (options->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS &&
-        !co_make_file(options, source->size, error)) {
-        return NULL;
-    }
-    return bf_graph_co_open_hidden(graph, &node, error);
+    return bf_drive_co_open_target(graph, &target, error);
 }
 
 BfJob *

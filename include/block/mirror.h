@@ -22,3 +22,17 @@
  */
 bool bf_mirror_co_start(BfGraph *graph, BfJobTable *table,
                         const BfBlockdevMirror *options, GError **error);
+
+/**
+ * bf_mirror_co_start_drive:
+ * @graph: the graph
+ * @table: where the job goes
+ * @options: what to do; the schema has the limits
+ * @error: set on failure; nothing remains then but the file, if it was made
+ *
+ * Starts a job to a file, which is made or opened for it.
+ *
+ * Returns: false on failure
+ */
+bool bf_mirror_co_start_drive(BfGraph *graph, BfJobTable *table,
+                              const BfDriveMirror *options, GError **error);

@@ -262,6 +262,38 @@ def test_odd_sizes(daemon, box):
     assert sha(source) == sha(pair.target)
 
 
+@pytest.mark.parametrize("end", ("cancel", "complete"))
+def test_drive_mirror_makes_its_target(daemon, box, noise, end):
+    daemon.serve_file(noise, "src")
+    target = box / "made.img"
+    daemon.cmd("drive-mirror", job_id="m", device="src", target=str(target),
+               format="raw", sync="full", node_name="made")
+    wait_event(daemon, "BLOCK_JOB_READY", device="m")
+    daemon.cmd(f"block-job-{end}", device="m")
+    wait_status(daemon, "m", "null")
+    assert sha(target) == sha(noise)
+    names = {n["node-name"] for n in daemon.cmd("query-named-block-nodes")}
+    assert ("made" in names) == (end == "complete")
+    with nbd.RawNbd(daemon.nbd_path).go("src") as client:
+        assert client.write(0, b"after") == 0
+    assert (target.read_bytes()[:5] == b"after") == (end == "complete")
+
+
+@pytest.mark.ours("other words")
+def test_drive_mirror_refuses(daemon, box, noise):
+    daemon.serve_file(noise, "src")
+    target = box / "made.img"
+    for arguments, text in (
+            ({"device": "zz"}, "Cannot find device='zz'"),
+            ({"format": "qcow2"}, "only 'raw' is supported"),
+            ({"mode": "existing"}, "Could not open"),
+            ({"target": "/nowhere/x"}, "/nowhere/x")):
+        error = daemon.error("drive-mirror", **{
+            "job_id": "m", "device": "src", "target": str(target),
+            "sync": "full", **arguments})
+        assert text in error.desc
+        assert not target.exists()
+    assert len(daemon.cmd("query-named-block-nodes")) == 1
 def bitmap(daemon, name="b"):
     node, = [n for n in daemon.cmd("query-named-block-nodes")
              if n["node-name"] == "src"]

@@ -94,7 +94,7 @@ bf_backup_let_go(BfBackup *backup)
 {
     bf_assert_main();
     bf_root_abort(backup->target_root);
-    bf_node_cancel_in_flight(backup->target);
+    bf_node_cancel_requests(backup->target);
 }
 
 /* Requests that hang on the target shall not keep a job that is aborted. */

@@ -141,8 +141,13 @@ ARGUMENTS = {
     "block-job-pause": lambda s: {"device": s.add_job()},
     "block-job-resume": lambda s: {"device": s.add_job()},
     "block-job-set-speed": lambda s: {"device": s.add_job(), "speed": 0},
+    "block-job-set-progress": lambda s: {"device": s.add_job(),
+                                         "interval-ms": 100},
     "block_resize": lambda s: {"node-name": "b", "size": 8 << 20},
     "blockdev-add": lambda s: file_options(s, "c.img", "c"),
+    "blockdev-backup": lambda s: {
+        "job-id": "j", "device": "b", "sync": "full",
+        "target": s.add_node("c.img", "c")},
     "blockdev-create": lambda s: {"job-id": "j", "options": {
         "driver": "file", "size": SIZE,
         "filename": str(s.fs.mount / "d.img")}},
@@ -154,8 +159,20 @@ ARGUMENTS = {
         file_options(s, "a.img", "a", **{"read-only": False,
                                          "cache": {"no-flush": True}})]},
     "blockdev-set-active": lambda s: {"node-name": "b", "active": False},
+    "transaction": lambda s: {"actions": [
+        {"type": "block-dirty-bitmap-add", "data": {"node": "b",
+                                                    "name": "b0"}},
+        {"type": "blockdev-backup", "data": {
+            "job-id": "j", "device": "b", "sync": "full",
+            "target": s.add_node("c.img", "c")}}]},
     "x-blockdev-change": lambda s: {"parent": "b", "node": "a"},
     "closefd": lambda s: {"fdname": "x"},
+    "drive-backup": lambda s: {
+        "job-id": "j", "device": "b", "sync": "full", "format": "raw",
+        "target": str(s.fs.mount / "d.img")},
+    "drive-mirror": lambda s: {
+        "job-id": "j", "device": "b", "sync": "full", "format": "raw",
+        "target": str(s.fs.mount / "d.img")},
     "getfd": lambda s: {"fdname": "x"},
     "job-cancel": lambda s: {"id": s.add_job()},
     "job-complete": lambda s: {"id": s.add_job()},

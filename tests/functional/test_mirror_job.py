@@ -160,7 +160,7 @@ def test_copy_under_write_load_is_exact(pair, mode, granularity):
 @pytest.mark.parametrize("mode", ("background", "write-blocking"))
 def test_soft_cancel_leaves_a_copy_of_one_moment(pair, mode):
     """Each write counts up in two places; a copy must show both alike."""
-    stop = threading.Event()
+    stop, begun = threading.Event(), threading.Event()
     errors = []
 
     def count():
@@ -171,11 +171,13 @@ def test_soft_cancel_leaves_a_copy_of_one_moment(pair, mode):
                     n += 1
                     for offset in (0, SIZE - 4096):
                         assert client.write(offset, n.to_bytes(8, "big")) == 0
+                    begun.set()
         except Exception as error:
             errors.append(error)
 
     thread = threading.Thread(target=count)
     thread.start()
+    assert begun.wait(30), errors
     pair.mirror(copy_mode=mode)
     pair.ready()
     pair.daemon.cmd("block-job-cancel", device="m")

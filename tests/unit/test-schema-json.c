@@ -64,7 +64,8 @@ test_struct_defaults(void)
           "{'op': 'write', 'offset': 18446744073709551615}",
           "{\"op\": \"write\", \"offset\": 18446744073709551615, "
           "\"after\": 0, \"count\": 0, \"errno\": \"EIO\", \"delay-ms\": 0, "
-          "\"short\": false, \"park\": false, \"probability\": 100}");
+          "\"short\": false, \"torn\": false, \"park\": false, "
+          "\"probability\": 100}");
 }
 
 static void

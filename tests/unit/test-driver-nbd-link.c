@@ -203,6 +203,43 @@ test_request_that_no_connection_survives(void *arg)
     bf_nbd_use_co_close(&fix);
 }
 
+/* Every byte counts, and so does having nothing to say. */
+static void
+test_silent_connection_is_lost(void *arg)
+{
+    BfNbdUse fix;
+    BfBlockdevOptions *options = NULL;
+    uint8_t buf[512];
+    BfNbdOp op = {.kind = NBD_OP_READ, .bytes = sizeof(buf), .buf = buf};
+    BfChannel *peer = NULL;
+    uint64_t cookie = 0;
+    unsigned seconds = 0;
+
+    bf_nbd_script_open(&fix.script);
+    options = bf_nbd_script_options(&fix.script);
+    options->u.nbd->silence_timeout = 20;
+    bf_nbd_use_co_begin(&fix, options);
+    peer = bf_nbd_script_co_peer(&fix.script, 0);
+    for (unsigned i = 0; i < 100; i++) {
+        bf_test_advance(BF_NS_PER_SEC);
+    }
+    g_assert_cmpuint(fix.script.n_accepted, ==, 1);
+    bf_nbd_op_start(&op, fix.handle);
+    cookie = bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_READ);
+    for (unsigned i = 0; i < 15; i++) {
+        bf_test_advance(BF_NS_PER_SEC);
+    }
+    g_assert_false(op.done);
+    bf_nbd_script_co_data(peer, cookie, BF_NBD_CHUNK_DONE, 0, 1, sizeof(buf));
+    g_assert_cmpint(bf_nbd_op_co_wait(&op), ==, 0);
+    bf_nbd_op_start(&op, fix.handle);
+    bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_READ);
+    seconds = co_pass_time_until_done(&op);
+    g_assert_cmpuint(seconds, >=, 20);
+    g_assert_cmpint(op.ret, ==, -EIO);
+    bf_nbd_use_co_close(&fix);
+}
+
 static void
 test_other_export_at_the_same_place(void *arg)
 {
@@ -480,6 +517,8 @@ main(int argc, char **argv)
                      test_requests_fail_at_once_without_delay);
     bf_test_add_fake("/block/nbd-link/request-that-no-connection-survives",
                      test_request_that_no_connection_survives);
+    bf_test_add_fake("/block/nbd-link/silent-connection-is-lost",
+                     test_silent_connection_is_lost);
     bf_test_add_fake("/block/nbd-link/other-export-at-the-same-place",
                      test_other_export_at_the_same_place);
     bf_test_add_fake("/block/nbd-link/cancelled-requests-fail",

@@ -143,6 +143,8 @@ struct BfNbdcRequest {
  * @nap: fired to end a pause between attempts
  * @pause_ns: the next pause
  * @up_since_ns: when it came up last
+ * @heard_ns: when something came last, or the first request went out
+ * @silence: looks at @heard_ns now and then while it is up
  * @wrote: a write was acknowledged since the last flush went out
  * @in_flight: requests in @table
  * @queue: what is to be sent
@@ -164,6 +166,8 @@ struct BfNbdcConn {
     BfCancel nap;
     uint64_t pause_ns;
     uint64_t up_since_ns;
+    uint64_t heard_ns;
+    BfTimer silence;
     bool wrote;
     unsigned in_flight;
     BfNbdcRequest *table[NBDC_REQUESTS_MAX];
@@ -186,6 +190,8 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
  * @loop: where the connections live; NULL until the node is opened. Constant
  * @target: constant
  * @first: what the first connection has negotiated; constant after open
+ * @silence_ns: a connection that owes replies and is silent for as long is
+ *     lost; 0 for never. Constant
  * @reconnect_delay_ns: how long requests wait for a connection. Constant
  * @main_closing: of main: the node is being closed
  * @stopping: no more waiting and connecting
@@ -211,6 +217,7 @@ struct BfNbdcNode {
     BfLoop *loop;
     BfNbdcTarget target;
     BfNbdcExport first;
+    uint64_t silence_ns;
     uint64_t reconnect_delay_ns;
     uint64_t open_timeout_ns;
     unsigned wanted_conns;

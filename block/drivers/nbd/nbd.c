@@ -90,6 +90,7 @@ take_options(BfNbdcNode *self, const BfBlockdevOptionsNbd *opts, GError **error)
                                                         : DEFAULT_CONTEXT);
     target->hostname = g_strdup(find_hostname(opts));
     self->reconnect_delay_ns = opts->reconnect_delay * BF_NS_PER_SEC;
+    self->silence_ns = opts->silence_timeout * BF_NS_PER_SEC;
     self->open_timeout_ns = opts->open_timeout * BF_NS_PER_SEC;
     self->wanted_conns =
         opts->has_connections ? opts->connections : NBDC_CONNS_DEFAULT;

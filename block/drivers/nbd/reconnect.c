@@ -87,6 +87,26 @@ delay_over(void *arg)
     bf_co_queue_wake_all(&self->ready);
 }
 
+/* Looks at each connection four times in the time that it may be silent. */
+static void
+check_silence(void *arg)
+{
+    BfNbdcConn *conn = arg;
+    uint64_t limit_ns = conn->node->silence_ns;
+
+    if (conn->in_flight > 0 && bf_loop_now_ns() - conn->heard_ns >= limit_ns) {
+        GError *error = NULL;
+
+        bf_set_error(&error,
+                     "nothing came for %" PRIu64
+                     " s (silence-timeout) with %u requests under way",
+                     limit_ns / BF_NS_PER_SEC, conn->in_flight);
+        bf_nbdc_break(conn, error);
+        return;
+    }
+    bf_timer_start(&conn->silence, limit_ns / 4, check_silence, conn);
+}
+
 static void
 link_is_up(BfNbdcConn *conn)
 {
@@ -100,6 +120,10 @@ link_is_up(BfNbdcConn *conn)
     self->wanted = false;
     self->expired = false;
     bf_timer_stop(&self->delay);
+    conn->heard_ns = conn->up_since_ns;
+    if (self->silence_ns > 0) {
+        check_silence(conn);
+    }
     if (self->was_lost) {
         self->was_lost = false;
         bf_node_notice(&self->base, false, "connected to NBD server '%s' again",
@@ -114,6 +138,7 @@ link_is_down(BfNbdcConn *conn, const GError *error)
     BfNbdcNode *self = conn->node;
 
     conn->is_up = false;
+    bf_timer_stop(&conn->silence);
     if (--self->n_up > 0 || self->closing) {
         return;
     }

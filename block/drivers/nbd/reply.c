@@ -47,6 +47,14 @@ set_closed(GError **error)
     return false;
 }
 
+static void
+note_heard(BfNbdcConn *conn)
+{
+    if (conn->node->silence_ns > 0) {
+        conn->heard_ns = bf_loop_now_ns();
+    }
+}
+
 /* Receives until @need bytes are there. */
 static bool
 input_co_fill(BfNbdcConn *conn, size_t need, GError **error)
@@ -70,6 +78,7 @@ input_co_fill(BfNbdcConn *conn, size_t need, GError **error)
             return set_closed(error);
         }
         conn->end += n;
+        note_heard(conn);
     }
     return true;
 }
@@ -149,6 +158,7 @@ input_co_receive(BfNbdcConn *conn, const BfIoVec *vec, size_t skip,
         if (n == 0) {
             return set_closed(error);
         }
+        note_heard(conn);
         if ((size_t)n > bytes) {
             conn->end = n - bytes;
             n = (ssize_t)bytes;

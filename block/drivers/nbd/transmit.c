@@ -217,7 +217,9 @@ enter_table(BfNbdcConn *conn, BfNbdcRequest *req)
     }
     g_assert(place < NBDC_REQUESTS_MAX);
     conn->table[place] = req;
-    conn->in_flight++;
+    if (conn->in_flight++ == 0 && conn->node->silence_ns > 0) {
+        conn->heard_ns = bf_loop_now_ns();
+    }
     req->conn = conn;
     req->cookie = generation << COOKIE_PLACE_BITS | place;
 }

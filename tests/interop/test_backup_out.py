@@ -10,7 +10,7 @@ import nbdservers
 import qapi
 from harness import run
 
-SIZE = 2 << 20
+SIZE = 8 << 20
 
 # Depend on timing alone, or are ours.
 VOLATILE = {"busy", "offset", "current-progress"}
@@ -124,7 +124,7 @@ def play(daemon, box):
     for node, data in (("src", b"s"), ("dst", b"d"), ("src2", b"S"),
                        ("dst2", b"D")):
         harness.make_image(box / f"{daemon.name}-{node}.img", SIZE,
-                           {0: data * (SIZE // 2)})
+                           {0: data * SIZE})
     replies, events, waited = [], [], []
     for command, arguments in script(box, daemon.name):
         if command == "WAIT":

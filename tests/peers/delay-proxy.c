@@ -366,6 +366,7 @@ serve_once(int listener)
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(struct pollfd));
     struct pollfd fixed[2] = {{STDIN_FILENO, POLLIN, 0}, {listener, POLLIN, 0}};
     int64_t next_ns = INT64_MAX;
+    int64_t wait_ns = 0; /* for ever */
     struct timespec wait;
     const struct pollfd *ready;
     guint n = conns->len;
@@ -375,9 +376,12 @@ serve_once(int listener)
         watch(fds, &((Conn *)conns->pdata[i])->up, &next_ns);
         watch(fds, &((Conn *)conns->pdata[i])->down, &next_ns);
     }
-    next_ns = next_ns == INT64_MAX ? 0 : MAX(next_ns - now_ns(), 1);
-    wait = (struct timespec){next_ns / 1000000000, next_ns % 1000000000};
-    if (ppoll((struct pollfd *)fds->data, fds->len, next_ns != 0 ? &wait : NULL,
+    if (next_ns != INT64_MAX) {
+        wait_ns = next_ns - now_ns();
+        wait_ns = MAX(wait_ns, 1);
+    }
+    wait = (struct timespec){wait_ns / 1000000000, wait_ns % 1000000000};
+    if (ppoll((struct pollfd *)fds->data, fds->len, wait_ns != 0 ? &wait : NULL,
               NULL) < 0) {
         die("poll: %s", strerror(errno));
     }

@@ -15,6 +15,7 @@
 
 #include "block/bitmap.h"
 #include "block/driver.h"
+#include "block/filter.h"
 #include "block/graph.h"
 #include "block/request.h"
 #include "core/co-io.h"
@@ -564,12 +565,6 @@ cbw_child_perm(const BfNode *node, const char *edge, unsigned *perm,
 /* --- Requests. --- */
 
 static int
-cbw_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
-{
-    return bf_node_co_read(node->file, offset, vec, flags);
-}
-
-static int
 cbw_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
     int ret = co_before_change(node, offset, vec->bytes);
@@ -595,31 +590,6 @@ cbw_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
     return ret < 0 ? ret : bf_node_co_discard(node->file, offset, bytes, 0);
 }
 
-static int
-cbw_co_flush(BfNode *node)
-{
-    return node->file != NULL ? bf_node_co_flush(node->file) : 0;
-}
-
-static int
-cbw_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
-               BfExtents *extents)
-{
-    return bf_node_co_extents(node->file, offset, bytes, extents);
-}
-
-static int
-cbw_co_cache(BfNode *node, uint64_t offset, uint64_t bytes)
-{
-    return bf_node_co_cache(node->file, offset, bytes);
-}
-
-static int
-cbw_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
-{
-    return bf_node_co_read_pipe(node->file, offset, bytes, pipe_fd);
-}
-
 const BfDriver bf_driver_copy_before_write = {
     .name = "copy-before-write",
     .kind = BF_BLOCKDEV_DRIVER_COPY_BEFORE_WRITE,
@@ -627,14 +597,14 @@ const BfDriver bf_driver_copy_before_write = {
     .fua = true,
     .co_open = cbw_co_open,
     .co_close = cbw_co_close,
-    .co_read = cbw_co_read,
+    .co_read = bf_filter_co_read,
     .co_write = cbw_co_write,
-    .co_flush = cbw_co_flush,
+    .co_flush = bf_filter_co_flush,
     .co_write_zeroes = cbw_co_write_zeroes,
     .co_discard = cbw_co_discard,
-    .co_extents = cbw_co_extents,
-    .co_cache = cbw_co_cache,
-    .co_read_pipe = cbw_co_read_pipe,
+    .co_extents = bf_filter_co_extents,
+    .co_cache = bf_filter_co_cache,
+    .co_read_pipe = bf_filter_co_read_pipe,
     .co_snapshot_read = cbw_co_snapshot_read,
     .co_snapshot_extents = cbw_co_snapshot_extents,
     .co_snapshot_discard = cbw_co_snapshot_discard,

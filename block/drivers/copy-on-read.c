@@ -6,6 +6,7 @@
  * as what is below may change.
  */
 #include "block/driver.h"
+#include "block/filter.h"
 #include "block/request.h"
 #include "core/error.h"
 
@@ -63,12 +64,6 @@ cor_co_close(BfNode *node)
 }
 
 static int
-cor_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
-{
-    return bf_node_co_read(node->file, offset, vec, flags);
-}
-
-static int
 cor_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
     return bf_node_co_write(node->file, offset, vec, flags);
@@ -85,31 +80,6 @@ static int
 cor_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
 {
     return bf_node_co_discard(node->file, offset, bytes, 0);
-}
-
-static int
-cor_co_flush(BfNode *node)
-{
-    return node->file != NULL ? bf_node_co_flush(node->file) : 0;
-}
-
-static int
-cor_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
-               BfExtents *extents)
-{
-    return bf_node_co_extents(node->file, offset, bytes, extents);
-}
-
-static int
-cor_co_cache(BfNode *node, uint64_t offset, uint64_t bytes)
-{
-    return bf_node_co_cache(node->file, offset, bytes);
-}
-
-static int
-cor_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
-{
-    return bf_node_co_read_pipe(node->file, offset, bytes, pipe_fd);
 }
 
 static bool
@@ -145,14 +115,14 @@ const BfDriver bf_driver_copy_on_read = {
     .fua = true,
     .co_open = cor_co_open,
     .co_close = cor_co_close,
-    .co_read = cor_co_read,
+    .co_read = bf_filter_co_read,
     .co_write = cor_co_write,
-    .co_flush = cor_co_flush,
+    .co_flush = bf_filter_co_flush,
     .co_write_zeroes = cor_co_write_zeroes,
     .co_discard = cor_co_discard,
-    .co_extents = cor_co_extents,
-    .co_cache = cor_co_cache,
-    .co_read_pipe = cor_co_read_pipe,
+    .co_extents = bf_filter_co_extents,
+    .co_cache = bf_filter_co_cache,
+    .co_read_pipe = bf_filter_co_read_pipe,
     .refresh = cor_refresh,
     .co_resize = cor_co_resize,
     .co_reopen_prepare = cor_co_reopen_prepare,

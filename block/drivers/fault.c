@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "block/driver.h"
+#include "block/filter.h"
 #include "block/request.h"
 #include "core/co-io.h"
 #include "core/error.h"
@@ -337,13 +338,6 @@ fault_co_flush(BfNode *node)
     return ret < 0 ? ret : bf_node_co_flush(node->file);
 }
 
-static int
-fault_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
-                 BfExtents *extents)
-{
-    return bf_node_co_extents(node->file, offset, bytes, extents);
-}
-
 /* On the home loop: parked requests go on, and none is parked any more. */
 static void
 release_parked(void *arg)
@@ -418,7 +412,7 @@ const BfDriver bf_driver_fault = {
     .co_flush = fault_co_flush,
     .co_write_zeroes = fault_co_write_zeroes,
     .co_discard = fault_co_discard,
-    .co_extents = fault_co_extents,
+    .co_extents = bf_filter_co_extents,
     .refresh = fault_refresh,
     .co_resize = fault_co_resize,
     .co_reopen_prepare = fault_co_reopen_prepare,

@@ -678,59 +678,32 @@ file_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
     return ret;
 }
 
+/* What both kinds have in common: all but their names, and making images. */
+#define FILE_DRIVER                                                            \
+    .node_size = sizeof(BfFileNode),                                           \
+    .any_loop = true, /* see the comment at the top */                         \
+        .fixed_options = true, .close_flushes = true, .fua = true,             \
+    .co_open = file_co_open, .co_close = file_co_close,                        \
+    .co_read = file_co_read, .co_write = file_co_write,                        \
+    .co_flush = file_co_flush, .co_write_zeroes = file_co_write_zeroes,        \
+    .co_discard = file_co_discard, .co_extents = file_co_extents,              \
+    .co_cache = file_co_cache, .co_read_pipe = file_co_read_pipe,              \
+    .co_write_pipe = file_co_write_pipe, .co_resize = file_co_resize,          \
+    .co_reopen_prepare = file_co_reopen_prepare,                               \
+    .co_perm_prepare = file_co_perm_prepare,                                   \
+    .co_perm_commit = file_co_perm_commit,                                     \
+    .co_perm_abort = file_co_perm_abort, .co_invalidate = file_co_invalidate,  \
+    .query = file_query
+
 const BfDriver bf_driver_file = {
     .name = "file",
     .kind = BF_BLOCKDEV_DRIVER_FILE,
-    .node_size = sizeof(BfFileNode),
-    .any_loop = true, /* see the comment at the top */
-    .fixed_options = true,
-    .close_flushes = true,
-    .fua = true,
-    .co_open = file_co_open,
-    .co_close = file_co_close,
-    .co_read = file_co_read,
-    .co_write = file_co_write,
-    .co_flush = file_co_flush,
-    .co_write_zeroes = file_co_write_zeroes,
-    .co_discard = file_co_discard,
-    .co_extents = file_co_extents,
-    .co_cache = file_co_cache,
-    .co_read_pipe = file_co_read_pipe,
-    .co_write_pipe = file_co_write_pipe,
-    .co_resize = file_co_resize,
-    .co_reopen_prepare = file_co_reopen_prepare,
-    .co_perm_prepare = file_co_perm_prepare,
-    .co_perm_commit = file_co_perm_commit,
-    .co_perm_abort = file_co_perm_abort,
-    .co_invalidate = file_co_invalidate,
-    .query = file_query,
     .co_create = file_co_create,
+    FILE_DRIVER,
 };
 
 const BfDriver bf_driver_host_device = {
     .name = "host_device",
     .kind = BF_BLOCKDEV_DRIVER_HOST_DEVICE,
-    .node_size = sizeof(BfFileNode),
-    .any_loop = true,
-    .fixed_options = true,
-    .close_flushes = true,
-    .fua = true,
-    .co_open = file_co_open,
-    .co_close = file_co_close,
-    .co_read = file_co_read,
-    .co_write = file_co_write,
-    .co_flush = file_co_flush,
-    .co_write_zeroes = file_co_write_zeroes,
-    .co_discard = file_co_discard,
-    .co_extents = file_co_extents,
-    .co_cache = file_co_cache,
-    .co_read_pipe = file_co_read_pipe,
-    .co_write_pipe = file_co_write_pipe,
-    .co_resize = file_co_resize,
-    .co_reopen_prepare = file_co_reopen_prepare,
-    .co_perm_prepare = file_co_perm_prepare,
-    .co_perm_commit = file_co_perm_commit,
-    .co_perm_abort = file_co_perm_abort,
-    .co_invalidate = file_co_invalidate,
-    .query = file_query,
+    FILE_DRIVER,
 };

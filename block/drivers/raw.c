@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "block/driver.h"
+#include "block/filter.h"
 #include "block/request.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -128,12 +129,6 @@ raw_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
 }
 
 static int
-raw_co_flush(BfNode *node)
-{
-    return node->file != NULL ? bf_node_co_flush(node->file) : 0;
-}
-
-static int
 raw_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
                BfExtents *extents)
 {
@@ -230,7 +225,7 @@ const BfDriver bf_driver_raw = {
     .co_write = raw_co_write,
     .co_write_zeroes = raw_co_write_zeroes,
     .co_discard = raw_co_discard,
-    .co_flush = raw_co_flush,
+    .co_flush = bf_filter_co_flush,
     .co_extents = raw_co_extents,
     .co_cache = raw_co_cache,
     .co_read_pipe = raw_co_read_pipe,

@@ -4,6 +4,7 @@
  * Its member of the group belongs to the home loop, so all requests run there.
  */
 #include "block/driver.h"
+#include "block/filter.h"
 #include "block/request.h"
 #include "core/error.h"
 
@@ -95,25 +96,6 @@ throttle_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
     return bf_node_co_discard(node->file, offset, bytes, 0);
 }
 
-static int
-throttle_co_flush(BfNode *node)
-{
-    return node->file != NULL ? bf_node_co_flush(node->file) : 0;
-}
-
-static int
-throttle_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
-                    BfExtents *extents)
-{
-    return bf_node_co_extents(node->file, offset, bytes, extents);
-}
-
-static int
-throttle_co_cache(BfNode *node, uint64_t offset, uint64_t bytes)
-{
-    return bf_node_co_cache(node->file, offset, bytes);
-}
-
 static void
 throttle_hurry(BfNode *node, bool begin)
 {
@@ -182,11 +164,11 @@ const BfDriver bf_driver_throttle = {
     .co_close = throttle_co_close,
     .co_read = throttle_co_read,
     .co_write = throttle_co_write,
-    .co_flush = throttle_co_flush,
+    .co_flush = bf_filter_co_flush,
     .co_write_zeroes = throttle_co_write_zeroes,
     .co_discard = throttle_co_discard,
-    .co_extents = throttle_co_extents,
-    .co_cache = throttle_co_cache,
+    .co_extents = bf_filter_co_extents,
+    .co_cache = bf_filter_co_cache,
     .hurry = throttle_hurry,
     .co_drain_end = throttle_co_drain_end,
     .refresh = throttle_refresh,

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 
+#include "block/filter.h"
 #include "block/request.h"
 #include "core/util.h"
 #include "mirror-private.h"
@@ -35,12 +36,6 @@ top_refresh(BfNode *node)
 static void
 top_co_close(BfNode *node)
 {
-}
-
-static int
-top_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
-{
-    return bf_node_co_read(node->file, offset, vec, flags);
 }
 
 static bool
@@ -91,31 +86,6 @@ top_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
 }
 
 static int
-top_co_flush(BfNode *node)
-{
-    return node->file != NULL ? bf_node_co_flush(node->file) : 0;
-}
-
-static int
-top_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
-               BfExtents *extents)
-{
-    return bf_node_co_extents(node->file, offset, bytes, extents);
-}
-
-static int
-top_co_cache(BfNode *node, uint64_t offset, uint64_t bytes)
-{
-    return bf_node_co_cache(node->file, offset, bytes);
-}
-
-static int
-top_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
-{
-    return bf_node_co_read_pipe(node->file, offset, bytes, pipe_fd);
-}
-
-static int
 top_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
 {
     return is_active(node)
@@ -132,14 +102,14 @@ const BfDriver bf_driver_mirror_top = {
     .fua = true,
     .is_filter = true,
     .co_close = top_co_close,
-    .co_read = top_co_read,
+    .co_read = bf_filter_co_read,
     .co_write = top_co_write,
-    .co_flush = top_co_flush,
+    .co_flush = bf_filter_co_flush,
     .co_write_zeroes = top_co_write_zeroes,
     .co_discard = top_co_discard,
-    .co_extents = top_co_extents,
-    .co_cache = top_co_cache,
-    .co_read_pipe = top_co_read_pipe,
+    .co_extents = bf_filter_co_extents,
+    .co_cache = bf_filter_co_cache,
+    .co_read_pipe = bf_filter_co_read_pipe,
     .co_write_pipe = top_co_write_pipe,
     .refresh = top_refresh,
 };

@@ -113,10 +113,8 @@ co_add(BfGraph *graph, const BfBlockDirtyBitmapAdd *add, GError **error)
         bf_set_error(error, "Bitmap name cannot be empty");
         return NULL;
     }
-    node = bf_graph_find_node(graph, add->node);
+    node = bf_graph_require_node(graph, add->node, error);
     if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
-                     add->node, add->node);
         return NULL;
     }
     bitmap = make_bitmap(node, add, error);

@@ -76,18 +76,6 @@ bf_node_report_quorum_failure(BfNode *node, uint64_t sector, uint64_t count)
     send_notice(node, &notice);
 }
 
-static BfNode *
-find_node(BfGraph *graph, const char *name, GError **error)
-{
-    BfNode *node = bf_graph_find_node(graph, name);
-
-    if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
-                     name);
-    }
-    return node;
-}
-
 static bool
 co_add_child(BfGraph *graph, BfNode *parent, BfNode *child, GError **error)
 {
@@ -183,7 +171,7 @@ bf_graph_co_change_child(BfGraph *graph, const char *parent_name,
         return false;
     }
     bf_graph_co_lock(graph);
-    parent = find_node(graph, parent_name, error);
+    parent = bf_graph_require_node(graph, parent_name, error);
     if (parent != NULL && child != NULL) {
         ok = co_remove_child(graph, parent, child, error);
     } else if (parent != NULL) {

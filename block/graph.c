@@ -404,3 +404,16 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
     to->pins--;
     return ok;
 }
+
+BfNode *
+bf_graph_require_node(BfGraph *graph, const char *name, GError **error)
+{
+    BfNode *node = bf_graph_find_node(graph, name);
+
+    if (node == NULL) {
+        /* There are no devices; their names stand for nodes. */
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
+                     name);
+    }
+    return node;
+}

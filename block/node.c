@@ -527,11 +527,9 @@ co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
 static BfNode *
 find_reference(BfOpenContext *ctx, const char *name, GError **error)
 {
-    BfNode *node = bf_graph_find_node(ctx->graph, name);
+    BfNode *node = bf_graph_require_node(ctx->graph, name, error);
 
     if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
-                     name);
         return NULL;
     }
     node->pins++;

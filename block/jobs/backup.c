@@ -217,26 +217,16 @@ static const BfJobOps backup_ops = {
 
 /* The start. */
 
-static BfNode *
-find_node(BfGraph *graph, const char *name, GError **error)
-{
-    BfNode *node = bf_graph_find_node(graph, name);
-
-    if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
-                     name);
-    }
-    return node;
-}
-
 static bool
 find_nodes(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
 {
-    backup->source = find_node(backup->graph, options->device, error);
+    backup->source =
+        bf_graph_require_node(backup->graph, options->device, error);
     if (backup->source == NULL) {
         return false;
     }
-    backup->target = find_node(backup->graph, options->target, error);
+    backup->target =
+        bf_graph_require_node(backup->graph, options->target, error);
     if (backup->target == NULL) {
         return false;
     }

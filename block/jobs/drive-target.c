@@ -44,12 +44,10 @@ BfNode *
 bf_drive_co_open_target(BfGraph *graph, const BfDriveTarget *target,
                         GError **error)
 {
-    const BfNode *source = bf_graph_find_node(graph, target->device);
+    const BfNode *source = bf_graph_require_node(graph, target->device, error);
 
     bf_assert_main();
     if (source == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
-                     target->device, target->device);
         return NULL;
     }
     if (target->format != NULL && strcmp(target->format, "raw") != 0) {

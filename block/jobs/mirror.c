@@ -180,18 +180,6 @@ static const BfJobOps mirror_ops = {
 
 /* The start. */
 
-static BfNode *
-find_node(BfGraph *graph, const char *name, GError **error)
-{
-    BfNode *node = bf_graph_find_node(graph, name);
-
-    if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
-                     name);
-    }
-    return node;
-}
-
 static bool
 find_replaced(BfMirror *mirror, const char *name, GError **error)
 {
@@ -223,7 +211,8 @@ find_replaced(BfMirror *mirror, const char *name, GError **error)
 static bool
 find_nodes(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
 {
-    mirror->source = find_node(mirror->graph, options->device, error);
+    mirror->source =
+        bf_graph_require_node(mirror->graph, options->device, error);
     if (mirror->source == NULL) {
         return false;
     }
@@ -231,7 +220,8 @@ find_nodes(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
         bf_set_error(error, "Need a root block node");
         return false;
     }
-    mirror->target = find_node(mirror->graph, options->target, error);
+    mirror->target =
+        bf_graph_require_node(mirror->graph, options->target, error);
     if (mirror->target == NULL ||
         !find_replaced(mirror, options->replaces, error)) {
         return false;

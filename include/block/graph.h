@@ -11,6 +11,16 @@
 #include "block/node.h"
 
 /**
+ * bf_graph_require_node:
+ * @graph: the graph
+ * @name: of a node
+ * @error: set on failure: there is none
+ *
+ * Returns: (transfer none): the node, or NULL
+ */
+BfNode *bf_graph_require_node(BfGraph *graph, const char *name, GError **error);
+
+/**
  * bf_graph_co_replace_node:
  * @graph: the graph
  * @from: a node

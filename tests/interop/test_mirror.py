@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU mirrors a disk that takes writes into our writable export."""
+"""QEMU sends a disk that takes writes into our writable export."""
 import hashlib
 import random
 import threading
@@ -7,7 +7,9 @@ import threading
 import pytest
 
 import harness
+from served import Served
 
+pytestmark = pytest.mark.peers("qemu-storage-daemon", "qemu-system-x86_64")
 SIZE = 48 << 20
 
 
@@ -47,85 +49,117 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def mirror(monitor, source_path, nbd_path, target, tls_dir, connect_nbd):
-    """Mirrors source_path, which the daemon of monitor serves meanwhile."""
-    host, port = target
-    monitor.execute("blockdev-add", {
-        "driver": "file", "node-name": "src", "filename": str(source_path)})
-    monitor.execute("object-add", {
-        "qom-type": "tls-creds-x509", "id": "tlsc", "endpoint": "client",
-        "dir": str(tls_dir)})
-    monitor.execute("blockdev-add", {
-        "driver": "nbd", "node-name": "dst", "export": "target",
-        "server": {"type": "inet", "host": host, "port": str(port)},
-        "tls-creds": "tlsc"})
-    monitor.execute("nbd-server-start", {
-        "addr": {"type": "unix", "data": {"path": str(nbd_path)}}})
-    monitor.execute("block-export-add", {
-        "type": "nbd", "id": "e", "node-name": "src", "writable": True})
-    writer = Writer(connect_nbd, nbd_path, "src")
-    monitor.execute("blockdev-mirror", {
-        "job-id": "m", "device": "src", "target": "dst", "sync": "full"})
-    ready = monitor.take_event("BLOCK_JOB_READY", device="m", limit=90)
-    assert ready["data"]["len"] >= SIZE
-    before = writer.count
-    harness.wait_until(lambda: writer.count > before + 20,
-                       what="writes while ready")
-    writer.stop()
-    # Without force a ready mirror ends with both sides equal.
-    monitor.execute("block-job-cancel", {"device": "m"})
-    done = monitor.take_event("BLOCK_JOB_COMPLETED", device="m", limit=90)
-    assert "error" not in done["data"], done
-    monitor.take_event("JOB_STATUS_CHANGE", id="m", status="null")
-    monitor.execute("blockdev-del", {"node-name": "dst"})
-    monitor.execute("block-export-del", {"id": "e", "mode": "hard"})
-    monitor.take_event("BLOCK_EXPORT_DELETED", id="e")
-    monitor.execute("blockdev-del", {"node-name": "src"})
+class Source:
+    """A disk of QEMU's, `src`, with a writing client, and our export, `dst`."""
+
+    def __init__(self, monitor, path, nbd_path, target):
+        self.qmp, self.path, self.nbd_path = monitor, path, nbd_path
+        self.execute("blockdev-add", **{
+            "driver": "file", "node-name": "src", "filename": str(path),
+            "discard": "unmap"})
+        if target.tls:
+            self.execute("object-add", **{
+                "qom-type": "tls-creds-x509", "id": "tls0",
+                "endpoint": "client", "dir": str(target.tls_dir)})
+        self.execute("blockdev-add", **{
+            **target.options(), "node-name": "dst", "discard": "unmap"})
+        self.execute("nbd-server-start", addr={
+            "type": "unix", "data": {"path": str(nbd_path)}})
+        self.execute("block-export-add", **{
+            "type": "nbd", "id": "e", "node-name": "src", "writable": True})
+
+    def execute(self, command, **arguments):
+        return self.qmp.execute(command, arguments)
+
+    def writer(self, connect_nbd):
+        return Writer(connect_nbd, self.nbd_path, "src")
+
+    def wait_completed(self):
+        done = self.qmp.take_event("BLOCK_JOB_COMPLETED", device="j",
+                                   limit=90)["data"]
+        assert "error" not in done and done["offset"] == done["len"], done
+        self.qmp.take_event("JOB_STATUS_CHANGE", id="j", status="null")
+
+    def mirror(self, connect_nbd, sync, mode):
+        writer = self.writer(connect_nbd) if sync == "full" else None
+        self.execute("blockdev-mirror", **{
+            "job-id": "j", "device": "src", "target": "dst", "sync": sync,
+            "copy-mode": mode})
+        self.qmp.take_event("BLOCK_JOB_READY", device="j", limit=90)
+        writer = writer or self.writer(connect_nbd)
+        before = writer.count
+        harness.wait_until(lambda: writer.count > before + 20,
+                           what="writes while ready")
+        writer.stop()
+        # Without force a ready mirror ends with both sides equal.
+        self.execute("block-job-cancel", device="j")
+        self.wait_completed()
+
+    def backup_incremental(self, connect_nbd):
+        self.execute("block-dirty-bitmap-add", node="src", name="b")
+        for _ in range(3):
+            writer = self.writer(connect_nbd)
+            harness.wait_until(lambda: writer.count > 50, what="writes")
+            writer.stop()
+            self.execute("blockdev-backup", **{
+                "job-id": "j", "device": "src", "target": "dst",
+                "sync": "incremental", "bitmap": "b"})
+            self.wait_completed()
+
+    def release(self):
+        self.execute("blockdev-del", **{"node-name": "dst"})
+        self.execute("block-export-del", id="e", mode="hard")
+        self.qmp.take_event("BLOCK_EXPORT_DELETED", id="e")
+        self.execute("blockdev-del", **{"node-name": "src"})
 
 
 @pytest.fixture
-def target(daemon, box, tls_dir):
-    """Our writable export over TLS, and the file behind it."""
-    path = harness.make_image(box / "target.img", SIZE)
-    daemon.add_creds(tls_dir)
-    address = daemon.start_nbd_tcp(tls="tls0")
-    daemon.add_file(path, "target")
-    daemon.add_export("target", writable=True)
-    return address, path
-
-
-@pytest.fixture
-def source(box):
+def image(box):
     return harness.make_image(box / "source.img", SIZE, {
         offset << 20: harness.random_bytes(1 << 20, seed=offset)
         for offset in range(0, 48, 3)})
 
 
-def check_equal(daemon, source, path):
-    daemon.cmd("nbd-server-stop")
-    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-target")
-    daemon.cmd("blockdev-del", node_name="target")
-    assert sha256(source) == sha256(path)
+@pytest.fixture(params=("unix", "tcp", "tls"))
+def target(request, daemon, box, tls_dir):
+    """Our writable export, and the file behind it."""
+    path = harness.make_image(box / "target.img", SIZE)
+    return Served(daemon, request.param, tls_dir, path)
 
 
-@pytest.mark.peers("qemu-storage-daemon")
-def test_storage_daemon_mirrors_to_us(daemon, daemons, target, source,
-                                      tls_dir, connect_nbd):
-    address, path = target
-    qsd = daemons(program=harness.REFERENCE, name="qsd")
-    mirror(qsd.qmp, source, qsd.nbd_path, address, tls_dir, connect_nbd)
-    check_equal(daemon, source, path)
-
-
-@pytest.mark.peers("qemu-system-x86_64")
-def test_emulator_mirrors_to_us(daemon, box, target, source, tls_dir,
-                                connect_nbd):
-    address, path = target
-    emulator = harness.Emulator(box, "-machine", "none")
-    try:
-        mirror(emulator.qmp, source, box / "qemu.nbd", address, tls_dir,
-               connect_nbd)
-    finally:
+@pytest.fixture(params=("storage-daemon", "emulator"))
+def source(request, daemons, box, image, target):
+    if request.param == "emulator":
+        emulator = harness.Emulator(box, "-machine", "none")
+        yield Source(emulator.qmp, image, box / "qemu.nbd", target)
         problem = emulator.finish()
-    assert problem is None, f"{problem}: {emulator.log()}"
-    check_equal(daemon, source, path)
+        assert problem is None, f"{problem}: {emulator.log()}"
+    else:
+        qsd = daemons(program=harness.REFERENCE, name="qsd")
+        yield Source(qsd.qmp, image, qsd.nbd_path, target)
+
+
+def check_equal(source, target):
+    source.release()
+    target.release()
+    assert sha256(source.path) == sha256(target.path)
+    # A job copies whole clusters, but no holes.
+    assert target.path.stat().st_blocks < source.path.stat().st_blocks * 3 // 2
+
+
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+def test_full_mirror_to_us(source, target, mode, connect_nbd):
+    source.mirror(connect_nbd, "full", mode)
+    check_equal(source, target)
+
+
+def test_new_writes_are_mirrored_to_us(source, target, connect_nbd):
+    harness.run("cp", "--sparse=always", source.path, target.path)
+    source.mirror(connect_nbd, "none", "background")
+    check_equal(source, target)
+
+
+def test_incremental_backup_to_us(source, target, connect_nbd):
+    harness.run("cp", "--sparse=always", source.path, target.path)
+    source.backup_incremental(connect_nbd)
+    check_equal(source, target)

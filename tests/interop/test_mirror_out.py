@@ -58,6 +58,7 @@ class Load:
     def __init__(self, daemon):
         self.stop = threading.Event()
         self.errors = []
+        self.count = 0
         self.threads = [threading.Thread(target=self.run, args=(daemon, seed))
                         for seed in (1, 2)]
         for thread in self.threads:
@@ -70,10 +71,15 @@ class Load:
                 while not self.stop.is_set():
                     offset = rng.randrange(SIZE // 4096) * 4096
                     assert client.write(offset, rng.randbytes(4096)) == 0
+                    self.count += 1
         except Exception as error:
             self.errors.append(error)
 
-    def finish(self):
+    def finish(self, more=0):
+        """Ends it after `more` further writes."""
+        wanted = self.count + more
+        harness.wait_until(lambda: self.errors or self.count >= wanted,
+                           what="writes")
         self.stop.set()
         for thread in self.threads:
             thread.join(30)
@@ -109,6 +115,29 @@ def test_pivot_under_load(pair, server, source, mode):
     pair.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-src")
     pair.cmd("blockdev-del", node_name="dst")
     assert server.path.read_bytes()[-4096:] == b"last" * 1024
+
+
+@pytest.mark.parametrize("sync, mode", (
+    ("full", "background"), ("full", "write-blocking"),
+    ("none", "background"), ("incremental", "background")))
+def test_copy_under_load_is_equal(pair, server, source, sync, mode):
+    more = {}
+    if sync != "full":
+        harness.run("cp", "--sparse=always", source, server.path)
+    if sync == "incremental":
+        pair.cmd("block-dirty-bitmap-add", node="src", name="b")
+        Load(pair).finish(50)
+        more["bitmap"] = "b"
+    if sync != "none":
+        load = Load(pair)
+    mirror(pair, sync=sync, copy_mode=mode, **more)
+    if sync == "none":
+        load = Load(pair)
+    load.finish(50)
+    pair.cmd("block-job-cancel", device="m")
+    wait_end(pair)
+    pair.cmd("blockdev-del", node_name="dst")
+    assert sha256(server.path) == sha256(source)
 
 
 def test_quiet_copy_is_equal_and_sparse(pair, server, source):

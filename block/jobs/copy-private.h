@@ -37,6 +37,7 @@ struct BfCopy {
     uint64_t granularity;
     uint64_t unit;      /* buffer of an operation */
     uint64_t piece_max; /* most data of an operation, whole granules */
+    uint64_t piece;     /* the same, as the job's speed allows */
     uint64_t buf_limit;
     BfBitmap *written;   /* owned: data in a target that was zero; or NULL */
     bool is_target_zero; /* but for that */
@@ -56,6 +57,7 @@ struct BfCopy {
     BfCoQueue changed; /* an operation has ended, or a timer */
     BfTimer timer;
     bool expired;
+    BfTimer rate_timer;
 
     uint64_t rates_ns;
     uint64_t rates_left;

@@ -129,7 +129,7 @@ next_piece(BfCopy *copy, bool *ret_zeroes)
     *ret_zeroes = end > pos;
     if (end <= pos) {
         end = bf_align_up(extents_end(span, false), copy->granularity);
-        end = MIN(MIN(end, span->end), pos + copy->piece_max);
+        end = MIN(MIN(end, span->end), pos + copy->piece);
     }
     span->pos = end;
     return end - pos;
@@ -226,16 +226,38 @@ co_pause(BfCopy *copy)
     return bf_job_co_pause_point(copy->config.job);
 }
 
-/* Waits if the job is ahead of its speed. */
-static bool
-co_wait_for_rate(BfCopy *copy)
+/* Cuts pieces that fit into what may run ahead of the job's speed. Returns how
+ * long to wait for the next one. */
+static uint64_t
+look_at_rate(BfCopy *copy)
 {
     BfJob *job = copy->config.job;
-    uint64_t wait_ns;
+    uint64_t slice = bf_align_down(bf_job_rate_slice(job), copy->granularity);
 
-    bf_copy_co_settle(copy);
-    wait_ns = bf_job_take_rate(job, 0);
-    return wait_ns == 0 || bf_job_co_sleep(job, MIN(wait_ns, TICK_NS));
+    copy->piece = MAX(copy->granularity, MIN(copy->piece_max, slice));
+    return bf_job_rate_wait(job, copy->piece, copy->buf_in_flight);
+}
+
+static void
+rate_timer_expired(void *arg)
+{
+    BfCopy *copy = arg;
+
+    bf_co_queue_wake_all(&copy->changed);
+}
+
+/* What is under way goes on meanwhile. */
+static bool
+co_wait_for_rate(BfCopy *copy, uint64_t wait_ns)
+{
+    wait_ns = MIN(wait_ns, TICK_NS);
+    if (copy->in_flight == 0) {
+        return bf_job_co_sleep(copy->config.job, wait_ns);
+    }
+    bf_timer_start(&copy->rate_timer, wait_ns, rate_timer_expired, copy);
+    bf_co_queue_co_wait(&copy->changed);
+    bf_timer_stop(&copy->rate_timer);
+    return true;
 }
 
 static BfCopyStatus
@@ -245,6 +267,7 @@ co_run_until_tick(BfCopy *copy, GError **error)
 
     while (!copy->expired) {
         bool go_on = !bf_job_is_cancelled(job);
+        uint64_t wait_ns;
 
         if (go_on && copy->err != 0) {
             go_on = co_deal_with_error(copy, error);
@@ -253,8 +276,8 @@ co_run_until_tick(BfCopy *copy, GError **error)
         } else if (go_on && !has_room(copy)) {
             copy->tune.was_full = true;
             bf_co_queue_co_wait(&copy->changed);
-        } else if (go_on && bf_job_take_rate(job, 0) > 0) {
-            go_on = co_wait_for_rate(copy);
+        } else if (go_on && (wait_ns = look_at_rate(copy)) > 0) {
+            go_on = co_wait_for_rate(copy, wait_ns);
         } else if (go_on && !co_start_next(copy)) {
             if (copy->in_flight == 0) {
                 return BF_COPY_CLEAN;
@@ -274,6 +297,9 @@ bf_copy_co_run(BfCopy *copy, GError **error)
     BfCopyStatus status;
 
     bf_assert_loop(copy->config.job->loop);
+    if (copy->rates_ns == 0) {
+        bf_copy_update_progress(copy); /* what is done is taken off that */
+    }
     start_timer(copy, TICK_NS);
     status = co_run_until_tick(copy, error);
     bf_timer_stop(&copy->timer);
@@ -358,6 +384,7 @@ bf_copy_co_finish(BfCopy *copy, uint64_t limit_ns)
     int ret;
 
     bf_assert_loop(copy->config.job->loop);
+    copy->piece = copy->piece_max;
     start_timer(copy, limit_ns);
     ret = co_copy_rest(copy);
     if (ret == 0) {

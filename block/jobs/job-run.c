@@ -8,7 +8,7 @@
 #include "core/util.h"
 #include "job-private.h"
 
-/* Work is let through in portions of this length. */
+/* As much work as fits into this time may run ahead of the speed. */
 #define RATE_SLICE_NS (100 * BF_NS_PER_MS)
 
 /* How long an ignored error waits: the first time, at most, and how long
@@ -153,26 +153,70 @@ time_of(uint64_t bytes, uint64_t speed)
     return (uint64_t)MIN(ns, (unsigned __int128)WAIT_MAX_NS);
 }
 
-uint64_t
-bf_job_take_rate(BfJob *job, uint64_t bytes)
+static uint64_t
+bytes_of(uint64_t ns, uint64_t speed)
+{
+    unsigned __int128 bytes = (unsigned __int128)ns * speed / BF_NS_PER_SEC;
+
+    return (uint64_t)MIN(bytes, (unsigned __int128)UINT64_MAX);
+}
+
+/* What was taken at another speed stays taken, so that changes of speed let
+ * nothing through; but nobody waits longer than a slice for it. */
+static void
+follow_speed(BfJob *job)
 {
     const uint64_t speed = bf_atomic_load(&job->speed);
     const uint64_t now = bf_loop_now_ns();
-    uint64_t wait_ns;
+    uint64_t ahead_ns;
 
-    bf_assert_loop(job->loop);
     if (speed != job->rate_speed) {
+        ahead_ns = job->rate_free_ns - MIN(job->rate_free_ns, now);
+        if (speed != 0 && job->rate_speed != 0) {
+            ahead_ns = time_of(bytes_of(ahead_ns, job->rate_speed), speed);
+        }
         job->rate_speed = speed;
-        job->rate_free_ns = now;
-    }
-    if (speed == 0) {
-        return 0;
+        job->rate_free_ns = now + MIN(ahead_ns, RATE_SLICE_NS);
     }
     job->rate_free_ns = MAX(job->rate_free_ns, now);
-    wait_ns = job->rate_free_ns - now;
-    job->rate_free_ns =
-        MIN(job->rate_free_ns + time_of(bytes, speed), now + WAIT_MAX_NS);
-    return wait_ns >= RATE_SLICE_NS ? wait_ns : 0;
+}
+
+uint64_t
+bf_job_rate_slice(BfJob *job)
+{
+    bf_assert_loop(job->loop);
+    follow_speed(job);
+    return job->rate_speed == 0 ? UINT64_MAX
+                                : bytes_of(RATE_SLICE_NS, job->rate_speed);
+}
+
+uint64_t
+bf_job_rate_wait(BfJob *job, uint64_t bytes, uint64_t in_flight)
+{
+    const uint64_t slice = bf_job_rate_slice(job);
+    uint64_t due_ns, wait_ns;
+
+    if (slice == UINT64_MAX) {
+        return 0;
+    }
+    /* After a wait of this much there is a slice's worth of room. */
+    due_ns = job->rate_free_ns - bf_loop_now_ns() +
+             MIN(time_of(bytes, job->rate_speed), RATE_SLICE_NS);
+    wait_ns = due_ns - MIN(due_ns, RATE_SLICE_NS);
+    if (in_flight > 0 && (in_flight >= slice || bytes > slice - in_flight)) {
+        wait_ns = MAX(wait_ns, RATE_SLICE_NS);
+    }
+    return wait_ns;
+}
+
+void
+bf_job_take_rate(BfJob *job, uint64_t bytes)
+{
+    if (bf_job_rate_slice(job) != UINT64_MAX) {
+        job->rate_free_ns =
+            MIN(job->rate_free_ns + time_of(bytes, job->rate_speed),
+                bf_loop_now_ns() + WAIT_MAX_NS);
+    }
 }
 
 bool
@@ -180,21 +224,12 @@ bf_job_co_limit_rate(BfJob *job, uint64_t bytes)
 {
     uint64_t wait_ns;
 
-    while ((wait_ns = bf_job_take_rate(job, bytes)) > 0) {
-        const uint64_t until_ns = bf_loop_now_ns() + wait_ns;
-        const uint64_t speed = job->rate_speed;
-        uint64_t now;
-
-        while ((now = bf_loop_now_ns()) < until_ns &&
-               bf_atomic_load(&job->speed) == speed) {
-            if (!bf_job_co_sleep(job, until_ns - now)) {
-                return false;
-            }
-        }
-        if (now >= until_ns) {
-            break;
+    while ((wait_ns = bf_job_rate_wait(job, bytes, 0)) > 0) {
+        if (!bf_job_co_sleep(job, wait_ns)) {
+            return false;
         }
     }
+    bf_job_take_rate(job, bytes);
     return !bf_job_is_cancelled(job);
 }
 

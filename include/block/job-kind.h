@@ -299,24 +299,48 @@ bool bf_job_co_sleep(BfJob *job, uint64_t ns);
 void bf_job_kick(BfJob *job);
 
 /**
- * bf_job_take_rate:
+ * bf_job_rate_slice:
+ * @job: a job, in co_run
+ *
+ * On BfJob.loop. The most bytes that run ahead of the job's speed: what it lets
+ * through in a tenth of a second. Work that is to be even is done in pieces of
+ * at most that.
+ *
+ * Returns: bytes; %UINT64_MAX without a limit of speed
+ */
+uint64_t bf_job_rate_slice(BfJob *job);
+
+/**
+ * bf_job_rate_wait:
  * @job: a job, in co_run
  * @bytes: about to be copied
+ * @in_flight: bytes that are under way
  *
- * On BfJob.loop. Accounts @bytes against the job's speed. What has been taken
- * is forgotten when the speed changes.
+ * On BfJob.loop. Tells when @bytes may follow: what was taken and has not
+ * become due yet stays within a slice, and so does what is under way. More than
+ * a slice at once waits until all else is due and done. May be too long if
+ * requests end meanwhile, or the speed changes.
  *
  * Returns: nanoseconds to wait first; 0 to go on
  */
-uint64_t bf_job_take_rate(BfJob *job, uint64_t bytes);
+uint64_t bf_job_rate_wait(BfJob *job, uint64_t bytes, uint64_t in_flight);
+
+/**
+ * bf_job_take_rate:
+ * @job: a job, in co_run
+ * @bytes: being copied from now on
+ *
+ * On BfJob.loop. Accounts @bytes against the job's speed. When the speed
+ * changes, what has been taken is forgotten but for a slice.
+ */
+void bf_job_take_rate(BfJob *job, uint64_t bytes);
 
 /**
  * bf_job_co_limit_rate:
  * @job: a job, in co_run
  * @bytes: about to be copied
  *
- * On BfJob.loop. bf_job_take_rate(), and waits that long, or until the speed
- * changes.
+ * On BfJob.loop. Waits as bf_job_rate_wait() says, and takes them.
  *
  * Returns: false if the job shall end, because it was cancelled
  */

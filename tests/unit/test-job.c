@@ -505,8 +505,87 @@ test_rate_is_kept(void *arg)
     bf_job_start(&self->base);
     bf_test_job_co_wait_status(self, BF_JOB_STATUS_PENDING);
     /* 4 MiB at 8 MiB/s take half a second; the last slice need not wait. */
-    g_assert_cmpuint(bf_atomic_load(&self->tries), >=, 350 * BF_NS_PER_MS);
+    g_assert_cmpuint(bf_atomic_load(&self->tries), >=, 400 * BF_NS_PER_MS);
     bf_test_jobs_co_free();
+}
+
+/* At 10 MiB/s a slice is 1 MiB, on a clock that stands still. */
+static void
+check_waits(BfJob *job)
+{
+    g_assert_cmpuint(bf_job_rate_slice(job), ==, BF_MIB);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB, 0), ==, 0);
+    bf_job_take_rate(job, BF_MIB / 2);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB / 2, 0), ==, 0);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB, 0), ==, 50 * BF_NS_PER_MS);
+    bf_job_take_rate(job, BF_MIB / 2);
+    g_assert_cmpuint(bf_job_rate_wait(job, 0, 0), ==, 0);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB, 0), ==, 100 * BF_NS_PER_MS);
+    /* Larger than a slice: once all that was taken is due. */
+    g_assert_cmpuint(bf_job_rate_wait(job, 64 * BF_MIB, 0), ==,
+                     100 * BF_NS_PER_MS);
+}
+
+static void
+check_changes_of_speed(BfJob *job)
+{
+    bf_job_take_rate(job, 64 * BF_MIB);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB, 0), ==, 6500 * BF_NS_PER_MS);
+    bf_atomic_store(&job->speed, 20 * BF_MIB);
+    /* A slice is what is held against it, and lets nothing through. */
+    g_assert_cmpuint(bf_job_rate_wait(job, 2 * BF_MIB, 0), ==,
+                     100 * BF_NS_PER_MS);
+    bf_atomic_store(&job->speed, 0);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_GIB, BF_GIB), ==, 0);
+    bf_job_take_rate(job, BF_GIB);
+    bf_atomic_store(&job->speed, 1);
+    g_assert_cmpuint(bf_job_rate_wait(job, 1, 0), ==, 100 * BF_NS_PER_MS);
+}
+
+static bool
+run_rate_waits(BfJob *job, GError **error)
+{
+    check_waits(job);
+    check_changes_of_speed(job);
+    return true;
+}
+
+static bool
+run_rate_in_flight(BfJob *job, GError **error)
+{
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB / 2, BF_MIB / 2), ==, 0);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_MIB / 2, BF_MIB / 2 + 1), >, 0);
+    g_assert_cmpuint(bf_job_rate_wait(job, 1, BF_GIB), >, 0);
+    g_assert_cmpuint(bf_job_rate_wait(job, BF_GIB, 0), ==, 0);
+    return true;
+}
+
+static void
+co_run_at_ten_mib(bool (*co_run)(BfJob *job, GError **error))
+{
+    const BfJobOps ops = {
+        .type = BF_JOB_TYPE_BACKUP, .is_block_job = true, .co_run = co_run};
+    BfTestJob *self = NULL;
+
+    bf_test_jobs_new();
+    self = bf_test_job_make(&ops, "j", true, NULL);
+    bf_job_created(&self->base);
+    g_assert_true(bf_job_set_speed(&self->base, 10 * BF_MIB, NULL));
+    bf_job_start(&self->base);
+    bf_test_job_co_wait_status(self, BF_JOB_STATUS_PENDING);
+    bf_test_jobs_co_free();
+}
+
+static void
+test_rate_waits_are_exact(void *arg)
+{
+    co_run_at_ten_mib(run_rate_waits);
+}
+
+static void
+test_rate_counts_what_is_under_way(void *arg)
+{
+    co_run_at_ten_mib(run_rate_in_flight);
 }
 
 static void
@@ -588,6 +667,10 @@ main(int argc, char **argv)
                      test_ignored_errors_back_off);
     bf_test_add("/block/job/rate/is-kept", test_rate_is_kept);
     bf_test_add("/block/job/rate/changes-at-once", test_speed_changes_at_once);
+    bf_test_add_fake("/block/job/rate/waits-are-exact",
+                     test_rate_waits_are_exact);
+    bf_test_add_fake("/block/job/rate/counts-what-is-under-way",
+                     test_rate_counts_what_is_under_way);
     bf_test_add("/block/job/table/ids-and-queries", test_ids_and_queries);
     return g_test_run();
 }

@@ -133,7 +133,8 @@ fixture_clear(Fixture *f)
 }
 
 static void
-co_start(Fixture *f, BfMirrorCopyMode mode, uint32_t granularity)
+co_start_at(Fixture *f, BfMirrorCopyMode mode, uint32_t granularity,
+            int64_t speed)
 {
     g_autoptr(GError) error = NULL;
     BfBlockdevMirror options = {
@@ -142,6 +143,7 @@ co_start(Fixture *f, BfMirrorCopyMode mode, uint32_t granularity)
         .target = (char *)"dst",
         .sync = BF_MIRROR_SYNC_MODE_FULL,
         .granularity = granularity,
+        .speed = speed,
         .copy_mode = mode,
         .unmap = true,
         .auto_finalize = true,
@@ -152,6 +154,12 @@ co_start(Fixture *f, BfMirrorCopyMode mode, uint32_t granularity)
 
     g_assert_no_error(error);
     g_assert_true(ok);
+}
+
+static void
+co_start(Fixture *f, BfMirrorCopyMode mode, uint32_t granularity)
+{
+    co_start_at(f, mode, granularity, 0);
 }
 
 static void
@@ -324,6 +332,91 @@ test_drain_of_both_sides_ends(void *arg)
     fixture_clear(&f);
 }
 
+/* Speed: between nodes without storage, on a clock that the test moves. */
+
+#define SPEED (10 * BF_MIB)
+#define SLICE (SPEED / 10)
+
+static BfBlockdevOptions *
+null_options(const char *name, uint64_t latency_ns)
+{
+    BfBlockdevOptions *options = bf_test_null(name, 64 * BF_MIB);
+
+    options->u.null_co->latency_ns = latency_ns;
+    return options;
+}
+
+static uint64_t
+done_bytes(void)
+{
+    const BfJob *job = bf_job_table_find(bf_test_jobs_table(), "m");
+
+    return bf_atomic_load(&job->done);
+}
+
+/* Moves the clock by @ns, until nothing more is done without that. */
+static void
+advance_until_quiet(uint64_t ns)
+{
+    uint64_t done = UINT64_MAX;
+
+    bf_test_advance(ns);
+    while (done != done_bytes()) {
+        done = done_bytes();
+        for (unsigned i = 0; i < 20; i++) {
+            bf_test_advance(0);
+        }
+    }
+}
+
+/* Copies for a second, in steps of 10 ms, and checks each. */
+static uint64_t
+co_copy_for_a_second(uint64_t latency_ns)
+{
+    BfGraph *graph = NULL;
+    Fixture f;
+    uint64_t done;
+
+    bf_test_jobs_new();
+    f.graph = graph = bf_test_graph_new();
+    bf_test_co_add(graph, null_options("src", 0));
+    bf_test_co_add(graph, null_options("dst", latency_ns));
+    co_start_at(&f, BF_MIRROR_COPY_MODE_BACKGROUND, 65536, SPEED);
+    advance_until_quiet(0);
+    for (uint64_t ms = 10; ms <= 1000; ms += 10) {
+        advance_until_quiet(10 * BF_NS_PER_MS);
+        g_assert_cmpuint(done_bytes(), <=, SLICE + SPEED * ms / 1000);
+    }
+    done = done_bytes();
+    bf_job_co_cancel(bf_job_table_find(bf_test_jobs_table(), "m"), true, NULL);
+    while (bf_job_table_find(bf_test_jobs_table(), "m") != NULL) {
+        bf_test_advance(10 * BF_NS_PER_MS);
+        bf_co_yield();
+    }
+    bf_test_jobs_co_free();
+    bf_graph_co_free(graph);
+    return done;
+}
+
+static void
+test_speed_lets_no_burst_through(void *arg)
+{
+    uint64_t done = co_copy_for_a_second(0);
+
+    /* Nor is it slower than it was told to be. */
+    g_assert_cmpuint(done, >=, SPEED - SLICE);
+}
+
+/* At most a slice is under way: that makes 5 in a second, not 10. */
+static void
+test_speed_counts_what_is_under_way(void *arg)
+{
+    uint64_t done = co_copy_for_a_second(200 * BF_NS_PER_MS);
+
+    g_assert_cmpuint(done, <=, 5 * SLICE);
+    g_assert_cmpuint(done, >=, 3 * SLICE);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -340,5 +433,9 @@ main(int argc, char **argv)
                 test_pivot_under_load_loses_nothing);
     bf_test_add("/block/mirror/drain-of-both-sides-ends",
                 test_drain_of_both_sides_ends);
+    bf_test_add_fake("/block/mirror/speed/lets-no-burst-through",
+                     test_speed_lets_no_burst_through);
+    bf_test_add_fake("/block/mirror/speed/counts-what-is-under-way",
+                     test_speed_counts_what_is_under_way);
     return g_test_run();
 }

@@ -57,6 +57,7 @@ struct BfGraph {
     BfRegistry *names;  /* every node, from when its name is reserved */
     GPtrArray *nodes;   /* borrowed: those in the graph, oldest first */
     GPtrArray *roots;   /* borrowed */
+    GPtrArray *hurries; /* borrowed: of bf_drain_hurry_begin() */
     BfCoMutex change;   /* held from plan to resume */
     BfDrain *drain;     /* the one under way, or NULL */
     BfSection *section; /* the one under way, or NULL */
@@ -81,7 +82,7 @@ struct BfRoot {
     GPtrArray *handles;
     BfIoStats freed;     /* of handles that are gone */
     bool allow_inactive; /* may be cut off from its node */
-    GPtrArray *hurried;  /* pinned nodes that were told to, or NULL */
+    GPtrArray *hurried;  /* of bf_drain_hurry_begin(), or NULL */
     bool drained;
     bool aborted;
 };
@@ -205,7 +206,9 @@ void bf_section_co_forget_node(BfNode *node);
 /* Lets the requests that drivers keep waiting below @node go on, until the
  * end is called with what this returns (transfer full). */
 GPtrArray *bf_drain_hurry_begin(BfNode *node);
-void bf_drain_hurry_end(GPtrArray *nodes);
+void bf_drain_hurry_end(BfGraph *graph, GPtrArray *nodes);
+/* A node that is closed meanwhile is told that it is over. */
+void bf_drain_forget_hurried(BfNode *node);
 
 /* Waits until nothing is going on in @nodes that outlives its request. */
 void bf_drain_co_wait_work(BfGraph *graph, const GPtrArray *nodes);

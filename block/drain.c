@@ -191,24 +191,34 @@ hurry_all(const GPtrArray *nodes, bool begin)
 GPtrArray *
 bf_drain_hurry_begin(BfNode *node)
 {
+    BfGraph *graph = node->graph;
     GPtrArray *nodes = g_ptr_array_new();
 
-    mark_component(node, ++node->graph->marks, nodes);
-    for (unsigned i = 0; i < nodes->len; i++) {
-        ((BfNode *)g_ptr_array_index(nodes, i))->pins++;
-    }
+    mark_component(node, ++graph->marks, nodes);
+    g_ptr_array_add(graph->hurries, nodes);
     hurry_all(nodes, true);
     return nodes;
 }
 
 void
-bf_drain_hurry_end(GPtrArray *nodes)
+bf_drain_hurry_end(BfGraph *graph, GPtrArray *nodes)
 {
+    g_ptr_array_remove_fast(graph->hurries, nodes);
     hurry_all(nodes, false);
-    for (unsigned i = 0; i < nodes->len; i++) {
-        ((BfNode *)g_ptr_array_index(nodes, i))->pins--;
-    }
     g_ptr_array_unref(nodes);
+}
+
+void
+bf_drain_forget_hurried(BfNode *node)
+{
+    const GPtrArray *hurries = node->graph->hurries;
+
+    for (unsigned i = 0; i < hurries->len; i++) {
+        if (g_ptr_array_remove_fast(g_ptr_array_index(hurries, i), node) &&
+            node->driver->hurry != NULL) {
+            node->driver->hurry(node, false);
+        }
+    }
 }
 
 static bool

@@ -24,6 +24,7 @@ bf_graph_new(const BfGraphConfig *config)
     graph->names = bf_registry_new();
     graph->nodes = g_ptr_array_new();
     graph->roots = g_ptr_array_new();
+    graph->hurries = g_ptr_array_new();
     return graph;
 }
 
@@ -184,6 +185,8 @@ bf_graph_co_free(BfGraph *graph)
     bf_registry_free(graph->names);
     g_ptr_array_unref(graph->nodes);
     g_ptr_array_unref(graph->roots);
+    g_assert(graph->hurries->len == 0);
+    g_ptr_array_unref(graph->hurries);
     g_free((void *)graph->config.workers);
     g_free(graph);
 }
@@ -326,7 +329,7 @@ bf_root_co_free(BfRoot *root)
         bf_handle_co_free(g_ptr_array_index(root->handles, 0));
     }
     if (root->hurried != NULL) {
-        bf_drain_hurry_end(root->hurried);
+        bf_drain_hurry_end(root->graph, root->hurried);
     }
     graph = root->graph;
     bf_graph_co_lock(graph);

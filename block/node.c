@@ -586,6 +586,7 @@ bf_node_co_close(BfNode *node)
         bf_co_call(node->any_loop ? bf_loop_self() : node->home, flush_co_home,
                    node);
     }
+    bf_drain_forget_hurried(node);
     node->driver->co_close(node);
     bf_registry_remove(node->graph->names, node->name);
     bf_node_free(node);

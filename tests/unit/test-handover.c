@@ -224,6 +224,27 @@ test_users_move_behind_the_last_pass(void *arg)
     job_end(&job);
 }
 
+/* A user who is being removed has made the nodes hurry, and one of them goes
+ * before it has. */
+static void
+test_filter_goes_before_who_hurries_it(void *arg)
+{
+    GError *error = NULL;
+    BfRoot *late;
+    Job job;
+
+    job_init(&job);
+    late = bf_test_co_root(job.graph, "src", BF_PERM_CONSISTENT_READ);
+    bf_handle_co_new(late, bf_test_loops()->workers[0]);
+    bf_root_abort(late);
+    g_assert_true(job_co_hand_over(&job, &error));
+    g_assert_no_error(error);
+    g_assert_null(bf_graph_find_node(job.graph, "top"));
+    wait_for_guest(&job);
+    bf_root_co_free(late);
+    job_end(&job);
+}
+
 static void
 test_failed_last_pass_changes_nothing(void *arg)
 {
@@ -294,6 +315,8 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     bf_test_add("/block/handover/users-move-behind-the-last-pass",
                 test_users_move_behind_the_last_pass);
+    bf_test_add("/block/handover/filter-goes-before-who-hurries-it",
+                test_filter_goes_before_who_hurries_it);
     bf_test_add("/block/handover/failed-last-pass-changes-nothing",
                 test_failed_last_pass_changes_nothing);
     bf_test_add("/block/handover/filter-has-the-childs-data-and-name",

@@ -8,6 +8,7 @@
 #include "block/graph.h"
 #include "block/request.h"
 #include "core/error.h"
+#include "core/util.h"
 
 bool
 bf_node_has_active_parent(const BfNode *node)
@@ -89,25 +90,161 @@ set_flags(const GPtrArray *nodes, bool active)
     }
 }
 
-static void
-flush_co_node(void *arg)
-{
-    BfNode *node = arg;
+/* --- Flushes, which storage that hangs must not prolong without end. --- */
 
-    bf_node_co_flush(node);
+/* Flushes of several nodes; freed by whoever is through last. */
+typedef struct FlushAll {
+    GPtrArray *busy; /* borrowed: nodes whose flush is under way */
+    char *failed;    /* owned: name of the first one that cannot, or NULL */
+    int ret;
+    bool expired;
+    bool left; /* nobody waits any more */
+    BfCoQueue queue;
+} FlushAll;
+
+typedef struct FlushOne {
+    FlushAll *all;
+    BfNode *node;
+    int ret;
+} FlushOne;
+
+static void
+flush_all_free(FlushAll *all)
+{
+    g_ptr_array_unref(all->busy);
+    g_free(all->failed);
+    g_free(all);
 }
 
-/* What was written is the next program's from now on. */
 static void
-co_flush_all(const GPtrArray *nodes)
+flush_co_home(void *arg)
 {
+    FlushOne *one = arg;
+
+    one->ret = bf_node_co_flush(one->node);
+}
+
+static void
+flush_co_run(void *arg)
+{
+    FlushOne *one = arg;
+    FlushAll *all = one->all;
+    BfNode *node = one->node;
+
+    bf_co_call(node->any_loop ? bf_loop_self() : node->home, flush_co_home,
+               one);
+    if (one->ret < 0 && all->failed == NULL) {
+        all->failed = g_strdup(node->name);
+        all->ret = one->ret;
+    }
+    g_free(one);
+    g_ptr_array_remove(all->busy, node);
+    bf_drain_end_work(node);
+    if (!all->left) {
+        bf_co_queue_wake_all(&all->queue);
+    } else if (all->busy->len == 0) {
+        flush_all_free(all);
+    }
+}
+
+static FlushAll *
+start_flushes(const GPtrArray *nodes)
+{
+    FlushAll *all = g_new0(FlushAll, 1);
+
+    all->busy = g_ptr_array_new();
     for (unsigned i = 0; i < nodes->len; i++) {
         BfNode *node = g_ptr_array_index(nodes, i);
 
-        bf_co_call(node->any_loop ? bf_loop_self() : node->home, flush_co_node,
-                   node);
+        if (!node->settings.read_only) {
+            FlushOne *one = g_new0(FlushOne, 1);
+
+            one->all = all;
+            one->node = node;
+            g_ptr_array_add(all->busy, node);
+            bf_drain_begin_work(node);
+            bf_co_spawn_later(flush_co_run, one);
+        }
+    }
+    return all;
+}
+
+static void
+flush_expired(void *arg)
+{
+    FlushAll *all = arg;
+
+    all->expired = true;
+    bf_co_queue_wake_all(&all->queue);
+}
+
+/* What was written is the next program's from now on. A flush that does not
+ * end is left to itself; its node cannot be drained or closed before. */
+static bool
+co_flush_all(const GPtrArray *nodes, const char *what, GError **error)
+{
+    FlushAll *all = start_flushes(nodes);
+    BfTimer timer = {0};
+    bool ok = false;
+
+    bf_timer_start(&timer, DRAIN_LIMIT_NS, flush_expired, all);
+    while (all->busy->len > 0 && all->failed == NULL && !all->expired) {
+        bf_co_queue_co_wait(&all->queue);
+    }
+    bf_timer_stop(&timer);
+    if (all->failed != NULL) {
+        bf_set_errno(error, -all->ret,
+                     "Failed to inactivate %s: node '%s' cannot flush", what,
+                     all->failed);
+    } else if (all->busy->len > 0) {
+        const BfNode *node = g_ptr_array_index(all->busy, 0);
+
+        bf_set_error(error,
+                     "Failed to inactivate %s: the flush of node '%s' did not "
+                     "end within %u seconds; try again when the storage "
+                     "answers",
+                     what, node->name,
+                     (unsigned)(DRAIN_LIMIT_NS / BF_NS_PER_SEC));
+    } else {
+        ok = true;
+    }
+    all->left = true;
+    if (all->busy->len == 0) {
+        flush_all_free(all);
+    }
+    return ok;
+}
+
+static void
+add_active_below(BfNode *node, GPtrArray *nodes)
+{
+    if (!node->active || g_ptr_array_find(nodes, node, NULL)) {
+        return;
+    }
+    g_ptr_array_add(nodes, node);
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (edge->child != NULL) {
+            add_active_below(edge->child, nodes);
+        }
     }
 }
+
+/* Before the mutex is taken, so that storage that hangs holds up nobody else;
+ * there is little left to be flushed when all is at rest. */
+static bool
+co_flush_early(const GPtrArray *tops, const char *what, GError **error)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+
+    for (unsigned i = 0; i < tops->len; i++) {
+        add_active_below(g_ptr_array_index(tops, i), nodes);
+    }
+    return co_flush_all(nodes, what, error);
+}
+
+/* --- The change. --- */
 
 /* Sets the flags below @tops; on failure they are as before. */
 static bool
@@ -128,7 +265,9 @@ co_change_flags(const GPtrArray *tops, bool active, const char *what,
     if (!active) {
         set_flags(changed, true);
         if (ok) {
-            co_flush_all(changed);
+            ok = co_flush_all(changed, what, error);
+        }
+        if (ok) {
             set_flags(changed, false);
         }
     }
@@ -183,26 +322,51 @@ co_set_all(BfGraph *graph, GPtrArray *tops, bool active, const char *what,
     return ok;
 }
 
+static bool
+check_inactivate(const BfNode *node, GError **error)
+{
+    if (bf_node_has_active_parent(node)) {
+        bf_set_error(error, "Node has active parent node");
+        return false;
+    }
+    return !node->active || check_users(node, "node", error);
+}
+
 bool
 bf_node_co_set_active(BfNode *node, bool active, GError **error)
 {
     BfGraph *graph = node->graph;
     g_autoptr(GPtrArray) tops = g_ptr_array_new();
-    bool ok = true;
+    bool ok;
 
     bf_assert_main();
+    g_ptr_array_add(tops, node);
     node->pins++;
-    bf_graph_co_lock(graph);
-    if (!active && bf_node_has_active_parent(node)) {
-        bf_set_error(error, "Node has active parent node");
-        ok = false;
-    } else if (node->active != active) {
-        g_ptr_array_add(tops, node);
-        ok = co_set_all(graph, tops, active, "node", error);
+    ok = active ||
+         (check_inactivate(node, error) && co_flush_early(tops, "node", error));
+    if (ok) {
+        bf_graph_co_lock(graph);
+        ok = active || check_inactivate(node, error);
+        if (ok && node->active != active) {
+            ok = co_set_all(graph, tops, active, "node", error);
+        }
+        bf_graph_unlock(graph);
     }
-    bf_graph_unlock(graph);
     node->pins--;
     return ok;
+}
+
+static void
+collect_tops(const BfGraph *graph, bool active, GPtrArray *tops)
+{
+    for (unsigned i = 0; i < graph->nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(graph->nodes, i);
+
+        if (node->registered && node->active != active &&
+            (active || !bf_node_has_active_parent(node))) {
+            g_ptr_array_add(tops, node);
+        }
+    }
 }
 
 bool
@@ -212,15 +376,13 @@ bf_graph_co_set_all_active(BfGraph *graph, bool active, GError **error)
     bool ok;
 
     bf_assert_main();
-    bf_graph_co_lock(graph);
-    for (unsigned i = 0; i < graph->nodes->len; i++) {
-        BfNode *node = g_ptr_array_index(graph->nodes, i);
-
-        if (node->registered && node->active != active &&
-            (active || !bf_node_has_active_parent(node))) {
-            g_ptr_array_add(tops, node);
-        }
+    collect_tops(graph, active, tops);
+    if (!active && !co_flush_early(tops, "all nodes", error)) {
+        return false;
     }
+    bf_graph_co_lock(graph);
+    g_ptr_array_set_size(tops, 0);
+    collect_tops(graph, active, tops);
     ok = co_set_all(graph, tops, active, "all nodes", error);
     bf_graph_unlock(graph);
     return ok;

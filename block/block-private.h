@@ -210,6 +210,9 @@ void bf_drain_hurry_end(BfGraph *graph, GPtrArray *nodes);
 /* A node that is closed meanwhile is told that it is over. */
 void bf_drain_forget_hurried(BfNode *node);
 
+/* bf_node_begin_work() and bf_node_end_work() of who is on main already. */
+void bf_drain_begin_work(void *node);
+void bf_drain_end_work(void *node);
 /* Waits until nothing is going on in @nodes that outlives its request. */
 void bf_drain_co_wait_work(BfGraph *graph, const GPtrArray *nodes);
 

@@ -106,16 +106,16 @@ find_working(const GPtrArray *nodes)
     return NULL;
 }
 
-static void
-work_begun(void *arg)
+void
+bf_drain_begin_work(void *arg)
 {
     BfNode *node = arg;
 
     node->work++;
 }
 
-static void
-work_ended(void *arg)
+void
+bf_drain_end_work(void *arg)
 {
     BfNode *node = arg;
     BfGraph *graph = node->graph;
@@ -130,13 +130,13 @@ work_ended(void *arg)
 void
 bf_node_begin_work(BfNode *node)
 {
-    bf_loop_post(node->graph->main_loop, work_begun, node);
+    bf_loop_post(node->graph->main_loop, bf_drain_begin_work, node);
 }
 
 void
 bf_node_end_work(BfNode *node)
 {
-    bf_loop_post(node->graph->main_loop, work_ended, node);
+    bf_loop_post(node->graph->main_loop, bf_drain_end_work, node);
 }
 
 void

@@ -3,6 +3,8 @@
 import pytest
 
 import harness
+import rawnbd as nbd
+import rawserver
 
 pytestmark = pytest.mark.ours("it has no blockdev-set-active yet")
 
@@ -69,6 +71,53 @@ def test_export_activates(daemon, image):
     daemon.start_nbd()
     daemon.add_export(writable=True)
     assert states(daemon) == {"disk": True}
+
+
+class Forgetful(rawserver.RawServer):
+    """Leaves flushes unanswered when it is told to."""
+
+    forgets = False
+
+    def answer(self, conn, command, *arguments):
+        if command != nbd.CMD_FLUSH or not self.forgets:
+            super().answer(conn, command, *arguments)
+
+
+def is_flush(request):
+    return request[0] == nbd.CMD_FLUSH
+
+
+def test_flush_that_hangs_holds_up_nobody_else(daemon, box):
+    """Nor is what was written lost, if the flush fails in the end."""
+    server = Forgetful(box / "raw.sock", bytearray(1 << 20))
+    daemon.execute("blockdev-add", server.options())
+    other = daemon.client()
+    other.cmd("blockdev-add", driver="null-co", node_name="fine", size=4096)
+    server.forgets = True
+    request_id = daemon.qmp.send("blockdev-set-active", {
+        "active": False, "node-name": "n0"})
+    server.wait_for(lambda: any(map(is_flush, server.requests)))
+    other.cmd("blockdev-del", node_name="fine", _limit=5)
+    server.forgets = False
+    server.drop()
+    error = daemon.qmp.reply(request_id)["error"]["desc"]
+    assert error == "Failed to inactivate node: node 'n0' cannot flush: " \
+        "Input/output error"
+    assert states(daemon) == {"n0": True}
+    daemon.wait_log("connected to NBD server .* again")
+    set_active(daemon, False, "n0")
+    assert states(daemon) == {"n0": False}
+    server.stop()
+
+
+def test_flush_that_never_ends_is_given_up(daemon, box):
+    server = Forgetful(box / "raw.sock", bytearray(1 << 20))
+    daemon.execute("blockdev-add", server.options())
+    server.forgets = True
+    error = daemon.error("blockdev-set-active", active=False, node_name="n0")
+    assert "the flush of node 'n0' did not end within 10 seconds" in error.desc
+    assert states(daemon) == {"n0": True}
+    server.stop()
 
 
 @pytest.mark.peers("qemu-io")

@@ -213,8 +213,10 @@ void bf_drain_forget_hurried(BfNode *node);
 /* bf_node_begin_work() and bf_node_end_work() of who is on main already. */
 void bf_drain_begin_work(void *node);
 void bf_drain_end_work(void *node);
-/* Waits until nothing is going on in @nodes that outlives its request. */
-void bf_drain_co_wait_work(BfGraph *graph, const GPtrArray *nodes);
+/* Waits until nothing is going on in @nodes, which are used by nobody and not
+ * found any more, that outlives its request. The mutex is given up meanwhile,
+ * but by a section, whose nodes are at rest. */
+void bf_drain_co_end_work(BfGraph *graph, const GPtrArray *nodes);
 
 /*
  * plan.c: a change of edges and permissions. The caller holds graph->change.

@@ -139,11 +139,29 @@ bf_node_end_work(BfNode *node)
     bf_loop_post(node->graph->main_loop, bf_drain_end_work, node);
 }
 
-void
-bf_drain_co_wait_work(BfGraph *graph, const GPtrArray *nodes)
+/* Nobody else uses @nodes; what they share with others must go on. */
+static void
+cancel_work(const GPtrArray *nodes)
 {
+    for (unsigned i = 0; i < nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(nodes, i);
+
+        if (node->driver->cancel_requests != NULL) {
+            node->driver->cancel_requests(node);
+        }
+    }
+}
+
+void
+bf_drain_co_end_work(BfGraph *graph, const GPtrArray *nodes)
+{
+    if (find_working(nodes) != NULL) {
+        cancel_work(nodes);
+    }
     while (find_working(nodes) != NULL) {
+        bf_graph_unlock(graph);
         bf_co_queue_co_wait(&graph->worked);
+        bf_graph_co_lock(graph);
     }
 }
 

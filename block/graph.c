@@ -70,7 +70,6 @@ co_take_out(BfGraph *graph, GPtrArray *orphans)
     for (unsigned i = 0; i < orphans->len; i++) {
         BfNode *node = g_ptr_array_index(orphans, i);
 
-        node->registered = false;
         g_ptr_array_remove(graph->nodes, node);
         for (unsigned j = 0; j < node->edges->len; j++) {
             bf_plan_move(&plan, g_ptr_array_index(node->edges, j), NULL);
@@ -93,8 +92,11 @@ bf_graph_co_close_orphan(BfGraph *graph, BfNode *top)
     g_autoptr(GPtrArray) orphans = g_ptr_array_new();
 
     collect_orphans(top, orphans);
-    bf_drain_co_wait_work(graph, orphans);
     graph->leaving++;
+    for (unsigned i = 0; i < orphans->len; i++) {
+        ((BfNode *)g_ptr_array_index(orphans, i))->registered = false;
+    }
+    bf_drain_co_end_work(graph, orphans);
     co_take_out(graph, orphans);
     bf_graph_unlock(graph);
     co_close_all(graph, orphans);
@@ -148,39 +150,50 @@ bf_graph_co_blockdev_del(BfGraph *graph, const char *node_name, GError **error)
     return true;
 }
 
-/* A node that no other one holds. */
+/* A node that no other one holds, and that is not leaving. */
 static BfNode *
 find_top(BfGraph *graph)
 {
     for (unsigned i = graph->nodes->len; i > 0; i--) {
         BfNode *node = g_ptr_array_index(graph->nodes, i - 1);
 
-        if (node->parents->len == 0) {
+        if (node->parents->len == 0 && node->registered) {
             return node;
         }
     }
     return NULL;
 }
 
+/* The mutex is held. Nodes that are leaving may hold others. */
+static void
+co_close_nodes(BfGraph *graph)
+{
+    for (;;) {
+        BfNode *node = find_top(graph);
+
+        if (node != NULL) {
+            node->monitor_owned = false;
+            bf_graph_co_close_orphan(graph, node);
+        } else if (graph->leaving > 0) {
+            bf_graph_unlock(graph);
+            bf_co_queue_co_wait(&graph->left);
+        } else {
+            return;
+        }
+        bf_graph_co_lock(graph);
+    }
+}
+
 void
 bf_graph_co_free(BfGraph *graph)
 {
-    BfNode *node;
-
     if (graph == NULL) {
         return;
     }
     bf_assert_main();
     g_assert(graph->roots->len == 0);
     bf_graph_co_lock(graph);
-    while ((node = find_top(graph)) != NULL) {
-        node->monitor_owned = false;
-        bf_graph_co_close_orphan(graph, node);
-        bf_graph_co_lock(graph);
-    }
-    while (graph->leaving > 0) {
-        bf_co_queue_co_wait(&graph->left);
-    }
+    co_close_nodes(graph);
     g_assert(bf_registry_size(graph->names) == 0);
     bf_registry_free(graph->names);
     g_ptr_array_unref(graph->nodes);

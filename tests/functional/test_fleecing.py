@@ -3,6 +3,7 @@
 import pytest
 
 import harness
+import rawnbd as nbd
 
 SIZE = 4 << 20
 
@@ -78,3 +79,32 @@ def test_nobody_writes_past_the_filter(fleecing):
     error = fleecing.error("block-export-add", type="nbd", id="e9",
                            node_name="f0", writable=True)
     assert "Permission conflict on node 'f0'" in error.desc
+
+
+def test_copy_that_hangs_holds_up_only_its_nodes(daemons, box):
+    """A copy that is left behind uses the filter, whose deletion waits."""
+    daemon = daemons("--allow-fault-injection")
+    for name in ("s0", "t0"):
+        daemon.add_file(harness.make_image(box / name, SIZE), name)
+    fault = {"driver": "fault", "node-name": "slow", "image": "t0"}
+    daemon.execute("blockdev-add", {**fault, "rules": [
+        {"op": "any", "errno": "", "park": True}]})
+    daemon.execute("blockdev-add", {
+        "driver": "copy-before-write", "node-name": "c0", "file": "s0",
+        "target": "slow", "cbw-timeout": 1})
+    daemon.start_nbd()
+    daemon.add_export("c0", writable=True)
+    with nbd.RawNbd(daemon.nbd_path) as client:
+        client.go("c0")
+        assert client.write(0, bytes(512)) == nbd.EIO
+    daemon.cmd("block-export-del", id="exp-c0", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-c0")
+    other = daemon.client()
+    other.cmd("blockdev-add", driver="null-co", node_name="fine", size=SIZE)
+    request_id = daemon.qmp.send("blockdev-del", {"node-name": "c0"})
+    harness.wait_until(lambda: "c0" not in {
+        n["node-name"] for n in other.cmd("query-named-block-nodes")})
+    other.cmd("blockdev-del", node_name="fine", _limit=5)
+    other.execute("blockdev-reopen", {"options": [fault]})
+    assert daemon.qmp.reply(request_id)["return"] == {}
+    daemon.cmd("blockdev-del", node_name="slow")

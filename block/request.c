@@ -529,6 +529,61 @@ bf_node_co_flush(BfNode *node)
     return node->driver->co_flush(node);
 }
 
+/* Widens a range to whole blocks, as far as the node goes. */
+static void
+widen(const BfNode *node, uint64_t *offset, uint64_t *bytes)
+{
+    uint64_t end = bf_align_up(*offset + *bytes, node->alignment);
+
+    *offset = bf_align_down(*offset, node->alignment);
+    *bytes = MIN(end, node->size) - *offset;
+}
+
+/* Adds what of @wide lies behind its first @skip bytes, @bytes at most. */
+static void
+add_part(BfExtents *extents, const BfExtents *wide, uint64_t skip,
+         uint64_t bytes)
+{
+    for (size_t i = 0; i < wide->len && bytes > 0; i++) {
+        uint64_t n = wide->items[i].bytes;
+
+        if (n <= skip) {
+            skip -= n;
+            continue;
+        }
+        n = MIN(n - skip, bytes);
+        skip = 0;
+        bytes -= n;
+        if (!bf_extents_append(extents, n, wide->items[i].flags)) {
+            return;
+        }
+    }
+}
+
+/* Storage is asked for whole blocks only. */
+static int
+co_extents_unaligned(BfNode *node, uint64_t offset, uint64_t bytes,
+                     BfExtents *extents)
+{
+    uint64_t start = offset;
+    uint64_t length = bytes;
+    BfExtents wide;
+    int ret;
+
+    widen(node, &start, &length);
+    bf_extents_init(&wide, extents->max);
+    ret = node->driver->co_extents(node, start, length, &wide);
+    if (ret == 0 && wide.bytes <= offset - start) {
+        /* Less than the block; it has to be data then. */
+        bf_extents_append(extents, MIN(bytes, start + node->alignment - offset),
+                          0);
+    } else if (ret == 0) {
+        add_part(extents, &wide, offset - start, bytes);
+    }
+    bf_extents_clear(&wide);
+    return ret;
+}
+
 int
 bf_node_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
                    BfExtents *extents)
@@ -539,6 +594,9 @@ bf_node_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
     if (node->driver->co_extents == NULL) {
         bf_extents_append(extents, bytes, 0);
         return 0;
+    }
+    if (G_UNLIKELY(!is_aligned(node, offset, bytes))) {
+        return co_extents_unaligned(node, offset, bytes, extents);
     }
     return node->driver->co_extents(node, offset, bytes, extents);
 }
@@ -552,6 +610,7 @@ bf_node_co_cache(BfNode *node, uint64_t offset, uint64_t bytes)
     if (node->driver->co_cache == NULL || bytes == 0) {
         return 0;
     }
+    widen(node, &offset, &bytes);
     return node->driver->co_cache(node, offset, bytes);
 }
 

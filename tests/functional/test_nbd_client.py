@@ -236,6 +236,90 @@ def test_no_acknowledged_write_is_lost_when_connections_break(
     assert server.accepted > 10
 
 
+# Servers with large blocks.
+
+
+class LargeBlocks(rawserver.RawServer):
+    """Refuses what is not made of whole blocks."""
+
+    BLOCK = 4096
+    bad = ()
+
+    def answer_go(self, conn):
+        self.reply(conn, nbd.OPT_GO, nbd.REP_INFO, struct.pack(
+            ">HIII", nbd.INFO_BLOCK_SIZE, self.BLOCK, 2 * self.BLOCK,
+            16 * self.BLOCK))
+        return super().answer_go(conn)
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        if command != nbd.CMD_FLUSH and (
+                offset % self.BLOCK or length % self.BLOCK or not length or
+                offset + length > len(self.data)):
+            self.bad += ((command, offset, length),)
+            self.simple(conn, cookie, nbd.EINVAL)
+        elif command == nbd.CMD_BLOCK_STATUS:
+            # Every other block is a hole.
+            extents = [struct.pack(">II", self.BLOCK, at // self.BLOCK % 2)
+                       for at in range(offset, offset + length, self.BLOCK)]
+            self.chunk(conn, cookie, nbd.CHUNK_STATUS,
+                       struct.pack(">I", 3) + b"".join(extents))
+        else:
+            super().answer(conn, command, cookie, offset, length, data)
+
+
+def test_server_with_large_blocks_gets_whole_ones(daemon, serve):
+    server = serve(LargeBlocks)
+    add(daemon, server, discard="unmap")
+    # An offset, so that the clients' ranges are shifted as well.
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "r0",
+                                    "file": "n0", "offset": 512,
+                                    "discard": "unmap"})
+    daemon.start_nbd()
+    daemon.add_export("r0", writable=True)
+    raw = nbd.RawNbd(daemon.nbd_path)
+    raw.negotiate_structured()
+    raw.set_meta("r0", "base:allocation")
+    raw.go("r0")
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    model = bytearray(SIZE - 512)
+    for _ in range(200):
+        offset = rng.randrange(raw.size)
+        length = rng.randrange(1, min(100_000, raw.size - offset) + 1)
+        kind = rng.randrange(6)
+        if kind == 0:
+            assert raw.read(offset, length) == \
+                (0, model[offset:offset + length])
+        elif kind == 1:
+            data = rng.randbytes(length)
+            assert raw.write(offset, data) == 0
+            model[offset:offset + length] = data
+        elif kind == 2:
+            assert raw.request(nbd.CMD_WRITE_ZEROES, offset, length) == 0
+            model[offset:offset + length] = bytes(length)
+        elif kind == 3:
+            check_status(raw, offset, length)
+        else:
+            command = (nbd.CMD_CACHE, nbd.CMD_TRIM)[kind - 4]
+            assert raw.request(command, offset, length) == 0
+    raw.disconnect()
+    assert server.bad == ()
+    assert server.data[512:] == model
+
+
+def check_status(raw, offset, length):
+    error, contexts = raw.status(offset, length)
+    assert error == 0
+    at = offset + 512
+    for bytes_, flags in contexts[0]:
+        end = at + bytes_
+        assert end == offset + 512 + length or end % 4096 == 0
+        assert flags == at // 4096 % 2 and at // 4096 == (end - 1) // 4096
+        at = end
+    assert offset + 512 < at <= offset + 512 + length
+
+
 # Credentials.
 
 

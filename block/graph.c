@@ -136,11 +136,7 @@ bf_graph_co_blockdev_del(BfGraph *graph, const char *node_name, GError **error)
 
     bf_assert_main();
     bf_graph_co_lock(graph);
-    node = bf_graph_find_node(graph, node_name);
-    if (node == NULL) {
-        bf_set_error(error, "Failed to find node with node-name='%s'",
-                     node_name);
-    }
+    node = bf_graph_require_named(graph, node_name, error);
     if (node == NULL || !check_unused(node, error)) {
         bf_graph_unlock(graph);
         return false;
@@ -422,14 +418,33 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
 }
 
 BfNode *
-bf_graph_require_node(BfGraph *graph, const char *name, GError **error)
+bf_graph_require_device(BfGraph *graph, const char *device, const char *name,
+                        GError **error)
 {
-    BfNode *node = bf_graph_find_node(graph, name);
+    BfNode *node = name != NULL ? bf_graph_find_node(graph, name) : NULL;
 
     if (node == NULL) {
         /* There are no devices; their names stand for nodes. */
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
-                     name);
+        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
+                     device != NULL ? device : "", name != NULL ? name : "");
+    }
+    return node;
+}
+
+BfNode *
+bf_graph_require_node(BfGraph *graph, const char *name, GError **error)
+{
+    return bf_graph_require_device(graph, name, name, error);
+}
+
+BfNode *
+bf_graph_require_named(BfGraph *graph, const char *node_name, GError **error)
+{
+    BfNode *node = bf_graph_find_node(graph, node_name);
+
+    if (node == NULL) {
+        bf_set_error(error, "Failed to find node with node-name='%s'",
+                     node_name);
     }
     return node;
 }

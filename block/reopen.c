@@ -9,6 +9,7 @@
 
 #include "block-private.h"
 #include "block/bitmap.h"
+#include "block/graph.h"
 #include "block/request.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -39,13 +40,6 @@ find_item(const Reopen *reopen, const BfNode *node)
     return NULL;
 }
 
-static void
-set_unknown_node(const char *name, GError **error)
-{
-    bf_set_error(error, "Cannot find device='%s' nor node-name='%s'", name,
-                 name);
-}
-
 static bool add_item(Reopen *reopen, BfNode *node,
                      const BfBlockdevOptions *options, GError **error);
 
@@ -59,10 +53,7 @@ resolve_child(Reopen *reopen, BfEdge *edge, const BfBlockdevRef *ref,
 
     edge->next = now;
     if (ref->kind == BF_BLOCKDEV_REF_KIND_STR) {
-        edge->next = bf_graph_find_node(reopen->graph, ref->u.str);
-        if (edge->next == NULL) {
-            set_unknown_node(ref->u.str, error);
-        }
+        edge->next = bf_graph_require_node(reopen->graph, ref->u.str, error);
         return edge->next != NULL;
     }
     options = ref->u.object;
@@ -197,13 +188,8 @@ collect_items(Reopen *reopen, const BfBlockdevOptionsList *list, GError **error)
             bf_set_error(error, "node-name not specified");
             return false;
         }
-        node = bf_graph_find_node(reopen->graph, options->node_name);
-        if (node == NULL) {
-            bf_set_error(error, "Failed to find node with node-name='%s'",
-                         options->node_name);
-            return false;
-        }
-        if (!add_item(reopen, node, options, error)) {
+        node = bf_graph_require_named(reopen->graph, options->node_name, error);
+        if (node == NULL || !add_item(reopen, node, options, error)) {
             return false;
         }
     }

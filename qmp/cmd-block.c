@@ -43,13 +43,8 @@ bf_qmp_co_blockdev_set_active(BfQmpCall *call,
     if (args->node_name == NULL) {
         return bf_graph_co_set_all_active(graph, args->active, error);
     }
-    node = bf_graph_find_node(graph, args->node_name);
-    if (node == NULL) {
-        bf_set_error(error, "Failed to find node with node-name='%s'",
-                     args->node_name);
-        return false;
-    }
-    return bf_node_co_set_active(node, args->active, error);
+    node = bf_graph_require_named(graph, args->node_name, error);
+    return node != NULL && bf_node_co_set_active(node, args->active, error);
 }
 
 bool
@@ -64,15 +59,12 @@ bool
 bf_qmp_co_block_resize(BfQmpCall *call, const BfBlockResizeArgs *args,
                        GError **error)
 {
-    /* There are no devices; their names stand for nodes. */
-    const char *name = args->node_name != NULL ? args->node_name : args->device;
-    BfNode *node = bf_graph_find_node(call->daemon->graph, name);
+    BfNode *node = bf_graph_require_device(
+        call->daemon->graph, args->device,
+        args->node_name != NULL ? args->node_name : args->device, error);
     const char *job = NULL;
 
     if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
-                     args->device != NULL ? args->device : "",
-                     name != NULL ? name : "");
         return false;
     }
     if (args->size < 0) {

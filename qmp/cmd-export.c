@@ -2,6 +2,7 @@
 /*
  * QMP commands on exports and on the NBD server.
  */
+#include "block/graph.h"
 #include "block/node.h"
 #include "core/error.h"
 #include "qmp/dispatch.h"
@@ -88,7 +89,8 @@ bool
 bf_qmp_co_nbd_server_add(BfQmpCall *call, const BfNbdServerAddOptions *args,
                          GError **error)
 {
-    const BfNode *node = bf_graph_find_node(call->daemon->graph, args->device);
+    const BfNode *node =
+        bf_graph_require_node(call->daemon->graph, args->device, error);
     char *name = args->name != NULL ? args->name : args->device;
     OneBitmap one = {.list = {0}};
     BfBlockExportOptionsNbd nbd = {
@@ -105,8 +107,6 @@ bf_qmp_co_nbd_server_add(BfQmpCall *call, const BfNbdServerAddOptions *args,
     };
 
     if (node == NULL) {
-        bf_set_error(error, "Cannot find device='%s' nor node-name='%s'",
-                     args->device, args->device);
         return false;
     }
     /* Unlike block-export-add, this command never fails for a wish to write. */

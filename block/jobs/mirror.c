@@ -187,9 +187,8 @@ find_replaced(BfMirror *mirror, const char *name, GError **error)
     if (name == NULL) {
         return true;
     }
-    mirror->replaces = bf_graph_find_node(mirror->graph, name);
+    mirror->replaces = bf_graph_require_named(mirror->graph, name, error);
     if (mirror->replaces == NULL) {
-        bf_set_error(error, "Failed to find node with node-name='%s'", name);
         return false;
     }
     if (mirror->replaces->size != mirror->source->size) {

@@ -13,12 +13,37 @@
 /**
  * bf_graph_require_node:
  * @graph: the graph
- * @name: of a node
+ * @name: of a node, where a user may give a device or a node
  * @error: set on failure: there is none
  *
  * Returns: (transfer none): the node, or NULL
  */
 BfNode *bf_graph_require_node(BfGraph *graph, const char *name, GError **error);
+
+/**
+ * bf_graph_require_device:
+ * @graph: the graph
+ * @device: (nullable): what the user gave as a device; in the message
+ * @name: (nullable): the name that counts
+ * @error: set on failure: there is no such node
+ *
+ * bf_graph_require_node() where a user gives both apart.
+ *
+ * Returns: (transfer none): the node, or NULL
+ */
+BfNode *bf_graph_require_device(BfGraph *graph, const char *device,
+                                const char *name, GError **error);
+
+/**
+ * bf_graph_require_named:
+ * @graph: the graph
+ * @node_name: where a user must give a node, and nothing else will do
+ * @error: set on failure: there is none
+ *
+ * Returns: (transfer none): the node, or NULL
+ */
+BfNode *bf_graph_require_named(BfGraph *graph, const char *node_name,
+                               GError **error);
 
 /**
  * bf_graph_co_replace_node:

@@ -8,6 +8,7 @@
  */
 #include "serve/export-kind.h"
 
+#include "block/graph.h"
 #include "core/co-lock.h"
 #include "core/error.h"
 #include "core/registry.h"
@@ -244,10 +245,9 @@ check_options(BfExport *exp, BfExportTable *table,
         bf_set_error(error, "No driver found for the requested export type");
         return NULL;
     }
-    node = bf_graph_find_node(table->graph, options->node_name);
+    node =
+        bf_graph_require_device(table->graph, NULL, options->node_name, error);
     if (node == NULL) {
-        bf_set_error(error, "Cannot find device='' nor node-name='%s'",
-                     options->node_name);
         return NULL;
     }
     if (options->writable && bf_node_is_read_only(node)) {
@@ -300,10 +300,9 @@ export_co_claim(BfExport *exp, BfNode *node,
         return false;
     }
     /* Activation suspends: the node may have gone meanwhile. */
-    node = bf_graph_find_node(exp->table->graph, options->node_name);
+    node = bf_graph_require_device(exp->table->graph, NULL, options->node_name,
+                                   error);
     if (node == NULL) {
-        bf_set_error(error, "Cannot find device='' nor node-name='%s'",
-                     options->node_name);
         return false;
     }
     if (options->writable) {

@@ -113,38 +113,23 @@ null_query(BfNode *node, BfNodeInfo *info)
     info->actual_size = 0;
 }
 
+/* The two differ in name only. Any loop: no field changes after open. */
+#define NULL_OPERATIONS                                                        \
+    .node_size = sizeof(BfNullNode), .any_loop = true, .fixed_options = true,  \
+    .fua = true, .co_open = null_co_open, .co_close = null_co_close,           \
+    .co_read = null_co_read, .co_write = null_co_write,                        \
+    .co_write_zeroes = null_co_write_zeroes, .co_discard = null_co_discard,    \
+    .co_flush = null_co_flush, .co_extents = null_co_extents,                  \
+    .query = null_query
+
 const BfDriver bf_driver_null_co = {
     .name = "null-co",
     .kind = BF_BLOCKDEV_DRIVER_NULL_CO,
-    .node_size = sizeof(BfNullNode),
-    .any_loop = true, /* no field changes after open */
-    .fixed_options = true,
-    .fua = true,
-    .co_open = null_co_open,
-    .co_close = null_co_close,
-    .co_read = null_co_read,
-    .co_write = null_co_write,
-    .co_write_zeroes = null_co_write_zeroes,
-    .co_discard = null_co_discard,
-    .co_flush = null_co_flush,
-    .co_extents = null_co_extents,
-    .query = null_query,
+    NULL_OPERATIONS,
 };
 
 const BfDriver bf_driver_null_aio = {
     .name = "null-aio",
     .kind = BF_BLOCKDEV_DRIVER_NULL_AIO,
-    .node_size = sizeof(BfNullNode),
-    .any_loop = true, /* no field changes after open */
-    .fixed_options = true,
-    .fua = true,
-    .co_open = null_co_open,
-    .co_close = null_co_close,
-    .co_read = null_co_read,
-    .co_write = null_co_write,
-    .co_write_zeroes = null_co_write_zeroes,
-    .co_discard = null_co_discard,
-    .co_flush = null_co_flush,
-    .co_extents = null_co_extents,
-    .query = null_query,
+    NULL_OPERATIONS,
 };

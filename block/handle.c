@@ -362,6 +362,18 @@ leave(BfHandle *handle, BfRequest *req, int ret)
     return ret;
 }
 
+/* What all requests begin with; the caller adds the data. */
+static inline BfRequest
+make_request(RequestKind kind, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    return (BfRequest){
+        .kind = kind,
+        .flags = flags,
+        .offset = offset,
+        .bytes = bytes,
+    };
+}
+
 /* Runs on the node's home loop, or on the handle's. */
 static void
 request_co_run(void *arg)
@@ -433,15 +445,11 @@ int
 bf_handle_co_read(BfHandle *handle, uint64_t offset, BfIoVec *vec,
                   unsigned flags)
 {
-    BfRequest req = {
-        .kind = REQUEST_READ,
-        .flags = flags,
-        .offset = offset,
-        .bytes = vec->bytes,
-        .u.vec = vec,
-    };
-    int ret = co_enter(handle, &req);
+    BfRequest req = make_request(REQUEST_READ, offset, vec->bytes, flags);
+    int ret;
 
+    req.u.vec = vec;
+    ret = co_enter(handle, &req);
     if (G_UNLIKELY(ret < 0)) {
         return ret;
     }
@@ -461,15 +469,10 @@ int
 bf_handle_co_write(BfHandle *handle, uint64_t offset, BfIoVec *vec,
                    unsigned flags)
 {
-    BfRequest req = {
-        .kind = REQUEST_WRITE,
-        .flags = flags,
-        .offset = offset,
-        .bytes = vec->bytes,
-        .u.vec = vec,
-    };
+    BfRequest req = make_request(REQUEST_WRITE, offset, vec->bytes, flags);
     int ret;
 
+    req.u.vec = vec;
     if (G_UNLIKELY((handle->perm & BF_PERM_WRITE) == 0)) {
         return -EPERM;
     }
@@ -494,12 +497,7 @@ int
 bf_handle_co_write_zeroes(BfHandle *handle, uint64_t offset, uint64_t bytes,
                           unsigned flags)
 {
-    BfRequest req = {
-        .kind = REQUEST_WRITE_ZEROES,
-        .flags = flags,
-        .offset = offset,
-        .bytes = bytes,
-    };
+    BfRequest req = make_request(REQUEST_WRITE_ZEROES, offset, bytes, flags);
 
     count(&handle->stats.zero_ops, 1);
     count(&handle->stats.zero_bytes, bytes);
@@ -510,12 +508,7 @@ int
 bf_handle_co_discard(BfHandle *handle, uint64_t offset, uint64_t bytes,
                      unsigned flags)
 {
-    BfRequest req = {
-        .kind = REQUEST_DISCARD,
-        .flags = flags,
-        .offset = offset,
-        .bytes = bytes,
-    };
+    BfRequest req = make_request(REQUEST_DISCARD, offset, bytes, flags);
 
     count(&handle->stats.discard_ops, 1);
     count(&handle->stats.discard_bytes, bytes);
@@ -525,7 +518,7 @@ bf_handle_co_discard(BfHandle *handle, uint64_t offset, uint64_t bytes,
 int
 bf_handle_co_flush(BfHandle *handle)
 {
-    BfRequest req = {.kind = REQUEST_FLUSH};
+    BfRequest req = make_request(REQUEST_FLUSH, 0, 0, 0);
 
     count(&handle->stats.flush_ops, 1);
     return co_run(handle, &req, false);
@@ -535,24 +528,16 @@ int
 bf_handle_co_extents(BfHandle *handle, uint64_t offset, uint64_t bytes,
                      BfExtents *extents)
 {
-    BfRequest req = {
-        .kind = REQUEST_EXTENTS,
-        .offset = offset,
-        .bytes = bytes,
-        .u.extents = extents,
-    };
+    BfRequest req = make_request(REQUEST_EXTENTS, offset, bytes, 0);
 
+    req.u.extents = extents;
     return co_run(handle, &req, false);
 }
 
 int
 bf_handle_co_cache(BfHandle *handle, uint64_t offset, uint64_t bytes)
 {
-    BfRequest req = {
-        .kind = REQUEST_CACHE,
-        .offset = offset,
-        .bytes = bytes,
-    };
+    BfRequest req = make_request(REQUEST_CACHE, offset, bytes, 0);
 
     return co_run(handle, &req, false);
 }
@@ -561,14 +546,11 @@ int
 bf_handle_co_read_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
                        int pipe_fd)
 {
-    BfRequest req = {
-        .kind = REQUEST_READ_PIPE,
-        .offset = offset,
-        .bytes = bytes,
-        .u.pipe_fd = pipe_fd,
-    };
-    int ret = co_run(handle, &req, false);
+    BfRequest req = make_request(REQUEST_READ_PIPE, offset, bytes, 0);
+    int ret;
 
+    req.u.pipe_fd = pipe_fd;
+    ret = co_run(handle, &req, false);
     if (ret == 0) {
         count(&handle->stats.read_ops, 1);
         count(&handle->stats.read_bytes, bytes);
@@ -582,14 +564,11 @@ int
 bf_handle_co_write_pipe(BfHandle *handle, uint64_t offset, uint64_t bytes,
                         int pipe_fd)
 {
-    BfRequest req = {
-        .kind = REQUEST_WRITE_PIPE,
-        .offset = offset,
-        .bytes = bytes,
-        .u.pipe_fd = pipe_fd,
-    };
-    int ret = co_run(handle, &req, true);
+    BfRequest req = make_request(REQUEST_WRITE_PIPE, offset, bytes, 0);
+    int ret;
 
+    req.u.pipe_fd = pipe_fd;
+    ret = co_run(handle, &req, true);
     if (ret == -EOPNOTSUPP) {
         count(&handle->stats.failed_ops,
               -1); /* the write that follows counts */

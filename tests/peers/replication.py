@@ -37,17 +37,21 @@ class Guest:
     Each block that it writes holds a number that is used once, repeated. So
     every later state of a block is the number of its last write before the
     last flush, or of a later one. handle: a connected libnbd handle that
-    nobody else uses.
+    nobody else uses. hot: how many blocks in a row get nearly all writes, if
+    not all blocks get as many.
     """
 
-    def __init__(self, handle, seed=1, pause=0.001):
+    def __init__(self, handle, seed=1, pause=0.001, hot=0):
         self.handle = handle
         self.random = random.Random(seed)
         self.pause = pause
         self.blocks = handle.get_size() // BLOCK
+        first = self.random.randrange(self.blocks - hot + 1)
+        self.hot = range(first, first + hot)
         self.stable = {}  # block -> number, as of the last flush
         self.later = {}  # block -> numbers written since
         self.number = 0
+        self.history = []  # (number, block), in order
         self.failure = None
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.work)
@@ -59,13 +63,19 @@ class Guest:
             self.stable[block] = numbers[-1]
         self.later = {}
 
+    def pick(self):
+        if self.hot and self.random.randrange(32):
+            return self.random.choice(self.hot)
+        return self.random.randrange(self.blocks)
+
     def work(self):
         try:
             while not self.stopping.is_set():
                 self.number += 1
-                block = self.random.randrange(self.blocks)
+                block = self.pick()
                 # Noted before: what is not acknowledged may be there as well.
                 self.later.setdefault(block, []).append(self.number)
+                self.history.append((self.number, block))
                 self.handle.pwrite(data_of(self.number), block * BLOCK)
                 if self.number % 16 == 0:
                     self.flush()
@@ -81,14 +91,38 @@ class Guest:
         assert not self.thread.is_alive(), "a guest's request hangs"
         assert may_fail or self.failure is None, self.failure
 
-    def check(self, path):
-        """Is all there that was flushed?"""
+    def find_loss(self, path):
+        """Says what is not there of what was flushed; None if all is."""
         data = pathlib.Path(path).read_bytes()
         for block, number in self.stable.items():
             later = self.later.get(block, [])
             found = data[block * BLOCK:(block + 1) * BLOCK]
-            assert any(found == data_of(n) for n in (number, *later)), (
-                f"block {block} is neither {number} nor one of {later}")
+            if not any(found == data_of(n) for n in (number, *later)):
+                return f"block {block} is neither {number} nor of {later}"
+        return None
+
+    def check(self, *paths):
+        """Is all there that was flushed, in one of the files?"""
+        losses = [self.find_loss(path) for path in paths]
+        assert None in losses, losses
+
+
+def is_state(data, base, history=()):
+    """Is this what a disk was at one moment, from `base` on?
+
+    history: of the guest that wrote to it.
+    """
+    now = [base[i:i + BLOCK] for i in range(0, len(base), BLOCK)]
+    then = [data[i:i + BLOCK] for i in range(0, len(data), BLOCK)]
+    wrong = {i for i, block in enumerate(now) if block != then[i]}
+    for number, block in history:
+        if not wrong:
+            break
+        if then[block] == data_of(number):
+            wrong.discard(block)
+        else:
+            wrong.add(block)
+    return not wrong
 
 
 def data_of(number):

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /**
@@ -51,4 +53,72 @@ static inline uint64_t
 bf_atomic_add(BfAtomicU64 *atomic, uint64_t n)
 {
     return __atomic_fetch_add(&atomic->value, n, __ATOMIC_RELAXED);
+}
+
+/**
+ * bf_atomic_replace:
+ * @atomic: the value
+ * @old: what it is to be
+ * @value: what to store if it is
+ *
+ * Returns: true if it was @old; of several threads at most one gets that
+ */
+static inline bool
+bf_atomic_replace(BfAtomicU64 *atomic, uint64_t old, uint64_t value)
+{
+    return __atomic_compare_exchange_n(&atomic->value, &old, value, false,
+                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/**
+ * bf_atomic_raise:
+ * @atomic: the value
+ * @value: what it is to be at least
+ */
+static inline void
+bf_atomic_raise(BfAtomicU64 *atomic, uint64_t value)
+{
+    uint64_t old = bf_atomic_load(atomic);
+
+    while (old < value && !bf_atomic_replace(atomic, old, value)) {
+        old = bf_atomic_load(atomic);
+    }
+}
+
+/**
+ * BfAtomicPtr: a pointer that is set once, by whichever thread comes first; all
+ * zero is NULL. What it points to was filled before.
+ *
+ * The field is private.
+ */
+typedef struct BfAtomicPtr {
+    void *value;
+} BfAtomicPtr;
+
+/**
+ * bf_atomic_ptr_load:
+ * @atomic: the pointer
+ *
+ * Returns: (transfer none) (nullable): what was set
+ */
+static inline void *
+bf_atomic_ptr_load(const BfAtomicPtr *atomic)
+{
+    return __atomic_load_n(&atomic->value, __ATOMIC_ACQUIRE);
+}
+
+/**
+ * bf_atomic_ptr_set_once:
+ * @atomic: the pointer
+ * @value: what to set
+ *
+ * Returns: true if it was NULL and is @value now
+ */
+static inline bool
+bf_atomic_ptr_set_once(BfAtomicPtr *atomic, void *value)
+{
+    void *none = NULL;
+
+    return __atomic_compare_exchange_n(&atomic->value, &none, value, false,
+                                       __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }

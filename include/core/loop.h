@@ -83,6 +83,20 @@ BfLoop *bf_loop_self(void);
  */
 BfLoop *bf_loop_get_main(BfLoop *loop);
 
+/* Loops have numbers below this one; all that come later have it. */
+#define BF_LOOP_NUMBER_SHARED 31
+
+/**
+ * bf_loop_number:
+ *
+ * For statistics that each loop keeps for itself: a small number that no other
+ * loop of the family has at the same time, unless it is
+ * %BF_LOOP_NUMBER_SHARED.
+ *
+ * Returns: the number of the calling thread's loop
+ */
+unsigned bf_loop_number(void);
+
 /**
  * bf_loop_name:
  * @loop: any loop

@@ -72,6 +72,8 @@ struct BfLoop {
     BfClockWatch clock_watch;
     BfPoolLane *lanes[BF_POOL_LANE_COUNT]; /* main's; owned */
     unsigned workers;                      /* main's; how many there are */
+    uint32_t numbers; /* main's: those below the shared one that are taken */
+    unsigned number;  /* never changed */
 };
 
 static __thread BfLoop *current_loop;
@@ -470,6 +472,28 @@ bf_loop_new_main(BfClock *clock, GError **error)
     return loop;
 }
 
+/* Main has 0. */
+static unsigned
+take_number(BfLoop *main_loop)
+{
+    for (unsigned i = 1; i < BF_LOOP_NUMBER_SHARED; i++) {
+        if ((main_loop->numbers & (UINT32_C(1) << i)) == 0) {
+            main_loop->numbers |= UINT32_C(1) << i;
+            return i;
+        }
+    }
+    return BF_LOOP_NUMBER_SHARED;
+}
+
+/* No thread uses it any more. */
+static void
+give_number_back(BfLoop *main_loop, unsigned number)
+{
+    if (number != BF_LOOP_NUMBER_SHARED) {
+        main_loop->numbers &= ~(UINT32_C(1) << number);
+    }
+}
+
 /* How a new thread tells its maker that its loop runs. */
 typedef struct Start {
     BfLoop *loop;
@@ -508,6 +532,7 @@ bf_loop_new_worker(BfLoop *main_loop, const char *name, GError **error)
 
     bf_assert_loop(main_loop);
     loop->main = main_loop;
+    loop->number = take_number(main_loop);
     pthread_mutex_init(&start.lock, NULL);
     pthread_cond_init(&start.changed, NULL);
     err = bf_thread_start(name, worker_thread, &start, &loop->thread);
@@ -526,6 +551,7 @@ bf_loop_new_worker(BfLoop *main_loop, const char *name, GError **error)
     pthread_mutex_destroy(&start.lock);
     pthread_cond_destroy(&start.changed);
     if (!start.ok) {
+        give_number_back(main_loop, loop->number);
         free_parts(loop);
         return NULL;
     }
@@ -566,6 +592,7 @@ bf_loop_free(BfLoop *loop)
         bf_ring_wait(current_loop->ring, 0);
         pthread_join(loop->thread, &result);
         loop->main->workers--;
+        give_number_back(loop->main, loop->number);
         clean = result != NULL;
     }
     if (clean) {
@@ -595,6 +622,12 @@ BfLoop *
 bf_loop_self(void)
 {
     return current_loop;
+}
+
+unsigned
+bf_loop_number(void)
+{
+    return current_loop->number;
 }
 
 BfLoop *

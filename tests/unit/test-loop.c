@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/co-io.h"
 #include "core/co-lock.h"
@@ -645,6 +646,43 @@ test_workers_come_and_go(void *arg)
     }
 }
 
+static void
+tell_number(void *arg)
+{
+    *(unsigned *)arg = bf_loop_number();
+}
+
+/* Loops without end share a number; the others can have it again. */
+static void
+test_loops_have_numbers_of_their_own(void *arg)
+{
+    BfLoop *loops[BF_LOOP_NUMBER_SHARED + 2];
+    bool seen[BF_LOOP_NUMBER_SHARED + 1] = {false};
+    unsigned n_shared = 0;
+    unsigned number;
+
+    g_assert_cmpuint(bf_loop_number(), ==, 0);
+    for (unsigned round = 0; round < 2; round++) {
+        memset(seen, 0, sizeof(seen));
+        n_shared = 0;
+        for (unsigned i = 0; i < G_N_ELEMENTS(loops); i++) {
+            loops[i] =
+                bf_loop_new_worker(bf_test_loops()->main, "one of many", NULL);
+            bf_co_call(loops[i], tell_number, &number);
+            g_assert_cmpuint(number, >, 0);
+            g_assert_cmpuint(number, <=, BF_LOOP_NUMBER_SHARED);
+            n_shared += number == BF_LOOP_NUMBER_SHARED;
+            g_assert_true(number == BF_LOOP_NUMBER_SHARED || !seen[number]);
+            seen[number] = true;
+        }
+        g_assert_cmpuint(n_shared, >, 2);
+        g_assert_cmpuint(n_shared, <, 10);
+        for (unsigned i = 0; i < G_N_ELEMENTS(loops); i++) {
+            bf_loop_free(loops[i]);
+        }
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -675,5 +713,7 @@ main(int argc, char **argv)
     g_test_add_func("/core/loop/main/runs-again-after-stop",
                     test_main_runs_again_after_stop);
     bf_test_add("/core/loop/worker/come-and-go", test_workers_come_and_go);
+    bf_test_add("/core/loop/number/is-its-own",
+                test_loops_have_numbers_of_their_own);
     return g_test_run();
 }

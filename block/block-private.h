@@ -76,9 +76,11 @@ struct BfRoot {
     BfNode *node; /* the slot of its edge; changes while drained */
     BfEdge edge;
     char *description;
-    bool fixed;  /* stays when its node is replaced */
-    bool inner;  /* others' requests may wait for its own: drained last */
-    bool exempt; /* not drained now: a hand-over under way is its job's */
+    char *job_id; /* (nullable): owned: of the job whose root it is */
+    char *role;   /* (nullable): owned: what the node is to that job */
+    bool fixed;   /* stays when its node is replaced */
+    bool inner;   /* others' requests may wait for its own: drained last */
+    bool exempt;  /* not drained now: a hand-over under way is its job's */
     GPtrArray *handles;
     BfIoStats freed;     /* of handles that are gone */
     bool allow_inactive; /* may be cut off from its node */

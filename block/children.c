@@ -25,14 +25,15 @@ deliver(void *arg)
     QuorumNotice *notice = arg;
     const BfGraphConfig *config = &notice->graph->config;
 
-    if (config->quorum_events != NULL && notice->is_failure) {
-        config->quorum_events->failure(config->quorum_opaque, notice->name,
-                                       notice->sector, notice->count);
-    } else if (config->quorum_events != NULL) {
-        config->quorum_events->bad(config->quorum_opaque, notice->type,
-                                   notice->ret < 0 ? g_strerror(-notice->ret)
-                                                   : NULL,
-                                   notice->name, notice->sector, notice->count);
+    if (config->node_events != NULL && notice->is_failure) {
+        config->node_events->quorum_failure(config->node_events_opaque,
+                                            notice->name, notice->sector,
+                                            notice->count);
+    } else if (config->node_events != NULL) {
+        config->node_events->quorum_bad(
+            config->node_events_opaque, notice->type,
+            notice->ret < 0 ? g_strerror(-notice->ret) : NULL, notice->name,
+            notice->sector, notice->count);
     }
     g_free(notice->name);
     g_free(notice);

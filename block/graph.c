@@ -233,6 +233,8 @@ root_free(BfRoot *root)
     g_ptr_array_unref(root->handles);
     g_free(root->edge.name);
     g_free(root->description);
+    g_free(root->job_id);
+    g_free(root->role);
     g_free(root);
 }
 

@@ -10,9 +10,12 @@
 #include "core/util.h"
 
 void
-bf_root_set_inner(BfRoot *root)
+bf_root_set_inner(BfRoot *root, const char *job_id, const char *role)
 {
     bf_assert_main();
+    g_assert(root->job_id == NULL);
+    root->job_id = g_strdup(job_id);
+    root->role = g_strdup(role);
     root->inner = true;
     root->fixed = true;
 }

@@ -13,6 +13,7 @@
 #include "block/request.h"
 #include "core/error.h"
 #include "core/util.h"
+#include "stats-private.h"
 
 /* Threads for the blocking calls of one node. */
 #define NODE_THREADS 2
@@ -329,6 +330,7 @@ bf_node_new(BfGraph *graph, const BfDriver *driver, const char *name,
     node->graph = graph;
     node->name = g_strdup(name != NULL ? name : made_up);
     node->lane = bf_pool_lane_new(node->name, NODE_THREADS);
+    node->stats = bf_stats_new();
     node->alignment = 1;
     node->edges = g_ptr_array_new_with_free_func(edge_free);
     node->parents = g_ptr_array_new();
@@ -603,6 +605,7 @@ bf_node_free(BfNode *node)
     g_ptr_array_unref(node->parents);
     bf_blockdev_options_free(node->options);
     bf_pool_lane_free(node->lane);
+    bf_stats_free(node->stats);
     g_free(node->own_export);
     g_free(node->name);
     g_free(node);

@@ -141,6 +141,7 @@ device_info(BfNode *node)
     info->cache->direct = node->settings.direct;
     info->cache->no_flush = node->settings.no_flush;
     info->dirty_bitmaps = bitmap_list(node);
+    info->write_threshold = (int64_t)bf_atomic_load(&node->write_threshold);
     info->active = node->active;
     return info;
 }

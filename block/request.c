@@ -12,6 +12,7 @@
 
 #include "block/bitmap.h"
 #include "core/util.h"
+#include "stats-private.h"
 
 /* Most memory that one unaligned request or zero fallback takes. */
 #define BOUNCE_MAX (1 * BF_MIB)
@@ -200,15 +201,9 @@ fits_max_transfer(const BfNode *node, size_t bytes)
     return node->limits.max_transfer == 0 || bytes <= node->limits.max_transfer;
 }
 
-int
-bf_node_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
+static inline int
+co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
-    if (G_UNLIKELY(!bf_range_fits(offset, vec->bytes, node->size))) {
-        return -EINVAL;
-    }
-    if (G_UNLIKELY(vec->bytes == 0)) {
-        return 0;
-    }
     if (G_UNLIKELY(!is_aligned(node, offset, vec->bytes))) {
         return co_read_unaligned(node, offset, vec);
     }
@@ -218,25 +213,46 @@ bf_node_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
     return node->driver->co_read(node, offset, vec, flags);
 }
 
+int
+bf_node_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
+{
+    const uint64_t bytes = vec->bytes;
+    uint64_t begun_ns;
+    int ret;
+
+    if (G_UNLIKELY(!bf_range_fits(offset, bytes, node->size))) {
+        return bf_stats_refused(node, BF_STATS_READ, -EINVAL);
+    }
+    if (G_UNLIKELY(bytes == 0)) {
+        return 0;
+    }
+    begun_ns = bf_loop_now_ns();
+    ret = co_read(node, offset, vec, flags);
+    bf_stats_done(node, BF_STATS_READ, offset, bytes, begun_ns, ret);
+    return ret;
+}
+
 /* Is the node open to changes, and is the range inside of it? */
 static inline int
-check_change(const BfNode *node, uint64_t offset, uint64_t bytes)
+check_change(BfNode *node, BfStatsKind kind, uint64_t offset, uint64_t bytes)
 {
     if (G_UNLIKELY(node->settings.read_only || !node->active)) {
-        return -EPERM;
+        return bf_stats_refused(node, kind, -EPERM);
     }
     if (G_UNLIKELY(!bf_range_fits(offset, bytes, node->size))) {
-        return -EINVAL;
+        return bf_stats_refused(node, kind, -EINVAL);
     }
     return 0;
 }
+
+static int co_flush(BfNode *node);
 
 /* A flush belongs behind a change whose driver has no FUA of its own. */
 static int
 co_finish_fua(BfNode *node, int ret, BfIoFlags flags)
 {
     if (ret == 0 && (flags & BF_IO_FUA) != 0) {
-        return bf_node_co_flush(node);
+        return co_flush(node);
     }
     return ret;
 }
@@ -354,18 +370,16 @@ co_write_data(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
     return node->driver->co_write(node, offset, vec, flags);
 }
 
-static int co_zero_range(BfNode *node, uint64_t offset, uint64_t bytes,
-                         BfIoFlags flags);
+static int co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
+                           BfIoFlags flags);
 
-int
-bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
+/* The range is checked and not empty, as in all that follow. */
+static inline int
+co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
     BfIoFlags passed = flags;
-    int ret = check_change(node, offset, vec->bytes);
+    int ret;
 
-    if (ret < 0 || vec->bytes == 0) {
-        return ret;
-    }
     mark_dirty(node, offset, vec->bytes, flags);
     if (G_UNLIKELY((flags & BF_IO_FUA) != 0 &&
                    (!node->driver->fua || node->settings.no_flush))) {
@@ -380,13 +394,28 @@ bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
                           BF_BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP
                       ? BF_IO_MAY_UNMAP
                       : 0;
-        return bf_node_co_write_zeroes(node, offset, vec->bytes,
-                                       passed | flags);
+        return co_write_zeroes(node, offset, vec->bytes, passed | flags);
     }
     ret = co_write_data(node, offset, vec, passed & ~BF_IO_UNMARKED);
     mark_dirty_again(node, offset, vec->bytes, flags);
     return G_LIKELY((flags & BF_IO_FUA) == 0) ? ret
                                               : co_finish_fua(node, ret, flags);
+}
+
+int
+bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
+{
+    const uint64_t bytes = vec->bytes;
+    uint64_t begun_ns;
+    int ret = check_change(node, BF_STATS_WRITE, offset, bytes);
+
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    begun_ns = bf_loop_now_ns();
+    ret = co_write(node, offset, vec, flags);
+    bf_stats_done(node, BF_STATS_WRITE, offset, bytes, begun_ns, ret);
+    return ret;
 }
 
 /* Writes a buffer of zeroes again and again. */
@@ -455,15 +484,11 @@ co_zero_range(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
     return ret;
 }
 
-int
-bf_node_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
-                        BfIoFlags flags)
+static int
+co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 {
-    int ret = check_change(node, offset, bytes);
+    int ret;
 
-    if (ret < 0 || bytes == 0) {
-        return ret;
-    }
     mark_dirty(node, offset, bytes, flags);
     if (!node->settings.discard_unmap) {
         flags &= ~(unsigned)BF_IO_MAY_UNMAP;
@@ -472,6 +497,22 @@ bf_node_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
                         flags & ~(unsigned)(BF_IO_FUA | BF_IO_UNMARKED));
     mark_dirty_again(node, offset, bytes, flags);
     return co_finish_fua(node, ret, flags);
+}
+
+int
+bf_node_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
+                        BfIoFlags flags)
+{
+    uint64_t begun_ns;
+    int ret = check_change(node, BF_STATS_WRITE, offset, bytes);
+
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    begun_ns = bf_loop_now_ns();
+    ret = co_write_zeroes(node, offset, bytes, flags);
+    bf_stats_done(node, BF_STATS_WRITE, offset, bytes, begun_ns, ret);
+    return ret;
 }
 
 /* A discard may do less than asked, so it shrinks to whole blocks. */
@@ -500,18 +541,11 @@ co_discard_aligned(BfNode *node, uint64_t offset, uint64_t bytes)
     return ret == -ENOTSUP ? 0 : ret;
 }
 
-int
-bf_node_co_discard(BfNode *node, uint64_t offset, uint64_t bytes,
-                   BfIoFlags flags)
+static int
+co_discard(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 {
-    int ret = check_change(node, offset, bytes);
+    int ret;
 
-    if (ret < 0 || bytes == 0) {
-        return ret;
-    }
-    if (!node->settings.discard_unmap || node->driver->co_discard == NULL) {
-        return co_finish_fua(node, 0, flags);
-    }
     mark_dirty(node, offset, bytes, flags);
     ret = co_discard_aligned(node, offset, bytes);
     mark_dirty_again(node, offset, bytes, flags);
@@ -519,7 +553,27 @@ bf_node_co_discard(BfNode *node, uint64_t offset, uint64_t bytes,
 }
 
 int
-bf_node_co_flush(BfNode *node)
+bf_node_co_discard(BfNode *node, uint64_t offset, uint64_t bytes,
+                   BfIoFlags flags)
+{
+    const bool drop =
+        !node->settings.discard_unmap || node->driver->co_discard == NULL;
+    uint64_t begun_ns;
+    int ret = check_change(node, BF_STATS_UNMAP, offset, bytes);
+
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    begun_ns = bf_loop_now_ns();
+    ret = drop ? co_finish_fua(node, 0, flags)
+               : co_discard(node, offset, bytes, flags);
+    bf_stats_done(node, drop ? BF_STATS_UNMAP_DROPPED : BF_STATS_UNMAP, offset,
+                  bytes, begun_ns, ret);
+    return ret;
+}
+
+static int
+co_flush(BfNode *node)
 {
     /* An inactive node's data belongs to another process by now. */
     if (node->settings.no_flush || !node->active ||
@@ -585,6 +639,16 @@ co_extents_unaligned(BfNode *node, uint64_t offset, uint64_t bytes,
 }
 
 int
+bf_node_co_flush(BfNode *node)
+{
+    const uint64_t begun_ns = bf_loop_now_ns();
+    int ret = co_flush(node);
+
+    bf_stats_done(node, BF_STATS_FLUSH, 0, 0, begun_ns, ret);
+    return ret;
+}
+
+int
 bf_node_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
                    BfExtents *extents)
 {
@@ -617,21 +681,28 @@ bf_node_co_cache(BfNode *node, uint64_t offset, uint64_t bytes)
 int
 bf_node_co_read_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
 {
+    uint64_t begun_ns;
+    int ret;
+
     if (!bf_range_fits(offset, bytes, node->size)) {
-        return -EINVAL;
+        return bf_stats_refused(node, BF_STATS_READ, -EINVAL);
     }
     if (node->driver->co_read_pipe == NULL || bytes == 0 ||
         !is_aligned(node, offset, bytes)) {
         return -EOPNOTSUPP;
     }
-    return node->driver->co_read_pipe(node, offset, bytes, pipe_fd);
+    begun_ns = bf_loop_now_ns();
+    ret = node->driver->co_read_pipe(node, offset, bytes, pipe_fd);
+    bf_stats_done(node, BF_STATS_READ, offset, bytes, begun_ns, ret);
+    return ret;
 }
 
 int
 bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
                       int pipe_fd)
 {
-    int ret = check_change(node, offset, bytes);
+    uint64_t begun_ns;
+    int ret = check_change(node, BF_STATS_WRITE, offset, bytes);
 
     if (ret < 0) {
         return ret;
@@ -641,8 +712,10 @@ bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
         node->settings.detect_zeroes != BF_BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF) {
         return -EOPNOTSUPP;
     }
+    begun_ns = bf_loop_now_ns();
     mark_dirty(node, offset, bytes, 0);
     ret = node->driver->co_write_pipe(node, offset, bytes, pipe_fd);
     mark_dirty_again(node, offset, bytes, 0);
+    bf_stats_done(node, BF_STATS_WRITE, offset, bytes, begun_ns, ret);
     return ret;
 }

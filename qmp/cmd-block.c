@@ -91,3 +91,44 @@ bf_qmp_co_query_named_block_nodes(BfQmpCall *call,
     *ret_value = bf_graph_co_query(call->daemon->graph, args->flat);
     return true;
 }
+
+bool
+bf_qmp_co_query_block(BfQmpCall *call, BfBlockInfoList **ret_value,
+                      GError **error)
+{
+    *ret_value = bf_type_new(&bf_block_info_list_type); /* no devices */
+    return true;
+}
+
+bool
+bf_qmp_co_query_blockstats(BfQmpCall *call, const BfQueryBlockstatsArgs *args,
+                           BfBlockStatsList **ret_value, GError **error)
+{
+    *ret_value =
+        bf_graph_co_query_stats(call->daemon->graph, args->query_nodes);
+    return true;
+}
+
+bool
+bf_qmp_co_x_debug_query_block_graph(BfQmpCall *call,
+                                    BfXDbgBlockGraph **ret_value,
+                                    GError **error)
+{
+    *ret_value = bf_graph_co_query_picture(call->daemon->graph);
+    return true;
+}
+
+bool
+bf_qmp_co_block_set_write_threshold(BfQmpCall *call,
+                                    const BfBlockSetWriteThresholdArgs *args,
+                                    GError **error)
+{
+    BfNode *node = bf_graph_find_node(call->daemon->graph, args->node_name);
+
+    if (node == NULL) {
+        bf_set_error(error, "Device '%s' not found", args->node_name);
+        return false;
+    }
+    bf_node_set_write_threshold(node, args->write_threshold);
+    return true;
+}

@@ -116,8 +116,8 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
         .check_peer = check_peer,
         .notice = log_notice,
         .find_throttle_group = find_throttle_group,
-        .quorum_events = config->quorum_events,
-        .quorum_opaque = config->quorum_events_opaque,
+        .node_events = config->node_events,
+        .node_events_opaque = config->node_events_opaque,
         .opaque = daemon,
     };
 

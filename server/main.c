@@ -510,8 +510,8 @@ run(Program *program, BfClock *clock, GError **error)
     program->monitors = bf_monitors_new(program->loop);
     program->config.export_events = bf_monitors_export_events();
     program->config.export_events_opaque = program->monitors;
-    program->config.quorum_events = bf_monitors_quorum_events();
-    program->config.quorum_events_opaque = program->monitors;
+    program->config.node_events = bf_monitors_node_events();
+    program->config.node_events_opaque = program->monitors;
     program->config.job_events = bf_monitors_job_events();
     program->config.job_events_opaque = program->monitors;
     program->daemon = bf_daemon_new(program->loop, &program->config, error);

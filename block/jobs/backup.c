@@ -340,15 +340,15 @@ check_options(const BfBlockdevBackup *options, BfBitmapSyncMode *ret_mode,
 }
 
 static BfRoot *
-co_make_root(BfBackup *backup, BfNode *node, unsigned perm, unsigned shared,
-             GError **error)
+co_make_root(BfBackup *backup, BfNode *node, const char *role, unsigned perm,
+             unsigned shared, GError **error)
 {
     g_autofree char *text = g_strdup_printf("block job '%s'", backup->base.id);
     BfRoot *root =
         bf_root_co_new(backup->graph, node, text, perm, shared, error);
 
     if (root != NULL) {
-        bf_root_set_inner(root);
+        bf_root_set_inner(root, backup->base.id, role);
     }
     return root;
 }
@@ -357,14 +357,14 @@ static bool
 co_make_roots(BfBackup *backup, GError **error)
 {
     backup->source_root =
-        co_make_root(backup, backup->source, BF_PERM_CONSISTENT_READ,
+        co_make_root(backup, backup->source, "source", BF_PERM_CONSISTENT_READ,
                      BF_PERM_ALL & ~(unsigned)BF_PERM_RESIZE, error);
     if (backup->source_root == NULL) {
         return false;
     }
     /* Readers may have the target: what was copied so far. */
     backup->target_root =
-        co_make_root(backup, backup->target, BF_PERM_WRITE,
+        co_make_root(backup, backup->target, "target", BF_PERM_WRITE,
                      BF_PERM_CONSISTENT_READ | BF_PERM_WRITE_UNCHANGED, error);
     return backup->target_root != NULL;
 }

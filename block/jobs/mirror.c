@@ -289,15 +289,15 @@ check_options(const BfBlockdevMirror *options, GError **error)
 }
 
 static BfRoot *
-co_make_root(BfMirror *mirror, BfNode *node, unsigned perm, unsigned shared,
-             GError **error)
+co_make_root(BfMirror *mirror, BfNode *node, const char *role, unsigned perm,
+             unsigned shared, GError **error)
 {
     g_autofree char *text = g_strdup_printf("block job '%s'", mirror->base.id);
     BfRoot *root =
         bf_root_co_new(mirror->graph, node, text, perm, shared, error);
 
     if (root != NULL) {
-        bf_root_set_inner(root);
+        bf_root_set_inner(root, mirror->base.id, role);
     }
     return root;
 }
@@ -307,19 +307,20 @@ co_make_roots(BfMirror *mirror, GError **error)
 {
     const unsigned all = BF_PERM_ALL & ~(unsigned)BF_PERM_RESIZE;
 
-    mirror->source_root = co_make_root(mirror, mirror->source,
+    mirror->source_root = co_make_root(mirror, mirror->source, "source",
                                        BF_PERM_CONSISTENT_READ, all, error);
     if (mirror->source_root == NULL) {
         return false;
     }
-    mirror->target_root = co_make_root(mirror, mirror->target, BF_PERM_WRITE,
-                                       BF_PERM_WRITE_UNCHANGED, error);
+    mirror->target_root =
+        co_make_root(mirror, mirror->target, "target", BF_PERM_WRITE,
+                     BF_PERM_WRITE_UNCHANGED, error);
     if (mirror->target_root == NULL) {
         return false;
     }
     if (mirror->replaces != mirror->source) {
         mirror->replaces_root =
-            co_make_root(mirror, mirror->replaces, 0, all, error);
+            co_make_root(mirror, mirror->replaces, "replaces", 0, all, error);
         return mirror->replaces_root != NULL;
     }
     return true;

@@ -18,6 +18,7 @@
 #include "block/handle.h"
 #include "block/node.h"
 #include "block/throttle.h"
+#include "core/atomic.h"
 #include "core/co-lock.h"
 #include "core/iovec.h"
 #include "core/loop.h"
@@ -38,6 +39,11 @@ typedef struct BfEdge BfEdge;
  * BfTracked: a change under way; private to block/request.c
  */
 typedef struct BfTracked BfTracked;
+
+/**
+ * BfNodeStats: what a node's requests have come to; private to the block layer
+ */
+typedef struct BfNodeStats BfNodeStats;
 
 /**
  * BfNodeSettings: the options that all drivers have, in effect
@@ -82,6 +88,9 @@ typedef struct BfNodeSettings {
  * @active: false: no writing, and no locks are held
  * @bitmaps: owned array of the dirty bitmaps to be set by writes
  * @n_bitmaps: its length
+ * @stats: owned: counts its requests, on every loop
+ * @write_threshold: a write that ends beyond it is told to the user, once; 0:
+ *     none; any thread
  * @tracked: writes under way, oldest first, where alignment is above 1;
  *     belongs to @home
  * @edges: owned: the links to its children (main)
@@ -124,6 +133,8 @@ struct BfNode {
     BfBitmap **bitmaps;
     unsigned n_bitmaps;
 
+    BfNodeStats *stats;
+    BfAtomicU64 write_threshold;
     BfTracked *tracked;
 
     GPtrArray *edges;

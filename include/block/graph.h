@@ -46,6 +46,32 @@ BfNode *bf_graph_require_named(BfGraph *graph, const char *node_name,
                                GError **error);
 
 /**
+ * bf_graph_co_query_stats:
+ * @graph: the graph
+ * @nodes: all nodes; else devices, of which there are none
+ *
+ * Returns: (transfer full): what query-blockstats returns, oldest first
+ */
+BfBlockStatsList *bf_graph_co_query_stats(BfGraph *graph, bool nodes);
+
+/**
+ * bf_graph_co_query_picture:
+ * @graph: the graph
+ *
+ * Returns: (transfer full): what x-debug-query-block-graph returns
+ */
+BfXDbgBlockGraph *bf_graph_co_query_picture(BfGraph *graph);
+
+/**
+ * bf_node_set_write_threshold:
+ * @node: a node
+ * @offset: bytes; 0 for none
+ *
+ * The first write that ends beyond @offset is told to the graph's owner.
+ */
+void bf_node_set_write_threshold(BfNode *node, uint64_t offset);
+
+/**
  * bf_graph_co_replace_node:
  * @graph: the graph
  * @from: a node

@@ -12,11 +12,13 @@
 /**
  * bf_root_set_inner:
  * @root: a root of a job
+ * @job_id: the job's id
+ * @role: what the node is to it, for example "target"
  *
  * Requests of other roots may wait for requests of this one, so a drain brings
  * it to rest after all others. It also stays when its node is replaced.
  */
-void bf_root_set_inner(BfRoot *root);
+void bf_root_set_inner(BfRoot *root, const char *job_id, const char *role);
 
 /**
  * bf_graph_co_insert_filter:

@@ -48,16 +48,20 @@ typedef struct BfLimits {
 } BfLimits;
 
 /**
- * BfQuorumEvents: upward notices of quorum nodes
- * @bad: a child has failed (@error is text) or has other data than most (NULL)
- * @failure: too few children agree
+ * BfNodeEvents: upward notices of nodes
+ * @quorum_bad: a child of a quorum node has failed (@error is text) or has
+ *     other data than most (NULL)
+ * @quorum_failure: too few children of a quorum node agree
+ * @write_threshold: a write has gone @exceeded bytes beyond @threshold
  */
-typedef struct BfQuorumEvents {
-    void (*bad)(void *opaque, BfQuorumOpType type, const char *error,
-                const char *child, uint64_t sector, uint64_t count);
-    void (*failure)(void *opaque, const char *node, uint64_t sector,
-                    uint64_t count);
-} BfQuorumEvents;
+typedef struct BfNodeEvents {
+    void (*quorum_bad)(void *opaque, BfQuorumOpType type, const char *error,
+                       const char *child, uint64_t sector, uint64_t count);
+    void (*quorum_failure)(void *opaque, const char *node, uint64_t sector,
+                           uint64_t count);
+    void (*write_threshold)(void *opaque, const char *node, uint64_t exceeded,
+                            uint64_t threshold);
+} BfNodeEvents;
 
 /**
  * BfGraphConfig: what a graph needs from its owner
@@ -76,8 +80,8 @@ typedef struct BfQuorumEvents {
  * @notice: (nullable): tells an administrator about a node; any thread
  * @find_throttle_group: finds a group by the id of its object, or returns NULL
  * @opaque: passed to all of them
- * @quorum_events: (nullable): borrowed constant: upward notices on main
- * @quorum_opaque: passed to @quorum_events
+ * @node_events: (nullable): borrowed constant: upward notices on main
+ * @node_events_opaque: passed to @node_events
  */
 typedef struct BfGraphConfig {
     BfLoop *const *workers;
@@ -93,8 +97,8 @@ typedef struct BfGraphConfig {
     void (*notice)(void *opaque, bool is_problem, const char *text);
     BfThrottleGroup *(*find_throttle_group)(void *opaque, const char *id);
     void *opaque;
-    const BfQuorumEvents *quorum_events;
-    void *quorum_opaque;
+    const BfNodeEvents *node_events;
+    void *node_events_opaque;
 } BfGraphConfig;
 
 /**

@@ -55,12 +55,12 @@ void bf_monitors_set_quit_fn(BfMonitors *monitors, BfFn *quit, void *opaque);
 const BfExportEvents *bf_monitors_export_events(void);
 
 /**
- * bf_monitors_quorum_events:
+ * bf_monitors_node_events:
  *
  * Returns: (transfer none): notices of quorum nodes that become events; their
  * opaque is a BfMonitors
  */
-const BfQuorumEvents *bf_monitors_quorum_events(void);
+const BfNodeEvents *bf_monitors_node_events(void);
 
 /**
  * bf_monitors_job_events:

@@ -56,8 +56,8 @@ typedef struct BfDaemon {
  * @allow_faults: nodes of the "fault" driver may be made
  * @export_events: borrowed constant
  * @export_events_opaque: passed to @export_events
- * @quorum_events: borrowed constant
- * @quorum_events_opaque: passed to @quorum_events
+ * @node_events: borrowed constant
+ * @node_events_opaque: passed to @node_events
  * @job_events: borrowed constant
  * @job_events_opaque: passed to @job_events
  */
@@ -66,8 +66,8 @@ typedef struct BfDaemonConfig {
     bool allow_faults;
     const BfExportEvents *export_events;
     void *export_events_opaque;
-    const BfQuorumEvents *quorum_events;
-    void *quorum_events_opaque;
+    const BfNodeEvents *node_events;
+    void *node_events_opaque;
     const BfJobEvents *job_events;
     void *job_events_opaque;
 } BfDaemonConfig;

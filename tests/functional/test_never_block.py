@@ -144,6 +144,8 @@ ARGUMENTS = {
     "block-job-set-progress": lambda s: {"device": s.add_job(),
                                          "interval-ms": 100},
     "block_resize": lambda s: {"node-name": "b", "size": 8 << 20},
+    "block-set-write-threshold": lambda s: {"node-name": "b",
+                                            "write-threshold": 4096},
     "blockdev-add": lambda s: file_options(s, "c.img", "c"),
     "blockdev-backup": lambda s: {
         "job-id": "j", "device": "b", "sync": "full",
@@ -195,8 +197,10 @@ ARGUMENTS = {
     "qom-list-types": lambda s: {},
     "qom-set": lambda s: {"path": "/objects/io0", "property": "poll-max-ns",
                           "value": 0},
+    "query-block": lambda s: {},
     "query-block-exports": lambda s: {},
     "query-block-jobs": lambda s: {},
+    "query-blockstats": lambda s: {"query-nodes": True},
     "query-chardev": lambda s: {},
     "query-commands": lambda s: {},
     "query-fdsets": lambda s: {},
@@ -206,6 +210,7 @@ ARGUMENTS = {
     "query-version": lambda s: {},
     "remove-fd": lambda s: {"fdset-id": 1},
     "x-debug-block-dirty-bitmap-sha256": lambda s: s.add_bitmap(),
+    "x-debug-query-block-graph": lambda s: {},
 }
 
 

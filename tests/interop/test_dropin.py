@@ -24,6 +24,12 @@ ADDITIONS = {
             "written-bytes", "zero-operations", "zeroed-bytes",
             "trim-operations", "trimmed-bytes", "flush-operations",
             "failed-operations")},
+    "query-blockstats": {
+        f"[]{below}.stats.{name}" for below in ("", ".parent") for name in (
+            "zone_append_bytes", "zone_append_operations",
+            "zone_append_total_time_ns", "zone_append_merged",
+            "failed_zone_append_operations",
+            "invalid_zone_append_operations")},
     "query-named-block-nodes": {"[].active", "[].children",
                                 "[].image.children",
                                 "[].image.format-specific",
@@ -33,7 +39,10 @@ ADDITIONS = {
                                 "[].children[].node-name"},
 }
 # Members whose presence depends on the node's history or the file system.
-VOLATILE = {"query-named-block-nodes": {"[].image.actual-size"}}
+VOLATILE = {"query-named-block-nodes": {"[].image.actual-size"},
+            # The reference counts for devices only, and so never knows.
+            "query-blockstats": {"[].stats.idle_time_ns",
+                                 "[].parent.stats.idle_time_ns"}}
 
 VERSION_PATHS = {".qemu", ".qemu.major", ".qemu.minor", ".qemu.micro",
                  ".package"}
@@ -80,6 +89,15 @@ def script(box, tls_dir, name):
                            "filename": "/nonexistent"}, refused
     yield "query-named-block-nodes", None, ok
     yield "query-named-block-nodes", {"flat": True}, ok
+    yield "query-block", None, ok
+    yield "query-blockstats", None, ok
+    yield "query-blockstats", {"query-nodes": True}, ok
+    yield "block-set-write-threshold", {"node-name": "f0",
+                                        "write-threshold": 65536}, ok
+    yield "block-set-write-threshold", {"node-name": "nope",
+                                        "write-threshold": 65536}, refused
+    yield "query-named-block-nodes", None, ok
+    yield "x-debug-query-block-graph", None, ok
     yield "block_resize", {"node-name": "d0", "size": 2097152}, ok
     for read_only in (True, False):
         yield "blockdev-reopen", {"options": [
@@ -98,9 +116,11 @@ def script(box, tls_dir, name):
                                "node-name": "nope"}, refused
     yield "nbd-server-add", {"device": "n0", "name": "old"}, ok
     yield "query-block-exports", None, ok
+    yield "x-debug-query-block-graph", None, ok
     yield "block_resize", {"node-name": "d0", "size": 4194304}, refused
     yield "blockdev-del", {"node-name": "d0"}, refused
     yield "CONNECT", sock, ok
+    yield "query-blockstats", {"query-nodes": True}, ok
     yield "block-export-del", {"id": "e0"}, refused
     yield "nbd-server-remove", {"name": "old"}, ok
     yield "block-export-del", {"id": "e1"}, ok
@@ -127,6 +147,7 @@ def play(daemon, box, tls_dir):
         if command == "CONNECT":
             client = rawnbd.RawNbd(arguments)
             client.go("zero")
+            client.write(65024, b"x" * 1024)
             continue
         if command == "EVENT":
             event = daemon.qmp.take_event("BLOCK_EXPORT_DELETED",
@@ -182,6 +203,10 @@ def test_events_fit_reference_schema(daemons, box, tls_dir):
     _, events = play(daemons(name="ours"), box, tls_dir)
     assert {e["data"]["id"] for e in events
             if e["event"] == "BLOCK_EXPORT_DELETED"} == {"e0", "e1", "old"}
+    assert [e["data"] for e in events
+            if e["event"] == "BLOCK_WRITE_THRESHOLD"] == [
+                {"node-name": "f0", "write-threshold": 65536,
+                 "amount-exceeded": 512}]
     for event in events:
         entry = schema.event(event["event"])
         assert entry, f"the reference has no event {event['event']}"

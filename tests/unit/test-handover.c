@@ -71,7 +71,7 @@ job_root(Job *job, BfNode *node, unsigned perm, unsigned shared)
         bf_root_co_new(job->graph, node, "block job 'j'", perm, shared, &error);
 
     g_assert_no_error(error);
-    bf_root_set_inner(root);
+    bf_root_set_inner(root, "job0", "source");
     return root;
 }
 

@@ -3,6 +3,7 @@
  * The request layer: read-modify-write from several loops against a model,
  * fallbacks for zeroes, FUA, requests that are too large for a driver.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -475,6 +476,43 @@ test_no_flush_flushes_nothing(void *arg)
     bf_graph_co_free(graph);
 }
 
+static void
+co_do_what_is_refused(void *arg)
+{
+    Case *c = arg;
+    uint8_t buf[512] = {0};
+
+    g_assert_cmpint(bf_test_co_read(c->handle, BF_MIB, buf, 512), ==, -EINVAL);
+    g_assert_cmpint(bf_test_co_write(c->handle, BF_MIB - 1, buf, 512, 0), ==,
+                    -EINVAL);
+    g_assert_cmpint(bf_handle_co_discard(c->handle, 1, BF_MIB, 0), ==, -EINVAL);
+    g_assert_cmpint(bf_test_co_write(c->handle, 512, buf, 512, 0), ==, 0);
+    g_assert_cmpint(bf_test_co_read(c->handle, 0, buf, 0), ==, 0);
+}
+
+static void
+test_refused_requests_count_apart(void *arg)
+{
+    BfGraph *graph = bf_test_graph_new();
+    g_autoptr(BfBlockStatsList) list = NULL;
+    const BfBlockDeviceStats *stats;
+
+    bf_test_co_add(graph, bf_test_null("n0", BF_MIB));
+    co_on_handle("n0", graph, co_do_what_is_refused, NULL);
+    list = bf_graph_co_query_stats(graph, true);
+    g_assert_cmpuint(list->len, ==, 1);
+    g_assert_cmpstr(list->items[0]->node_name, ==, "n0");
+    stats = list->items[0]->stats;
+    g_assert_cmpint(stats->invalid_rd_operations, ==, 1);
+    g_assert_cmpint(stats->invalid_wr_operations, ==, 1);
+    g_assert_cmpint(stats->invalid_unmap_operations, ==, 1);
+    g_assert_cmpint(stats->failed_rd_operations, ==, 0);
+    g_assert_cmpint(stats->wr_operations, ==, 1);
+    g_assert_cmpint(stats->rd_operations, ==, 0);
+    g_assert_cmpint(stats->wr_highest_offset, ==, 1024);
+    bf_graph_co_free(graph);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -496,5 +534,7 @@ main(int argc, char **argv)
                 test_flush_errors_reach_fua);
     bf_test_add("/block/request/flush/no-flush-flushes-nothing",
                 test_no_flush_flushes_nothing);
+    bf_test_add("/block/request/stats/refused-requests-count-apart",
+                test_refused_requests_count_apart);
     return g_test_run();
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Source tokens to strict JSON text: quotes, escapes, UTF-8 and numbers by
- * QEMU's rules. Whatever leaves this file must be acceptable to jansson.
+ * QEMU's rules. Whatever leaves this file must be acceptable to jansson. What
+ * it writes may be secret, so room is reserved (core/wipe.h) before.
  */
 #include "qmp/framer-private.h"
 
@@ -9,12 +10,15 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/wipe.h"
 #include "qmp/json-value.h"
 #include "qmp/json-write.h"
 
 #define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
 /* Longer numbers are rounded here, not in jansson. */
 #define NUMBER_BYTES_MAX 400
+/* The most that one character of a string becomes: \u000A. */
+#define CHAR_BYTES_MAX 8
 
 /* QEMU allows no surrogates and no noncharacters. */
 static bool
@@ -27,6 +31,7 @@ is_valid_char(gint64 c)
 static void
 append_char(GString *out, gunichar c, bool is_key)
 {
+    bf_wipe_reserve(out, CHAR_BYTES_MAX);
     if (c == '"' || c == '\\') {
         g_string_append_c(out, '\\');
         g_string_append_c(out, (char)c);
@@ -119,6 +124,7 @@ convert_multibyte(const char **at, const char *end, bool is_key, GString *out)
         return false;
     }
     *at = g_utf8_next_char(*at);
+    bf_wipe_reserve(out, CHAR_BYTES_MAX);
     g_string_append_unichar(out, c);
     return true;
 }
@@ -131,7 +137,7 @@ bf_framer_convert_string(const char *token, size_t len, bool is_key,
     const char *at = token + 1;
     char *problem = NULL;
 
-    g_string_append_c(out, '"');
+    bf_wipe_append(out, "\"", 1);
     while (at < end - 1 && problem == NULL) {
         const char *run = at;
 
@@ -139,7 +145,7 @@ bf_framer_convert_string(const char *token, size_t len, bool is_key,
                *at != '"') {
             at++;
         }
-        g_string_append_len(out, run, at - run);
+        bf_wipe_append(out, run, (size_t)(at - run));
         if (at == end - 1) {
             break;
         }
@@ -157,7 +163,7 @@ bf_framer_convert_string(const char *token, size_t len, bool is_key,
         *ret_problem = problem;
         return false;
     }
-    g_string_append_c(out, '"');
+    bf_wipe_append(out, "\"", 1);
     return true;
 }
 
@@ -182,6 +188,7 @@ void
 bf_framer_convert_number(const char *token, size_t len, bool is_float,
                          GString *out)
 {
+    bf_wipe_reserve(out, len + G_ASCII_DTOSTR_BUF_SIZE);
     if (is_float) {
         if (len > NUMBER_BYTES_MAX || isinf(g_ascii_strtod(token, NULL))) {
             append_double(out, token);

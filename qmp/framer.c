@@ -5,12 +5,16 @@
  * then looks at the grammar; to give the same errors at the same time, the
  * first grammar error is kept until then, while brackets and limits are still
  * counted.
+ *
+ * A client's text may hold a secret: all buffers are wiped when they are
+ * emptied, and grow by core/wipe.h only.
  */
 #include "qmp/framer.h"
 
 #include <stdint.h>
 #include <string.h>
 
+#include "core/wipe.h"
 #include "qmp/framer-private.h"
 
 #define TOKEN_BYTES_MAX (64 << 20) /* of all tokens of a value */
@@ -59,8 +63,8 @@ enum {
 };
 
 struct BfFramer {
-    GByteArray *input; /* fed */
-    size_t used;       /* of input */
+    GString *input; /* fed; any bytes */
+    size_t used;    /* of input */
 
     /* Lexer. */
     Lex lex;
@@ -90,17 +94,17 @@ bf_framer_new(void)
 {
     BfFramer *framer = g_new0(BfFramer, 1);
 
-    framer->input = g_byte_array_new();
+    framer->input = g_string_new(NULL);
     framer->token = g_string_new(NULL);
     framer->text = g_string_new(NULL);
     return framer;
 }
 
 static void
-free_wiped(GString *string)
+append_c(GString *string, char c)
 {
-    explicit_bzero(string->str, string->len);
-    g_string_free(string, true);
+    bf_wipe_reserve(string, 1);
+    g_string_append_c(string, c);
 }
 
 void
@@ -109,12 +113,9 @@ bf_framer_free(BfFramer *framer)
     if (framer == NULL) {
         return;
     }
-    if (framer->input->len > 0) {
-        explicit_bzero(framer->input->data, framer->input->len);
-    }
-    g_byte_array_unref(framer->input);
-    free_wiped(framer->token);
-    free_wiped(framer->text);
+    bf_wipe_string_free(framer->input);
+    bf_wipe_string_free(framer->token);
+    bf_wipe_string_free(framer->text);
     g_free(framer->error);
     g_free(framer);
 }
@@ -137,14 +138,12 @@ bf_frame_free(BfFrame *frame)
 void
 bf_framer_feed(BfFramer *framer, const void *bytes, size_t len)
 {
-    GByteArray *input = framer->input;
-
     /* Each byte moves at most once for each doubling: linear in total. */
-    if (framer->used > 0 && framer->used >= input->len / 2) {
-        g_byte_array_remove_range(input, 0, (guint)framer->used);
+    if (framer->used > 0 && framer->used >= framer->input->len / 2) {
+        bf_wipe_drop_front(framer->input, framer->used);
         framer->used = 0;
     }
-    g_byte_array_append(input, bytes, (guint)len);
+    bf_wipe_append(framer->input, bytes, len);
 }
 
 bool
@@ -168,20 +167,20 @@ reset_value(BfFramer *framer)
     framer->id_end = 0;
     g_clear_pointer(&framer->error, g_free);
     if (framer->text->allocated_len > KEEP_BYTES_MAX) {
-        free_wiped(framer->text);
+        bf_wipe_string_free(framer->text);
         framer->text = g_string_new(NULL);
     }
-    g_string_truncate(framer->text, 0);
+    bf_wipe_truncate(framer->text, 0);
 }
 
 static void
 drop_token(BfFramer *framer)
 {
     if (framer->token->allocated_len > KEEP_BYTES_MAX) {
-        free_wiped(framer->token);
+        bf_wipe_string_free(framer->token);
         framer->token = g_string_new(NULL);
     }
-    g_string_truncate(framer->token, 0);
+    bf_wipe_truncate(framer->token, 0);
 }
 
 /* @error: (transfer full) */
@@ -246,7 +245,7 @@ close_level(BfFramer *framer, char c)
 {
     uint8_t level = framer->levels[--framer->depth];
 
-    g_string_append_c(framer->text, c);
+    append_c(framer->text, c);
     end_value(framer, (level & LEVEL_IS_KEY) != 0, false);
 }
 
@@ -259,7 +258,7 @@ open_level(BfFramer *framer, char c, bool is_key)
         (uint8_t)((is_object ? LEVEL_IS_OBJECT : 0) |
                   (is_key ? LEVEL_IS_KEY : 0));
     framer->expect = is_object ? EXPECT_KEY_OR_END : EXPECT_VALUE_OR_END;
-    g_string_append_c(framer->text, c);
+    append_c(framer->text, c);
 }
 
 static void
@@ -294,7 +293,7 @@ take_keyword(BfFramer *framer, bool is_key)
         set_error(framer, problem);
         return;
     }
-    g_string_append(framer->text, framer->token->str);
+    bf_wipe_append(framer->text, framer->token->str, framer->token->len);
     end_value(framer, is_key, false);
 }
 
@@ -331,7 +330,7 @@ take_separator(BfFramer *framer, char c)
         close_level(framer, c);
     } else if (c == ',') {
         framer->expect = is_object ? EXPECT_KEY : EXPECT_VALUE;
-        g_string_append_c(framer->text, c);
+        append_c(framer->text, c);
     } else {
         set_error(framer, is_object ? "expected separator in dict"
                                     : "expected separator in list");
@@ -346,7 +345,7 @@ take_token(BfFramer *framer, Lex token)
     if (framer->expect == EXPECT_COLON) {
         if (c == ':') {
             framer->expect = EXPECT_VALUE;
-            g_string_append_c(framer->text, c);
+            append_c(framer->text, c);
         } else {
             set_error(framer, "missing : in object pair");
         }
@@ -526,7 +525,11 @@ fail_stray(BfFramer *framer)
     const char *cut = "";
     size_t len = strnlen(framer->token->str, framer->token->len);
 
-    if (len > STRAY_BYTES_MAX) {
+    /* What a string holds may be secret, and messages are kept by many. */
+    if (framer->quote != 0 && framer->token->str[0] == framer->quote) {
+        len = 1;
+        cut = "...";
+    } else if (len > STRAY_BYTES_MAX) {
         len = STRAY_BYTES_MAX;
         cut = "...";
     }
@@ -547,7 +550,7 @@ lex_byte(BfFramer *framer, uint8_t c)
     if (!is_ahead) {
         framer->used++;
         if (next != LEX_START && next != LEX_RECOVERY) {
-            g_string_append_c(framer->token, (char)c);
+            append_c(framer->token, (char)c);
         }
     }
     if (next == LEX_ERROR) {
@@ -567,7 +570,7 @@ lex_byte(BfFramer *framer, uint8_t c)
 static void
 lex_run(BfFramer *framer)
 {
-    const char *start = (const char *)framer->input->data + framer->used;
+    const char *start = framer->input->str + framer->used;
     size_t room = TOKEN_BYTES_MAX - framer->token_bytes - framer->token->len;
     size_t left = MIN(framer->input->len - framer->used, room - 1);
     size_t n = 0;
@@ -576,7 +579,7 @@ lex_run(BfFramer *framer)
            start[n] != framer->quote) {
         n++;
     }
-    g_string_append_len(framer->token, start, (gssize)n);
+    bf_wipe_append(framer->token, start, n);
     framer->used += n;
 }
 
@@ -624,7 +627,7 @@ bf_framer_next(BfFramer *framer)
     BfFrame *frame = NULL;
 
     while (frame == NULL && framer->used < framer->input->len) {
-        uint8_t c = framer->input->data[framer->used];
+        uint8_t c = (uint8_t)framer->input->str[framer->used];
 
         if (framer->skipping) {
             skip_byte(framer, c);
@@ -635,12 +638,12 @@ bf_framer_next(BfFramer *framer)
             if (framer->used == framer->input->len) {
                 break;
             }
-            c = framer->input->data[framer->used];
+            c = (uint8_t)framer->input->str[framer->used];
         }
         frame = lex_byte(framer, c);
     }
     if (framer->used == framer->input->len) {
-        g_byte_array_set_size(framer->input, 0);
+        bf_wipe_truncate(framer->input, 0);
         framer->used = 0;
     }
     return frame;

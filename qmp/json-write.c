@@ -2,14 +2,20 @@
 /*
  * JSON values to text. The value's nesting is kept on a stack of our own, since
  * a client may send (and get back) 1024 levels.
+ *
+ * A value may hold a secret, so compact text is written into room that was
+ * reserved before (core/wipe.h).
  */
 #include "qmp/json-write.h"
 
 #include <string.h>
 
+#include "core/wipe.h"
 #include "qmp/json-value.h"
 
 #define NUL_IN_KEY 0xFFFF /* how the framer writes U+0000 in a key */
+/* Reserved for a scalar that is not a string, and for punctuation. */
+#define SCALAR_BYTES_MAX 128
 
 /* An array or object that is being written. */
 typedef struct Level {
@@ -58,6 +64,7 @@ write_str(GString *out, const char *text, size_t len, gunichar nul)
 {
     const char *end = text + len;
 
+    bf_wipe_reserve(out, SCALAR_BYTES_MAX);
     g_string_append_c(out, '"');
     while (text < end) {
         const char *run = text;
@@ -67,6 +74,7 @@ write_str(GString *out, const char *text, size_t len, gunichar nul)
                *text != '\\') {
             text++;
         }
+        bf_wipe_reserve(out, (size_t)(text - run) + SCALAR_BYTES_MAX);
         g_string_append_len(out, run, text - run);
         if (text < end) {
             c = g_utf8_get_char(text);
@@ -160,6 +168,7 @@ bf_json_write(GString *out, const json_t *value, BfJsonStyle style)
     json_t *next = (json_t *)value; /* jansson's iterators want no const */
 
     do {
+        bf_wipe_reserve(out, SCALAR_BYTES_MAX);
         if (next == NULL) {
             Level done = g_array_index(stack, Level, stack->len - 1);
 

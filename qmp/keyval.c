@@ -2,13 +2,15 @@
 /*
  * key=value,... to JSON, in two steps: dotted keys make nested objects, then
  * objects with numbers as keys become arrays. All scalars stay strings; they
- * are bytes of the command line and need not be UTF-8. Messages are QEMU's.
+ * are bytes of the command line and need not be UTF-8. Messages are QEMU's. A
+ * value may be a secret, so its copies are wiped.
  */
 #include "qmp/keyval.h"
 
 #include <string.h>
 
 #include "core/error.h"
+#include "core/wipe.h"
 #include "qmp/json-value.h"
 
 #define FRAGMENT_BYTES_MAX 127
@@ -24,7 +26,7 @@ static void
 element_clear(Element *element)
 {
     g_clear_pointer(&element->key, g_free);
-    g_clear_pointer(&element->value, g_free);
+    g_clear_pointer(&element->value, bf_wipe_text_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Element, element_clear)
 
@@ -32,7 +34,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Element, element_clear)
 static char *
 take_value(const char **text)
 {
-    GString *value = g_string_new(NULL);
+    /* Large enough for all of it: it may be a secret and must not move. */
+    GString *value = g_string_sized_new(strlen(*text) + 1);
     const char *at = *text;
 
     for (; *at != '\0'; at++) {

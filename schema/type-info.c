@@ -36,7 +36,7 @@ clear_field(const BfField *field, void *where)
     }
     if (field->type != NULL) {
         clear_object(field->type, owned);
-    } else if (field->kind == BF_FIELD_SECRET) {
+    } else if (field->kind == BF_FIELD_SECRET || field->kind == BF_FIELD_ANY) {
         explicit_bzero(owned, strlen(owned));
     }
     g_free(owned);

@@ -19,7 +19,8 @@
  * BfFieldKind: how a member is stored
  * @BF_FIELD_STR: char *, UTF-8
  * @BF_FIELD_SECRET: char *, wiped when freed
- * @BF_FIELD_ANY: char *, strict JSON text
+ * @BF_FIELD_ANY: char *, strict JSON text; it may hold anything, so it is wiped
+ *   when freed
  * @BF_FIELD_BOOL: bool
  * @BF_FIELD_INT: signed integer of the field's width
  * @BF_FIELD_UINT: unsigned integer of the field's width

@@ -89,14 +89,15 @@ static void
 test_lexical_errors(void)
 {
     check("\x01", PARSE "stray '\x01'");
-    check("[\"a\x01", PARSE "stray '\"a\x01'");
+    /* Not what is in a string: it may be a secret. */
+    check("[\"a\x01", PARSE "stray '\"...'");
     check("\xFF\n", PARSE "stray '\xEF\xBF\xBD'");
     check("#", PARSE "stray '#'");
     check("+1\n", PARSE "stray '+'");
     check("-x\n", PARSE "stray '-x'");
     check("1.]", PARSE "stray '1.]'");
     check("1e+\n", PARSE "stray '1e+\n'");
-    check("['a\tb'\n", PARSE "stray ''a\t'");
+    check("['a\tb'\n", PARSE "stray ''...'");
 }
 
 static void
@@ -151,7 +152,7 @@ test_recovery(void)
     check("{\"execute\":\"x\",\"id\":01}{}",
           PARSE "stray '01'|" PARSE "expecting value|V {}");
     check("{\"a\": # this 'is' dropped \n{}", PARSE "stray '#'|V {}");
-    check("[[[{\"a\":\"b\x01[1]", PARSE "stray '\"b\x01'|V [1]");
+    check("[[[{\"a\":\"b\x01[1]", PARSE "stray '\"...'|V [1]");
     check("[[[1,\xFF[1]", PARSE "stray '\xEF\xBF\xBD'|V [1]");
     check("#\x01[1]", PARSE "stray '#'|" PARSE "stray '\x01'|V [1]");
     check("#\t\xC3[1]", PARSE "stray '#'|V [1]");

@@ -8,8 +8,6 @@
  * copy takes its clusters from there before it begins and puts them back if it
  * fails, and whoever meets a copy under way waits for it.
  */
-#include "block/copy-before-write.h"
-
 #include <errno.h>
 #include <inttypes.h>
 
@@ -39,9 +37,7 @@ typedef struct CbwRange {
 
 typedef struct BfCbwNode {
     BfNode base;
-    BfNode *target; /* borrowed; the slot of its edge. NULL: a job copies */
-    BfCbwBeforeChange *hook;
-    void *hook_opaque;
+    BfNode *target; /* borrowed; the slot of its edge */
 
     BfOnCbwError on_error;
     uint64_t timeout_ns;
@@ -215,10 +211,6 @@ co_before_change(BfNode *node, uint64_t offset, uint64_t bytes)
     int ret;
 
     bf_assert_loop(node->home);
-    if (self->target == NULL) {
-        return self->hook != NULL ? self->hook(self->hook_opaque, offset, bytes)
-                                  : 0;
-    }
     if (self->broken || offset >= self->size) {
         return 0;
     }
@@ -245,9 +237,6 @@ find_place(const BfCbwNode *self, uint64_t offset, uint64_t *bytes,
     uint64_t start;
     uint64_t run;
 
-    if (self->target == NULL) {
-        return -ENOTSUP;
-    }
     if (self->broken || end > self->size ||
         !bf_bitmap_next_dirty(self->accessible, offset, end, &start, &run) ||
         start > offset || run < *bytes) {
@@ -334,9 +323,6 @@ cbw_co_snapshot_discard(BfNode *node, uint64_t offset, uint64_t bytes)
     uint64_t end = MIN(offset + bytes, self->size);
     uint64_t start = bf_align_up(offset, self->cluster);
 
-    if (self->target == NULL) {
-        return -ENOTSUP;
-    }
     end = end == self->size ? end : bf_align_down(end, self->cluster);
     if (start >= end) {
         return 0;
@@ -484,18 +470,6 @@ cbw_co_close(BfNode *node)
     bf_bitmap_free(self->accessible);
 }
 
-void
-bf_cbw_set_hook(BfNode *filter, BfCbwBeforeChange *hook, void *opaque)
-{
-    BfCbwNode *self = (BfCbwNode *)filter;
-
-    bf_assert_main();
-    g_assert(filter->driver == &bf_driver_copy_before_write &&
-             self->target == NULL);
-    self->hook = hook;
-    self->hook_opaque = opaque;
-}
-
 static bool
 is_same_bitmap(const BfBlockDirtyBitmap *a, const BfBlockDirtyBitmap *b)
 {
@@ -511,14 +485,9 @@ cbw_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
                       const BfNode *file, GError **error)
 {
     const BfBlockdevOptionsCbw *opts = options->u.copy_before_write;
-    const BfBlockdevOptionsCbw *old;
+    const BfBlockdevOptionsCbw *old = node->options->u.copy_before_write;
     const char *changed = NULL;
 
-    if (node->options == NULL) {
-        bf_set_error(error, "Node '%s' belongs to a job", node->name);
-        return false;
-    }
-    old = node->options->u.copy_before_write;
     if (bf_node_child_to_be(node, "target") != ((BfCbwNode *)node)->target) {
         changed = "target";
     } else if (!is_same_bitmap(opts->bitmap, old->bitmap)) {
@@ -548,9 +517,7 @@ static void
 cbw_child_perm(const BfNode *node, const char *edge, unsigned *perm,
                unsigned *shared)
 {
-    const BfCbwNode *self = (const BfCbwNode *)node;
-
-    if (self->target == NULL || !node->active) {
+    if (!node->active) {
         return;
     }
     if (g_str_equal(edge, "target")) {

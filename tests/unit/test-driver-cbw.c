@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "block-harness.h"
-#include "block/copy-before-write.h"
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/handover.h"
@@ -414,64 +413,6 @@ test_nobody_writes_past_the_filter(void *arg)
     bf_graph_co_free(graph);
 }
 
-typedef struct Hooked {
-    unsigned calls;
-    uint64_t offset;
-    uint64_t bytes;
-    int ret;
-} Hooked;
-
-static int
-co_hook(void *opaque, uint64_t offset, uint64_t bytes)
-{
-    Hooked *hooked = opaque;
-
-    hooked->calls++;
-    hooked->offset = offset;
-    hooked->bytes = bytes;
-    return hooked->ret;
-}
-
-static void
-co_write_some(void *arg)
-{
-    BfHandle *handle = arg;
-    uint8_t buf[300] = {0};
-
-    bf_test_co_write(handle, 1234, buf, sizeof(buf), 0);
-}
-
-/* Without options of its own the filter asks whoever has put it in. */
-static void
-test_job_is_asked_before_a_change(void *arg)
-{
-    BfGraph *graph = bf_test_graph_new();
-    BfNode *node = bf_test_co_add(graph, bf_test_null("n0", SIZE));
-    BfRoot *root = bf_test_co_root(graph, "n0", READ_WRITE);
-    BfLoop *loop = bf_test_loops()->workers[0];
-    BfHandle *handle = bf_handle_co_new(root, loop);
-    Hooked hooked = {.ret = -EIO};
-    GError *error = NULL;
-    BfNode *filter = bf_graph_co_insert_filter(
-        graph, &bf_driver_copy_before_write, "c0", node, &error);
-
-    g_assert_no_error(error);
-    bf_test_co_on(loop, co_write_some, handle);
-    g_assert_cmpuint(hooked.calls, ==, 0);
-    bf_graph_co_section_begin(graph);
-    g_assert_true(bf_graph_co_section_drain_node(graph, filter, &error));
-    bf_cbw_set_hook(filter, co_hook, &hooked);
-    bf_graph_co_section_end(graph);
-    bf_test_co_on(loop, co_write_some, handle);
-    g_assert_cmpuint(hooked.calls, ==, 1);
-    g_assert_cmpuint(hooked.offset, ==, 1234);
-    g_assert_cmpuint(hooked.bytes, ==, 300);
-    g_assert_false(bf_test_co_reopen(graph, cbw("c0", "n0", "n0"), &error));
-    bf_test_assert_error(&error, "Node 'c0' belongs to a job");
-    bf_root_co_free(root);
-    bf_graph_co_free(graph);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -490,8 +431,6 @@ main(int argc, char **argv)
                 test_bad_options_are_refused);
     bf_test_add("/block/copy-before-write/nobody-writes-past-the-filter",
                 test_nobody_writes_past_the_filter);
-    bf_test_add("/block/copy-before-write/job-is-asked-before-a-change",
-                test_job_is_asked_before_a_change);
     bf_test_add("/block/snapshot-access/discarded-past-is-gone",
                 test_discarded_past_is_gone);
     return g_test_run();

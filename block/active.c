@@ -346,13 +346,14 @@ bf_node_co_set_active(BfNode *node, bool active, GError **error)
          (check_inactivate(node, error) && co_flush_early(tops, "node", error));
     if (ok) {
         bf_graph_co_lock(graph);
-        ok = active || check_inactivate(node, error);
+        ok = bf_node_check_there(node, error) &&
+             (active || check_inactivate(node, error));
         if (ok && node->active != active) {
             ok = co_set_all(graph, tops, active, "node", error);
         }
         bf_graph_unlock(graph);
     }
-    node->pins--;
+    bf_node_co_unpin(node);
     return ok;
 }
 

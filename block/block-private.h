@@ -253,6 +253,12 @@ void bf_plan_co_finish(BfPlan *plan);
 /* For changes that cannot fail: gives permissions or links back. */
 void bf_plan_co_release(BfPlan *plan);
 
+/* graph.c: BfNode.pins keeps the memory and the name of a node, but not its
+ * place in the graph: who has waited for the mutex checks that it is there. */
+bool bf_node_check_there(const BfNode *node, GError **error);
+/* Closes the node if nobody needs it any more; takes the mutex for that. */
+void bf_node_co_unpin(BfNode *node);
+
 /* active.c */
 bool bf_node_has_active_parent(const BfNode *node);
 

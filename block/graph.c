@@ -78,11 +78,73 @@ co_take_out(BfGraph *graph, GPtrArray *orphans)
     bf_plan_co_release(&plan);
 }
 
+/* Those that somebody still looks at are closed by him. */
 static void
 co_close_all(BfGraph *graph, GPtrArray *orphans)
 {
     for (unsigned i = 0; i < orphans->len; i++) {
-        bf_node_co_close(g_ptr_array_index(orphans, i));
+        BfNode *node = g_ptr_array_index(orphans, i);
+
+        if (node->pins > 0) {
+            node->retired = true;
+            graph->leaving++;
+        } else {
+            bf_node_co_close(node);
+        }
+    }
+}
+
+static void
+co_close_retired(BfNode *node)
+{
+    BfGraph *graph = node->graph;
+
+    bf_node_co_close(node);
+    graph->leaving--;
+    bf_co_queue_wake_all(&graph->left);
+}
+
+/* Made inline by a node that is gone, and used by nobody any more. */
+static bool
+is_orphan(const BfNode *node)
+{
+    return node->registered && node->parents->len == 0 &&
+           !node->monitor_owned && node->pins == 0;
+}
+
+bool
+bf_node_check_there(const BfNode *node, GError **error)
+{
+    if (!node->registered) {
+        bf_set_error(error, "Node '%s' has been closed meanwhile", node->name);
+    }
+    return node->registered;
+}
+
+void
+bf_node_co_unpin(BfNode *node)
+{
+    BfGraph *graph = node->graph;
+
+    bf_assert_main();
+    g_assert(node->pins > 0);
+    if (node->pins > 1 || node->parents->len > 0 || node->monitor_owned) {
+        node->pins--;
+        return;
+    }
+    if (!node->retired) {
+        bf_graph_co_lock(graph);
+        node->pins--;
+        if (is_orphan(node)) {
+            bf_graph_co_close_orphan(graph, node);
+            return;
+        }
+        bf_graph_unlock(graph);
+    } else {
+        node->pins--;
+    }
+    if (node->retired && node->pins == 0) {
+        co_close_retired(node);
     }
 }
 
@@ -275,16 +337,18 @@ static BfRoot *
 root_co_new(BfGraph *graph, BfNode *node, const char *description,
             unsigned perm, unsigned shared, bool allow_inactive, GError **error)
 {
-    BfRoot *root;
+    BfRoot *root = NULL;
 
     bf_assert_main();
     g_assert(node->registered);
     node->pins++;
     bf_graph_co_lock(graph);
-    root = co_root_add(graph, node, description, perm, shared, allow_inactive,
-                       error);
+    if (bf_node_check_there(node, error)) {
+        root = co_root_add(graph, node, description, perm, shared,
+                           allow_inactive, error);
+    }
     bf_graph_unlock(graph);
-    node->pins--;
+    bf_node_co_unpin(node);
     return root;
 }
 
@@ -300,13 +364,6 @@ bf_root_co_new(BfGraph *graph, BfNode *node, const char *description,
                unsigned perm, unsigned shared, GError **error)
 {
     return root_co_new(graph, node, description, perm, shared, false, error);
-}
-
-/* Made inline by a node that is gone, and used by nobody any more. */
-static bool
-is_orphan(const BfNode *node)
-{
-    return node->parents->len == 0 && !node->monitor_owned && node->pins == 0;
 }
 
 BfRoot *
@@ -414,8 +471,8 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
         bf_plan_co_finish(&plan);
     }
     bf_graph_unlock(graph);
-    from->pins--;
-    to->pins--;
+    bf_node_co_unpin(from);
+    bf_node_co_unpin(to);
     return ok;
 }
 

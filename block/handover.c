@@ -87,7 +87,7 @@ bf_graph_co_insert_filter(BfGraph *graph, const BfDriver *driver,
         }
     }
     bf_graph_unlock(graph);
-    below->pins--;
+    bf_node_co_unpin(below);
     return filter;
 }
 

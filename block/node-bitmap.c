@@ -55,7 +55,7 @@ co_begin_change(BfNode *node, GError **error)
     node->pins++;
     bf_graph_co_section_begin(node->graph);
     ok = bf_graph_co_section_drain_node(node->graph, node, error);
-    node->pins--;
+    bf_node_co_unpin(node);
     return ok;
 }
 

@@ -651,6 +651,10 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
     bool ok = true;
 
     bf_graph_co_lock(graph);
+    for (unsigned i = 0; i < ctx->pinned->len; i++) {
+        ok =
+            ok && bf_node_check_there(g_ptr_array_index(ctx->pinned, i), error);
+    }
     old_len = graph->nodes->len;
     bf_plan_init(&plan, graph);
     for (unsigned i = 0; i < ctx->opened->len; i++) {
@@ -703,9 +707,7 @@ co_add_tree(BfGraph *graph, const BfBlockdevOptions *options, bool is_hidden,
         }
     }
     for (unsigned i = 0; i < pinned->len; i++) {
-        BfNode *node = g_ptr_array_index(pinned, i);
-
-        node->pins--;
+        bf_node_co_unpin(g_ptr_array_index(pinned, i));
     }
     return ok ? top : NULL;
 }
@@ -728,12 +730,5 @@ void
 bf_graph_co_release_hidden(BfGraph *graph, BfNode *node)
 {
     bf_assert_main();
-    bf_graph_co_lock(graph);
-    g_assert(node->pins > 0);
-    node->pins--;
-    if (node->pins == 0 && node->parents->len == 0 && !node->monitor_owned) {
-        bf_graph_co_close_orphan(graph, node);
-    } else {
-        bf_graph_unlock(graph);
-    }
+    bf_node_co_unpin(node);
 }

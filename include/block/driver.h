@@ -105,6 +105,7 @@ typedef struct BfNodeSettings {
  * @perm_planned: the driver holds a plan of permissions (main)
  * @perm_needs_drain: its commit is for a drained node (main)
  * @pins: operations under way that rely on it, and so keep it (main)
+ * @retired: out of the graph; whoever gives back the last pin closes it (main)
  * @work: what goes on after its request has returned (main)
  * @monitor_owned: made by blockdev-add (main)
  * @registered: can be found by its name (main)
@@ -149,6 +150,7 @@ struct BfNode {
     bool perm_planned;
     bool perm_needs_drain;
     unsigned pins;
+    bool retired;
     unsigned work;
     bool monitor_owned;
     bool registered;

@@ -292,6 +292,49 @@ test_filter_has_the_childs_data_and_name(void *arg)
     job_end(&job);
 }
 
+typedef struct LateUser {
+    Job *job;
+    BfRoot *root;
+    GError *error;
+    bool done;
+} LateUser;
+
+static void
+late_co_run(void *arg)
+{
+    LateUser *late = arg;
+
+    late->root = bf_root_co_new(late->job->graph, late->job->filter,
+                                "export 'late'", 0, BF_PERM_ALL, &late->error);
+    late->done = true;
+}
+
+/* It has found the filter and waits for the graph until the filter is gone. */
+static void
+test_user_comes_too_late_for_the_filter(void *arg)
+{
+    BfNode *again = NULL;
+    LateUser late = {0};
+    Job job;
+
+    job_init(&job);
+    late.job = &job;
+    bf_graph_co_section_begin(job.graph);
+    bf_co_spawn(late_co_run, &late);
+    g_assert_false(late.done);
+    g_assert_true(job_co_hand_over(&job, NULL));
+    bf_graph_co_section_end(job.graph);
+    while (!late.done) {
+        bf_co_yield();
+    }
+    g_assert_null(late.root);
+    bf_test_assert_error(&late.error, "Node 'top' has been closed meanwhile");
+    again = bf_test_co_add(job.graph, bf_test_null("top", 512));
+    g_assert_nonnull(again);
+    wait_for_guest(&job);
+    job_end(&job);
+}
+
 static void
 test_bad_filter_name_leaves_nothing(void *arg)
 {
@@ -321,6 +364,8 @@ main(int argc, char **argv)
                 test_failed_last_pass_changes_nothing);
     bf_test_add("/block/handover/filter-has-the-childs-data-and-name",
                 test_filter_has_the_childs_data_and_name);
+    bf_test_add("/block/handover/user-comes-too-late-for-the-filter",
+                test_user_comes_too_late_for_the_filter);
     bf_test_add("/block/handover/bad-filter-name-leaves-nothing",
                 test_bad_filter_name_leaves_nothing);
     return g_test_run();

@@ -148,21 +148,27 @@ backup_co_abort(BfJob *job)
     }
 }
 
+/* The filters of other backups may come and go between this one and the source,
+ * so what is below is looked up in the section. */
 static bool
 co_take_out(BfBackup *backup)
 {
-    const BfGraphMove move = {backup->filter, backup->source};
+    BfGraphMove move = {.from = backup->filter};
     const BfHandOver hand_over = {
         .filter = backup->filter,
         .moves = &move,
         .n_moves = 1,
     };
+    bool ok;
 
-    if (!bf_graph_co_hand_over(backup->graph, &hand_over, NULL)) {
-        return false;
+    bf_graph_co_section_begin(backup->graph);
+    move.to = backup->filter->file;
+    ok = bf_graph_co_hand_over(backup->graph, &hand_over, NULL);
+    bf_graph_co_section_end(backup->graph);
+    if (ok) {
+        backup->filter = NULL;
     }
-    backup->filter = NULL;
-    return true;
+    return ok;
 }
 
 static void
@@ -183,13 +189,16 @@ backup_co_clean(BfJob *job)
     backup->source = backup->target = NULL;
 }
 
-static bool
-backup_uses_node(const BfJob *job, const BfNode *node)
+static BfJobUse
+backup_use_of(const BfJob *job, const BfNode *node)
 {
     const BfBackup *backup = (const BfBackup *)job;
 
-    return node == backup->source || node == backup->target ||
-           node == backup->filter;
+    if (node == backup->source) {
+        return BF_JOB_USE_SHARED;
+    }
+    return node == backup->target || node == backup->filter ? BF_JOB_USE_ALONE
+                                                            : BF_JOB_USE_NONE;
 }
 
 static void
@@ -212,7 +221,7 @@ static const BfJobOps backup_ops = {
     .co_clean = backup_co_clean,
     .aborted = backup_aborted,
     .ends = backup_ends,
-    .uses_node = backup_uses_node,
+    .use_of = backup_use_of,
 };
 
 /* The start. */
@@ -243,6 +252,16 @@ find_nodes(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
         return false;
     }
     return true;
+}
+
+/* Several backups may copy from one source, each to a target of its own. */
+static bool
+check_users(const BfBackup *backup, BfJobTable *table, GError **error)
+{
+    return bf_job_table_check_node(table, backup->source, &backup_ops, true,
+                                   error) &&
+           bf_job_table_check_node(table, backup->target, &backup_ops, false,
+                                   error);
 }
 
 /* The mode that counts; fails for combinations without sense. */
@@ -490,6 +509,7 @@ bf_backup_co_prepare(BfGraph *graph, BfJobTable *table,
     backup->graph = graph;
     backup->bitmap_mode = mode;
     if (!find_nodes(backup, options, error) ||
+        !check_users(backup, table, error) ||
         !bf_job_init(&backup->base, &backup_ops, table, &settings, txn,
                      error)) {
         g_free(backup);

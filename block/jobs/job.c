@@ -98,6 +98,14 @@ bf_job_table_find(BfJobTable *table, const char *id)
     return job != NULL && is_visible(job) ? job : NULL;
 }
 
+static BfJobUse
+get_use(const BfJob *job, const BfNode *node)
+{
+    return job->ops->use_of != NULL && job->status != BF_JOB_STATUS_CONCLUDED
+               ? job->ops->use_of(job, node)
+               : BF_JOB_USE_NONE;
+}
+
 const char *
 bf_job_table_find_user(BfJobTable *table, const BfNode *node)
 {
@@ -106,13 +114,34 @@ bf_job_table_find_user(BfJobTable *table, const BfNode *node)
     for (unsigned i = 0; i < jobs->len; i++) {
         const BfJob *job = g_ptr_array_index(jobs, i);
 
-        if (job->ops->uses_node != NULL &&
-            job->status != BF_JOB_STATUS_CONCLUDED &&
-            job->ops->uses_node(job, node)) {
+        if (get_use(job, node) != BF_JOB_USE_NONE) {
             return job->id;
         }
     }
     return NULL;
+}
+
+bool
+bf_job_table_check_node(BfJobTable *table, const BfNode *node,
+                        const BfJobOps *ops, bool shared, GError **error)
+{
+    g_autoptr(GPtrArray) jobs = bf_registry_list(table->jobs);
+
+    bf_assert_main();
+    for (unsigned i = 0; i < jobs->len; i++) {
+        const BfJob *job = g_ptr_array_index(jobs, i);
+        const BfJobUse use = get_use(job, node);
+
+        if (use == BF_JOB_USE_ALONE ||
+            (use == BF_JOB_USE_SHARED && !(shared && job->ops == ops))) {
+            bf_set_error(error,
+                         "Node '%s' is busy: block device is in use by block "
+                         "job: %s",
+                         bf_node_name(node), bf_job_type_str(job->ops->type));
+            return false;
+        }
+    }
+    return true;
 }
 
 bool

@@ -90,13 +90,15 @@ mirror_query(BfJob *job, BfBlockJobInfo *info)
                                       bf_atomic_load(&job->remaining) == 0;
 }
 
-static bool
-mirror_uses_node(const BfJob *job, const BfNode *node)
+static BfJobUse
+mirror_use_of(const BfJob *job, const BfNode *node)
 {
     const BfMirror *mirror = (const BfMirror *)job;
 
     return node == mirror->source || node == mirror->target ||
-           node == mirror->filter || node == mirror->replaces;
+                   node == mirror->filter || node == mirror->replaces
+               ? BF_JOB_USE_ALONE
+               : BF_JOB_USE_NONE;
 }
 
 /* The end. */
@@ -175,7 +177,7 @@ static const BfJobOps mirror_ops = {
     .co_change = mirror_co_change,
     .query = mirror_query,
     .ends = mirror_ends,
-    .uses_node = mirror_uses_node,
+    .use_of = mirror_use_of,
 };
 
 /* The start. */
@@ -203,6 +205,22 @@ find_replaced(BfMirror *mirror, const char *name, GError **error)
                      "lead to an abrupt change of visible data",
                      name, bf_node_name(mirror->source));
         return false;
+    }
+    return true;
+}
+
+/* Two mirrors, or a mirror and a backup, would move each other's users. */
+static bool
+check_alone(const BfMirror *mirror, BfJobTable *table, GError **error)
+{
+    const BfNode *const nodes[] = {mirror->source, mirror->target,
+                                   mirror->replaces};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(nodes); i++) {
+        if (!bf_job_table_check_node(table, nodes[i], &mirror_ops, false,
+                                     error)) {
+            return false;
+        }
     }
     return true;
 }
@@ -439,6 +457,7 @@ co_start_in_section(BfMirror *mirror, BfJobTable *table,
     };
 
     if (!find_nodes(mirror, options, error) ||
+        !check_alone(mirror, table, error) ||
         !bf_job_init(&mirror->base, &mirror_ops, table, &settings, NULL,
                      error)) {
         g_free(mirror);

@@ -60,6 +60,18 @@ typedef struct BfJobWatch {
 } BfJobWatch;
 
 /**
+ * BfJobUse: what a job does with a node
+ * @BF_JOB_USE_NONE: nothing
+ * @BF_JOB_USE_SHARED: others of its kind may do the same with it
+ * @BF_JOB_USE_ALONE: no other job may work on it
+ */
+typedef enum BfJobUse {
+    BF_JOB_USE_NONE,
+    BF_JOB_USE_SHARED,
+    BF_JOB_USE_ALONE,
+} BfJobUse;
+
+/**
  * BfJobOps: what a kind of jobs provides
  * @type: as in the schema
  * @is_block_job: it works on nodes: has BLOCK_JOB_ events and is listed by
@@ -85,7 +97,7 @@ typedef struct BfJobWatch {
  * @co_change: (nullable): the verb change
  * @query: (nullable): adds what only this kind tells
  * @ends: (nullable): says what it reads from and writes to; while it runs
- * @uses_node: (nullable): does it work on @node?
+ * @use_of: (nullable): how it works on @node
  */
 typedef struct BfJobOps {
     BfJobType type;
@@ -103,7 +115,7 @@ typedef struct BfJobOps {
                       GError **error);
     void (*query)(BfJob *job, BfBlockJobInfo *info);
     void (*ends)(const BfJob *job, BfJobEnds *ret_ends);
-    bool (*uses_node)(const BfJob *job, const BfNode *node);
+    BfJobUse (*use_of)(const BfJob *job, const BfNode *node);
 } BfJobOps;
 
 /**
@@ -191,6 +203,21 @@ struct BfJob {
  */
 bool bf_job_init(BfJob *job, const BfJobOps *ops, BfJobTable *table,
                  const BfJobSettings *settings, BfJobTxn *txn, GError **error);
+
+/**
+ * bf_job_table_check_node:
+ * @table: the table
+ * @node: what a new job is to work on
+ * @ops: its kind
+ * @shared: others of its kind may do the same with @node
+ * @error: set on failure: another job works on @node
+ *
+ * On main, in the section in which the job is made.
+ *
+ * Returns: false on failure
+ */
+bool bf_job_table_check_node(BfJobTable *table, const BfNode *node,
+                             const BfJobOps *ops, bool shared, GError **error);
 
 /**
  * bf_job_created:

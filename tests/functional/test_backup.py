@@ -162,6 +162,70 @@ def test_nodes_in_use_are_kept(disk):
     daemon.cmd("blockdev-del", node_name=name)
 
 
+@pytest.mark.parametrize("first", ["b0", "b1"])
+def test_backups_of_one_source_have_moments_of_their_own(disk, first):
+    rng = random.Random(3)
+    jobs = {}
+    for job in ("b0", "b1"):
+        before = disk.contents()
+        name, path = disk.target()
+        disk.backup(name, job=job, speed=1 << 16)
+        jobs[job] = (before, path)
+        disk.write(rng, 10)
+    for job in sorted(jobs, reverse=first == "b1"):
+        disk.daemon.cmd("block-job-set-speed", device=job, speed=0)
+        assert "error" not in ended(disk.daemon, job)
+        disk.write(rng, 10)
+    for before, path in jobs.values():
+        assert path.read_bytes() == before
+
+
+def test_backups_of_one_source_end_at_once(disk):
+    daemon = disk.daemon
+    jobs = [f"b{i}" for i in range(6)]
+    disk.nbd.pwrite(b"x" * 512, 0)
+    for job in jobs:
+        disk.backup(disk.target()[0], job=job, sync="none")
+    for request in [daemon.qmp.send("job-cancel", {"id": j}) for j in jobs]:
+        assert daemon.qmp.reply(request)["return"] == {}
+    for job in jobs:
+        daemon.qmp.take_event("JOB_STATUS_CHANGE", id=job, status="null")
+    disk.nbd.pwrite(b"y" * 512, 0)
+    assert disk.nbd.pread(512, 0) == b"y" * 512
+
+
+def test_nodes_of_a_job_are_no_others(disk):
+    daemon = disk.daemon
+    first, _ = disk.target()
+    second, _ = disk.target()
+    busy = "Node '{}' is busy: block device is in use by block job: {}"
+    disk.backup(first, sync="none", filter_node_name="top")
+    for source, target, node in (("top", second, "top"),
+                                 (first, second, first),
+                                 (second, first, first),
+                                 (second, "src", "src")):
+        arguments = {"job-id": "b1", "device": source, "target": target,
+                     "sync": "full"}
+        for command in ("blockdev-backup", "blockdev-mirror"):
+            error = daemon.error(command, **arguments)
+            assert error.desc == busy.format(node, "backup"), (command, source)
+    daemon.cmd("job-cancel", id="b0")
+    daemon.qmp.take_event("JOB_STATUS_CHANGE", id="b0", status="null")
+    daemon.execute("blockdev-mirror", {
+        "job-id": "m", "device": "src", "target": first, "sync": "full",
+        "filter-node-name": "top"})
+    for source, target, node in (("src", second, "src"),
+                                 ("top", second, "top"),
+                                 (second, "src", "src")):
+        error = daemon.error("blockdev-backup", **{
+            "job-id": "b1", "device": source, "target": target,
+            "sync": "full"})
+        assert error.desc == busy.format(node, "mirror")
+    error = daemon.error("blockdev-mirror", **{
+        "job-id": "n", "device": "top", "target": second, "sync": "full"})
+    assert error.desc == busy.format("top", "mirror")
+
+
 def test_nobody_can_write_past_the_filter(disk):
     """Users from before are above it; new ones of the node are below."""
     daemon = disk.daemon

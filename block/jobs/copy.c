@@ -315,10 +315,15 @@ flush_co_run(void *arg)
     copy->flush_ret = bf_handle_co_flush(copy->config.target);
     copy->flushing = false;
     copy->in_flight--;
+    if (copy->flush_ret < 0) {
+        bf_copy_note_error(copy, -copy->flush_ret);
+    }
     bf_co_queue_wake_all(&copy->changed);
 }
 
-/* A flush that nobody waits for any more counts as under way, too. */
+/* A flush that nobody waits for any more counts as under way, too. What it
+ * ends with is not forgotten: the next one may well succeed, but does not bring
+ * back what was lost. */
 static int
 co_flush(BfCopy *copy)
 {
@@ -328,19 +333,16 @@ co_flush(BfCopy *copy)
     if (copy->expired) {
         return -ETIMEDOUT;
     }
+    if (copy->err != 0) {
+        return -copy->err;
+    }
     copy->flushing = true;
     copy->in_flight++;
     bf_co_spawn(flush_co_run, copy);
     while (copy->flushing && !copy->expired) {
         bf_co_queue_co_wait(&copy->changed);
     }
-    if (copy->flushing) {
-        return -ETIMEDOUT;
-    }
-    if (copy->flush_ret < 0) {
-        bf_copy_note_error(copy, -copy->flush_ret);
-    }
-    return copy->flush_ret;
+    return copy->flushing ? -ETIMEDOUT : copy->flush_ret;
 }
 
 static int

@@ -275,6 +275,16 @@ def test_stopped_by_lack_of_space_and_resumed(disk):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("policy", ["report", "ignore"])
+def test_late_failure_of_a_flush_is_no_completion(disk, policy):
+    """The flush outlives the time that the job waits for it."""
+    name, _ = disk.target(fault=[{"op": "flush", "delay-ms": 1500, "count": 1}])
+    disk.backup(name, on_target_error=policy)
+    error = disk.daemon.qmp.take_event("BLOCK_JOB_ERROR", device="b0")["data"]
+    assert (error["operation"], error["action"]) == ("write", policy)
+    assert ("error" in ended(disk.daemon)) == (policy == "report")
+
+
 def test_a_write_goes_on_when_its_copy_fails(disk):
     name, _ = disk.target(fault=[{"op": "write"}, {"op": "write-zeroes"}])
     disk.backup(name, sync="none")

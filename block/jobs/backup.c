@@ -122,6 +122,17 @@ put_rest_back(const BfBackup *backup)
     }
 }
 
+/* What was copied may have been lost: all that was to be copied still is. */
+static void
+plan_again(const BfBackup *backup)
+{
+    if (backup->plan != NULL) {
+        bf_bitmap_merge(backup->dirty, backup->plan, NULL);
+    } else {
+        bf_bitmap_put_back(backup->dirty, 0, bf_bitmap_size(backup->dirty));
+    }
+}
+
 static void
 backup_co_commit(BfJob *job)
 {
@@ -141,6 +152,9 @@ backup_co_abort(BfJob *job)
 
     if (backup->use == NULL) {
         return;
+    }
+    if (always && bf_copy_has_lost(backup->copy)) {
+        plan_again(backup);
     }
     bf_bitmap_use_thaw(backup->use, !always);
     if (always) {

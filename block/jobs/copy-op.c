@@ -195,6 +195,12 @@ bf_copy_has_error(const BfCopy *copy)
 }
 
 bool
+bf_copy_has_lost(const BfCopy *copy)
+{
+    return copy->has_lost;
+}
+
+bool
 bf_copy_is_through(const BfCopy *copy)
 {
     return copy->is_through;

@@ -54,6 +54,7 @@ struct BfCopy {
     bool err_is_read;
     bool flushing;
     int flush_ret;
+    bool has_lost; /* a flush has failed */
     BfCoQueue changed; /* an operation has ended, or a timer */
     BfTimer timer;
     bool expired;

@@ -316,6 +316,7 @@ flush_co_run(void *arg)
     copy->flushing = false;
     copy->in_flight--;
     if (copy->flush_ret < 0) {
+        copy->has_lost = true;
         bf_copy_note_error(copy, -copy->flush_ret);
     }
     bf_co_queue_wake_all(&copy->changed);

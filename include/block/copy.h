@@ -249,6 +249,17 @@ void bf_copy_note_error(BfCopy *copy, int err);
 bool bf_copy_has_error(const BfCopy *copy);
 
 /**
+ * bf_copy_has_lost:
+ * @copy: settled
+ *
+ * On any loop.
+ *
+ * Returns: true if a flush has failed, so that of all that was copied before
+ * nobody knows what is in the target
+ */
+bool bf_copy_has_lost(const BfCopy *copy);
+
+/**
  * bf_copy_get_rates:
  * @copy: a copy
  * @ret_rates: (out): the numbers of late

@@ -385,6 +385,19 @@ def test_bitmap_after_a_failure(disk, mode, left):
     assert disk.bitmap()["count"] == left * GRANULARITY
 
 
+@pytest.mark.parametrize("sync, left", [
+    ("bitmap", 3), ("full", SIZE // GRANULARITY)])
+def test_bitmap_after_a_failed_flush(disk, sync, left):
+    """Nobody knows what has reached the target."""
+    disk.daemon.cmd("block-dirty-bitmap-add", node="src", name="bm")
+    for granule in (1, 20, 40):
+        disk.nbd.pwrite(b"w" * 512, granule * GRANULARITY)
+    name, _ = disk.target(fault=[{"op": "flush"}])
+    disk.backup(name, sync=sync, bitmap="bm", bitmap_mode="always")
+    assert ended(disk.daemon)["error"] == "Input/output error"
+    assert disk.bitmap()["count"] == left * GRANULARITY
+
+
 @pytest.mark.parametrize("mode, left", [
     ("on-success", 1), ("never", 3), ("always", 1)])
 def test_bitmap_after_success_has_what_was_written_meanwhile(disk, mode, left):

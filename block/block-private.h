@@ -270,6 +270,8 @@ BfEdge *bf_node_add_edge(BfNode *node, const char *name, BfNode **slot);
 BfEdge *bf_node_find_edge(const BfNode *node, const char *name);
 /* Without edges any more; the caller has unregistered it. */
 void bf_node_co_close(BfNode *node);
+/* Does @node need itself, if need be as a client of our own server? */
+bool bf_node_needs_itself(BfNode *node);
 void bf_node_free(BfNode *node);
 /* Recomputes what @node and its ancestors get from their children. */
 void bf_node_refresh_up(BfNode *node);

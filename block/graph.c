@@ -421,6 +421,12 @@ bf_root_node(BfRoot *root)
     return root->node;
 }
 
+BfNode *
+bf_root_node_to_be(BfRoot *root)
+{
+    return root->edge.child;
+}
+
 uint64_t
 bf_root_size(BfRoot *root)
 {

@@ -149,12 +149,31 @@ bf_node_co_check_peer(BfNode *node, int fd, const char *name, GError **error)
     return check.ok;
 }
 
+static bool leads_to(BfNode *from, const BfNode *to, unsigned mark);
+
+/* Does something that @from needs lead to @to? */
 static bool
-leads_to(BfNode *from, const BfNode *to, unsigned mark, BfFindExported *find,
-         void *opaque)
+leads_on_to(BfNode *from, const BfNode *to, unsigned mark)
 {
+    const BfGraphConfig *config = &from->graph->config;
     BfNode *exported = NULL;
 
+    for (unsigned i = 0; i < from->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(from->edges, i);
+
+        if (edge->child != NULL && leads_to(edge->child, to, mark)) {
+            return true;
+        }
+    }
+    if (from->own_export != NULL && config->find_exported != NULL) {
+        exported = config->find_exported(config->opaque, from->own_export);
+    }
+    return exported != NULL && leads_to(exported, to, mark);
+}
+
+static bool
+leads_to(BfNode *from, const BfNode *to, unsigned mark)
+{
     if (from == to) {
         return true;
     }
@@ -162,26 +181,20 @@ leads_to(BfNode *from, const BfNode *to, unsigned mark, BfFindExported *find,
         return false;
     }
     from->mark = mark;
-    for (unsigned i = 0; i < from->edges->len; i++) {
-        const BfEdge *edge = g_ptr_array_index(from->edges, i);
-
-        if (edge->child != NULL &&
-            leads_to(edge->child, to, mark, find, opaque)) {
-            return true;
-        }
-    }
-    if (from->own_export != NULL) {
-        exported = find(opaque, from->own_export);
-    }
-    return exported != NULL && leads_to(exported, to, mark, find, opaque);
+    return leads_on_to(from, to, mark);
 }
 
 bool
-bf_node_leads_to(BfNode *from, const BfNode *to, BfFindExported *find,
-                 void *opaque)
+bf_node_leads_to(BfNode *from, const BfNode *to)
 {
     bf_assert_main();
-    return leads_to(from, to, ++from->graph->marks, find, opaque);
+    return leads_to(from, to, ++from->graph->marks);
+}
+
+bool
+bf_node_needs_itself(BfNode *node)
+{
+    return leads_on_to(node, node, ++node->graph->marks);
 }
 
 void

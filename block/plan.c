@@ -106,6 +106,21 @@ check_tree(const BfNode *node, const BfNode *top, unsigned above,
     return true;
 }
 
+/* The way may lead through our own server, by any link that is moved. */
+static bool
+check_not_circular(const BfEdge *edge, GError **error)
+{
+    if (edge->child == NULL || !bf_node_needs_itself(edge->child)) {
+        return true;
+    }
+    bf_set_error(error,
+                 "Node '%s' would wait for itself, because a node that it "
+                 "needs is a client of an export of this daemon that it is "
+                 "behind",
+                 edge->child->name);
+    return false;
+}
+
 static bool
 check_edge(const BfEdge *edge, GError **error)
 {
@@ -114,7 +129,7 @@ check_edge(const BfEdge *edge, GError **error)
     unsigned count = 0;
 
     if (parent == NULL || child == NULL) {
-        return true;
+        return check_not_circular(edge, error);
     }
     if (!check_tree(child, parent, 1, &count)) {
         bf_set_error(error,
@@ -129,7 +144,7 @@ check_edge(const BfEdge *edge, GError **error)
                      child->name, edge->name, parent->name);
         return false;
     }
-    return true;
+    return check_not_circular(edge, error);
 }
 
 static char *

@@ -66,6 +66,16 @@ check_peer(void *opaque, BfNode *node, int fd, const char *name, bool *ret_own,
                                           ret_own, error);
 }
 
+static BfNode *
+find_exported(void *opaque, const char *name)
+{
+    const BfDaemon *daemon = opaque;
+
+    return daemon->nbd_server != NULL
+               ? bf_nbd_server_find_exported(daemon->nbd_server, name)
+               : NULL;
+}
+
 static void
 log_notice(void *opaque, bool is_problem, const char *text)
 {
@@ -118,6 +128,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
         .find_throttle_group = find_throttle_group,
         .node_events = config->node_events,
         .node_events_opaque = config->node_events_opaque,
+        .find_exported = find_exported,
         .opaque = daemon,
     };
 

@@ -134,6 +134,15 @@ void bf_root_abort(BfRoot *root);
 BfNode *bf_root_node(BfRoot *root);
 
 /**
+ * bf_root_node_to_be:
+ * @root: a root
+ *
+ * Returns: (transfer none) (nullable): the node it leads to when the change
+ *     that is being planned, if any, has been made
+ */
+BfNode *bf_root_node_to_be(BfRoot *root);
+
+/**
  * bf_root_size:
  * @root: a root
  *

@@ -79,6 +79,8 @@ typedef struct BfNodeEvents {
  *     is this daemon; false with @error if it would wait for itself. On main
  * @notice: (nullable): tells an administrator about a node; any thread
  * @find_throttle_group: finds a group by the id of its object, or returns NULL
+ * @find_exported: (nullable): finds the node behind an export of our own NBD
+ *     server as it is planned to be, or returns NULL. On main
  * @opaque: passed to all of them
  * @node_events: (nullable): borrowed constant: upward notices on main
  * @node_events_opaque: passed to @node_events
@@ -96,6 +98,7 @@ typedef struct BfGraphConfig {
                        bool *ret_own, GError **error);
     void (*notice)(void *opaque, bool is_problem, const char *text);
     BfThrottleGroup *(*find_throttle_group)(void *opaque, const char *id);
+    BfNode *(*find_exported)(void *opaque, const char *name);
     void *opaque;
     const BfNodeEvents *node_events;
     void *node_events_opaque;
@@ -119,25 +122,15 @@ BfGraph *bf_graph_new(const BfGraphConfig *config);
 void bf_graph_stop_waiting(BfGraph *graph);
 
 /**
- * BfFindExported: finds what our own NBD server serves
- * @opaque: as given with the function
- * @name: of an export
- *
- * Returns: (transfer none) (nullable): the node behind it
- */
-typedef BfNode *BfFindExported(void *opaque, const char *name);
-
-/**
  * bf_node_leads_to:
  * @from: a node
  * @to: another one, or the same
- * @find: looks up exports, for nodes that are clients of our own server
- * @opaque: passed to @find
+ *
+ * Looks through nodes that are clients of our own server as well.
  *
  * Returns: true if requests to @from come to @to
  */
-bool bf_node_leads_to(BfNode *from, const BfNode *to, BfFindExported *find,
-                      void *opaque);
+bool bf_node_leads_to(BfNode *from, const BfNode *to);
 
 /**
  * bf_node_cancel_requests:

@@ -90,6 +90,16 @@ bool bf_nbd_server_check_own_client(BfNbdServer *server, BfNode *node, int fd,
                                     GError **error);
 
 /**
+ * bf_nbd_server_find_exported:
+ * @server: a server
+ * @name: of an export
+ *
+ * Returns: (transfer none) (nullable): the node that is behind it when the
+ *     change of the graph that is being planned, if any, has been made
+ */
+BfNode *bf_nbd_server_find_exported(BfNbdServer *server, const char *name);
+
+/**
  * bf_nbd_export_co_add:
  * @server_at: where the daemon's server is; NULL there is the error "NBD server
  *     not running", at its place in the order of checks. It is looked at only

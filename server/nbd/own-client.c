@@ -7,15 +7,15 @@
 #include "io/listener.h"
 #include "nbd-private.h"
 
-static BfNode *
-find_exported(void *opaque, const char *name)
+BfNode *
+bf_nbd_server_find_exported(BfNbdServer *server, const char *name)
 {
-    BfNbdServer *server = opaque;
     const BfNbdExport *exp = bf_nbd_server_find(
         server, (BfNbdString){.data = name, .len = strlen(name)});
 
-    return exp != NULL && exp->base.root != NULL ? bf_root_node(exp->base.root)
-                                                 : NULL;
+    return exp != NULL && exp->base.root != NULL
+               ? bf_root_node_to_be(exp->base.root)
+               : NULL;
 }
 
 bool
@@ -37,9 +37,8 @@ bf_nbd_server_check_own_client(BfNbdServer *server, BfNode *node, int fd,
                      "the node by blockdev-add over QMP");
         return false;
     }
-    exported = find_exported(server, name);
-    if (exported != NULL &&
-        bf_node_leads_to(exported, node, find_exported, server)) {
+    exported = bf_nbd_server_find_exported(server, name);
+    if (exported != NULL && bf_node_leads_to(exported, node)) {
         bf_set_error(error,
                      "the NBD server at this address is this daemon, and node "
                      "'%s' behind its export '%s' leads back to node '%s', "

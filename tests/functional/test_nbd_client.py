@@ -470,6 +470,28 @@ def test_node_behind_its_own_export_is_refused(daemon, image, host):
     daemon.cmd("blockdev-del", node_name="n0")
 
 
+def test_node_cannot_get_behind_its_own_export(daemon):
+    """The client is there first; what leads back to it comes after."""
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "disk",
+                                    "size": SIZE})
+    raw = {"driver": "raw", "node-name": "top", "file": "disk"}
+    daemon.execute("blockdev-add", raw)
+    daemon.execute("blockdev-add", {
+        "driver": "quorum", "node-name": "votes", "vote-threshold": 1,
+        "children": ["top"]})
+    daemon.start_nbd()
+    daemon.add_export("votes", name="disk")
+    daemon.execute("blockdev-add", own(daemon, **{"read-only": True}))
+    with pytest.raises(qmp.QmpError, match="would wait for itself"):
+        daemon.execute("blockdev-reopen", {"options": [
+            {**raw, "file": "n0"}]})
+    error = daemon.error("x-blockdev-change", parent="votes", node="n0")
+    assert "would wait for itself" in error.desc
+    daemon.cmd("block-export-del", id="exp-votes", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-votes")
+    daemon.cmd("x-blockdev-change", parent="votes", node="n0")
+
+
 def test_own_server_on_the_command_line_is_told(daemons, box, image):
     daemon = daemons(
         "--blockdev", f"file,node-name=disk,filename={image}",

@@ -192,6 +192,19 @@ bf_node_leads_to(BfNode *from, const BfNode *to)
 }
 
 bool
+bf_node_check_not_behind(BfNode *target, const BfNode *source, GError **error)
+{
+    if (bf_node_leads_to(target, source)) {
+        bf_set_error(error,
+                     "What is written to the target '%s' comes to the source "
+                     "'%s', so that the job would wait for itself",
+                     target->name, source->name);
+        return false;
+    }
+    return true;
+}
+
+bool
 bf_node_needs_itself(BfNode *node)
 {
     return leads_on_to(node, node, ++node->graph->marks);

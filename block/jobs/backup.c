@@ -257,6 +257,9 @@ find_nodes(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
         bf_set_error(error, "Source and target cannot be the same");
         return false;
     }
+    if (!bf_node_check_not_behind(backup->target, backup->source, error)) {
+        return false;
+    }
     if (bf_node_is_read_only(backup->target)) {
         bf_set_error(error, "Block node is read-only");
         return false;

@@ -247,6 +247,9 @@ find_nodes(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
         bf_set_error(error, "Can't mirror node into itself");
         return false;
     }
+    if (!bf_node_check_not_behind(mirror->target, mirror->source, error)) {
+        return false;
+    }
     if (bf_node_is_read_only(mirror->target)) {
         bf_set_error(error, "Block node is read-only");
         return false;

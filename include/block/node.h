@@ -133,6 +133,17 @@ void bf_graph_stop_waiting(BfGraph *graph);
 bool bf_node_leads_to(BfNode *from, const BfNode *to);
 
 /**
+ * bf_node_check_not_behind:
+ * @target: where a job is to write
+ * @source: what it is to read
+ * @error: set on failure
+ *
+ * Returns: false if requests to @target come to @source
+ */
+bool bf_node_check_not_behind(BfNode *target, const BfNode *source,
+                              GError **error);
+
+/**
  * bf_node_cancel_requests:
  * @node: a node
  *

@@ -492,6 +492,22 @@ def test_node_cannot_get_behind_its_own_export(daemon):
     daemon.cmd("x-blockdev-change", parent="votes", node="n0")
 
 
+@pytest.mark.parametrize("command", ("blockdev-mirror", "blockdev-backup"))
+def test_no_job_copies_a_node_onto_itself(daemon, command):
+    for node in ("disk", "other"):
+        daemon.execute("blockdev-add", {
+            "driver": "null-co", "node-name": node, "size": SIZE})
+    daemon.start_nbd()
+    for node in ("disk", "other"):
+        daemon.add_export(node, writable=True)
+    daemon.execute("blockdev-add", own(daemon))
+    job = {"job_id": "j", "target": "n0", "sync": "full"}
+    error = daemon.error(command, device="disk", **job)
+    assert "comes to the source 'disk'" in error.desc
+    daemon.cmd(command, device="other", **job)
+    daemon.cmd("block-job-cancel", device="j")
+
+
 def test_own_server_on_the_command_line_is_told(daemons, box, image):
     daemon = daemons(
         "--blockdev", f"file,node-name=disk,filename={image}",

@@ -6,7 +6,9 @@
  * those that QEMU has.
  *
  * All requests run on the home loop. The list of children changes only while
- * the node is drained.
+ * the node is drained. Changes that overlap go to the children one after the
+ * other, since each child might order them its own way, and so do a change and
+ * a vote: it would find what some children have done and others have not.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -30,8 +32,19 @@ typedef struct QuorumChild {
     BfNode *node; /* borrowed; the slot of its edge */
 } QuorumChild;
 
+/* A range under way; on the stack of its request. */
+typedef struct Span {
+    struct Span *younger;
+    struct Span *older;
+    uint64_t start;
+    uint64_t end;
+    bool changes;
+    BfCoQueue waiters;
+} Span;
+
 typedef struct BfQuorumNode {
     BfNode base;
+    Span *spans;         /* the youngest one */
     GPtrArray *children; /* of QuorumChild, owned */
     unsigned next_name;
     unsigned threshold;
@@ -64,6 +77,57 @@ static BfNode *
 child_at(const BfQuorumNode *self, unsigned i)
 {
     return ((QuorumChild *)g_ptr_array_index(self->children, i))->node;
+}
+
+/* --- Order. --- */
+
+static Span *
+find_older_conflict(const Span *span)
+{
+    for (Span *o = span->older; o != NULL; o = o->older) {
+        if ((span->changes || o->changes) && o->start < span->end &&
+            span->start < o->end) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+/* Waits only for older ones, so there is no circle. */
+static void
+span_co_begin(BfQuorumNode *self, Span *span, uint64_t offset, uint64_t bytes,
+              bool changes)
+{
+    Span *conflict;
+
+    bf_assert_loop(self->base.home);
+    *span = (Span){
+        .older = self->spans,
+        .start = offset,
+        .end = offset + bytes,
+        .changes = changes,
+    };
+    if (span->older != NULL) {
+        span->older->younger = span;
+    }
+    self->spans = span;
+    while ((conflict = find_older_conflict(span)) != NULL) {
+        bf_co_queue_co_wait(&conflict->waiters);
+    }
+}
+
+static void
+span_end(BfQuorumNode *self, Span *span)
+{
+    if (span->younger != NULL) {
+        span->younger->older = span->older;
+    } else {
+        self->spans = span->older;
+    }
+    if (span->older != NULL) {
+        span->older->younger = span->younger;
+    }
+    bf_co_queue_wake_all(&span->waiters);
 }
 
 /* --- Events. --- */
@@ -340,15 +404,22 @@ static int
 quorum_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
     BfQuorumNode *self = (BfQuorumNode *)node;
+    Span span;
+    int ret;
 
-    return self->fifo ? co_read_first(self, offset, vec)
-                      : co_read_all(self, offset, vec);
+    if (self->fifo) {
+        return co_read_first(self, offset, vec);
+    }
+    span_co_begin(self, &span, offset, vec->bytes, false);
+    ret = co_read_all(self, offset, vec);
+    span_end(self, &span);
+    return ret;
 }
 
 /* --- Other requests. --- */
 
 static int
-co_change_all(BfQuorumNode *self, Fan *fan)
+co_tell_all(BfQuorumNode *self, Fan *fan)
 {
     unsigned n = self->children->len;
     Part *parts = g_new0(Part, n);
@@ -357,6 +428,18 @@ co_change_all(BfQuorumNode *self, Fan *fan)
     fan->self = self;
     ret = co_ask_all(fan, parts);
     parts_free(parts, n, 0);
+    return ret;
+}
+
+static int
+co_change_all(BfQuorumNode *self, Fan *fan)
+{
+    Span span;
+    int ret;
+
+    span_co_begin(self, &span, fan->offset, fan->bytes, true);
+    ret = co_tell_all(self, fan);
+    span_end(self, &span);
     return ret;
 }
 
@@ -402,7 +485,7 @@ quorum_co_flush(BfNode *node)
         child_at(self, 0) == NULL) {
         return 0; /* it is being closed */
     }
-    return co_change_all(self, &fan);
+    return co_tell_all(self, &fan);
 }
 
 /* What holds for all children; as far as it holds for each. */

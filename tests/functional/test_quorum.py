@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """quorum nodes: votes, repairs, events, children that come and go."""
+import struct
+
 import pytest
 
 import harness
+import rawnbd as nbd
 
 SIZE = 1 << 20
 
@@ -149,6 +152,36 @@ def test_failing_child_is_outvoted(daemons, box, connect_nbd):
     assert event["data"]["node-name"] == "f2"
     assert handle.pread(512, 0) == b"x" * 512
     handle.flush()
+
+
+@pytest.mark.ours("fault nodes")
+def test_requests_that_overlap_find_children_equal(daemons, box):
+    """Children take their time, each its own; what they have is the same."""
+    daemon = daemons("--allow-fault-injection")
+    for i in range(2):
+        daemon.add_file(harness.make_image(box / f"d{i}", SIZE), f"d{i}")
+        daemon.execute("blockdev-add", {
+            "driver": "fault", "node-name": f"f{i}", "image": f"d{i}",
+            "rules": [{"op": "write", "errno": "", "delay-ms": 5,
+                       "probability": 50}]})
+    add_quorum(daemon, count=2)
+    path = daemon.start_nbd()
+    daemon.add_export("q0", writable=True)
+    with nbd.RawNbd(path) as client:
+        client.go("q0")
+        for i in range(50):
+            for shift in (0, 512):
+                client.send_request(nbd.CMD_WRITE, shift, 4096,
+                                    data=bytes([i]) * 4096)
+            read = client.send_request(nbd.CMD_READ, 0, 8192)
+            for _ in range(3):
+                error, cookie = struct.unpack(">4xIQ", client.recv(16))
+                assert error == 0
+                if cookie == read:
+                    client.recv(8192)
+    assert (box / "d0").read_bytes() == (box / "d1").read_bytes()
+    daemon.cmd("query-version")
+    assert not [e for e in daemon.qmp.events if "QUORUM" in e["event"]]
 
 
 @pytest.mark.peers("qemu-io")

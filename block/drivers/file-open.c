@@ -473,7 +473,7 @@ file_use_desc(BfFileNode *self, const FileDesc *desc)
 }
 
 typedef struct AccessCall {
-    const char *path;
+    FileCall call; /* used when there is a time limit */
     bool writable;
 } AccessCall;
 
@@ -481,22 +481,49 @@ static void
 check_access(void *arg)
 {
     AccessCall *call = arg;
+    const char *path = call->call.self->path;
 
-    call->writable = faccessat(AT_FDCWD, call->path, W_OK, AT_EACCESS) == 0 ||
+    call->writable = faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0 ||
                      (errno != EACCES && errno != EROFS && errno != EPERM);
 }
 
 /* With auto-read-only, a file that cannot be written makes the node so. */
+static bool
+needs_check(const BfFileNode *self, const BfNodeSettings *settings)
+{
+    return settings->auto_read_only && !settings->read_only &&
+           !g_str_has_prefix(self->path, FDSET_PREFIX);
+}
+
+/* The first time; outside of the graph, so that it may take its time. */
 static void
 co_apply_auto_read_only(BfFileNode *self, BfNodeSettings *settings)
 {
-    AccessCall call = {.path = self->path};
+    AccessCall call = {.call.self = self};
 
-    if (settings->auto_read_only && !settings->read_only &&
-        !g_str_has_prefix(self->path, FDSET_PREFIX)) {
+    if (needs_check(self, settings)) {
         bf_node_co_offload(&self->base, check_access, &call);
         settings->read_only = !call.writable;
     }
+}
+
+static bool
+co_renew_auto_read_only(BfFileNode *self, BfNodeSettings *settings,
+                        GError **error)
+{
+    AccessCall *call;
+
+    if (!needs_check(self, settings)) {
+        return true;
+    }
+    call = g_new0(AccessCall, 1);
+    call->call = (FileCall){.self = self, .fn = check_access};
+    if (!file_co_call(&call->call, error)) {
+        return false;
+    }
+    settings->read_only = !call->writable;
+    g_free(call);
+    return true;
 }
 
 static bool
@@ -569,8 +596,8 @@ file_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
 {
     BfFileNode *self = (BfFileNode *)node;
 
-    co_apply_auto_read_only(self, node->settings_plan);
-    return check_options(self, file_options(options), error);
+    return co_renew_auto_read_only(self, node->settings_plan, error) &&
+           check_options(self, file_options(options), error);
 }
 
 typedef struct ResizeCall {

@@ -312,6 +312,16 @@ def test_commands_on_other_nodes_go_on(stage):
     actor.read_message()
 
 
+def test_reopen_gives_up_on_stuck_storage(stage):
+    """Nobody else can change the graph meanwhile, so it has a limit."""
+    options = file_options(stage, "b.img", "auto",
+                           **{"auto-read-only": True})
+    stage.fs.stop()
+    error = stage.daemon.error("blockdev-reopen", options=[options])
+    assert "does not answer within 10 seconds" in error.desc
+    stage.fs.go()
+
+
 def test_stuck_clients_do_not_delay_others(stage):
     """The loops go on serving connections whose storage answers."""
     image = harness.make_image(stage.box / "fine.img", 1 << 20)

@@ -174,6 +174,37 @@ def test_requests_fail_when_the_delay_is_over(daemon, serve, connect_nbd):
     harness.wait_until(lambda: can_read(handle), what="the connection")
 
 
+def test_reason_is_told_when_the_export_is_another_one(daemon, serve,
+                                                       connect_nbd):
+    server = serve()
+    add(daemon, server, **{"reconnect-delay": 60})
+    handle = export_through(daemon, connect_nbd)
+    server.data += bytes(512)
+    server.drop()
+    daemon.wait_log("node 'n0': cannot connect again: NBD server .*: the size "
+                    f"of the export has changed from {SIZE} to {SIZE + 512}")
+    del server.data[SIZE:]
+    assert handle.pread(512, 0) == bytes(512)
+
+
+def test_server_that_comes_and_goes_does_not_fill_the_log(daemon, serve,
+                                                          connect_nbd):
+    class OneReply(rawserver.RawServer):
+        def answer(self, conn, *request):
+            super().answer(conn, *request)
+            raise rawserver.Gone
+
+    server = serve(OneReply)
+    add(daemon, server, **{"reconnect-delay": 60})
+    handle = export_through(daemon, connect_nbd)
+    started = time.monotonic()
+    for _ in range(200):
+        handle.pread(512, 0)
+    assert server.accepted >= 100
+    seconds = time.monotonic() - started
+    assert daemon.log().count("lost NBD server") <= seconds + 2
+
+
 def can_read(handle):
     try:
         return handle.pread(512, 0) == bytes(512)

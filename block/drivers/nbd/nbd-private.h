@@ -202,7 +202,10 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
  * @n_conns: their number
  * @n_up: how many take requests
  * @keepers: coroutines that keep connections
- * @was_lost: all connections were lost; told
+ * @was_lost: all connections were lost
+ * @told_lost: and that was told
+ * @told_ns: when, the last time
+ * @trouble: owned: why it cannot be connected again, as it was told, or NULL
  * @wanted: somebody needs a connection while there is none
  * @expired: @reconnect_delay_ns is over
  * @cancels: how often all waiting requests were told to fail
@@ -231,6 +234,9 @@ struct BfNbdcNode {
     unsigned n_up;
     BfWaitGroup keepers;
     bool was_lost;
+    bool told_lost;
+    uint64_t told_ns;
+    char *trouble;
     bool wanted;
     bool expired;
     unsigned cancels;

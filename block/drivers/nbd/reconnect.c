@@ -25,6 +25,9 @@
 /* A connection that was up as long, or got a reply, is a success. */
 #define SUCCESS_NS (10 * BF_NS_PER_SEC)
 
+/* Losses of connections are told this often at most. */
+#define TOLD_NS (BF_NS_PER_SEC)
+
 /* What an export may not lose from one connection to the next. */
 #define FLAGS_NEEDED                                                           \
     (BF_NBD_EXPORT_FLUSH | BF_NBD_EXPORT_FUA | BF_NBD_EXPORT_TRIM |            \
@@ -124,12 +127,44 @@ link_is_up(BfNbdcConn *conn)
     if (self->silence_ns > 0) {
         check_silence(conn);
     }
-    if (self->was_lost) {
-        self->was_lost = false;
+    self->was_lost = false;
+    g_clear_pointer(&self->trouble, g_free);
+    if (self->told_lost) {
+        self->told_lost = false;
         bf_node_notice(&self->base, false, "connected to NBD server '%s' again",
                        self->target.server);
     }
     bf_co_queue_wake_all(&self->ready);
+}
+
+/* A server that comes and goes all the time must not fill the log. */
+static void
+tell_loss(BfNbdcNode *self, const GError *error)
+{
+    uint64_t now_ns = bf_loop_now_ns();
+
+    if (self->told_ns != 0 && now_ns - self->told_ns < TOLD_NS) {
+        return;
+    }
+    self->told_ns = now_ns;
+    self->told_lost = true;
+    bf_node_notice(&self->base, true, "lost NBD server '%s': %s",
+                   self->target.server, error->message);
+}
+
+/* The first failure, and each one for another reason. */
+static void
+tell_trouble(BfNbdcNode *self, const GError *error)
+{
+    if (!self->was_lost || bf_nbdc_is_ending(self) ||
+        g_strcmp0(self->trouble, error->message) == 0) {
+        return;
+    }
+    g_free(self->trouble);
+    self->trouble = g_strdup(error->message);
+    self->told_lost = true;
+    bf_node_notice(&self->base, true, "cannot connect again: %s",
+                   error->message);
 }
 
 static void
@@ -143,8 +178,7 @@ link_is_down(BfNbdcConn *conn, const GError *error)
         return;
     }
     self->was_lost = true;
-    bf_node_notice(&self->base, true, "lost NBD server '%s': %s",
-                   self->target.server, error->message);
+    tell_loss(self, error);
     if (self->reconnect_delay_ns == 0 || self->stopping) {
         self->expired = true;
     } else {
@@ -276,6 +310,7 @@ keeper_co_connect(BfNbdcConn *conn)
         }
         g_debug("node '%s': connection %u: %s", self->base.name, conn->index,
                 error->message);
+        tell_trouble(self, error);
         if (conn->index > 0 && !conn->was_up && self->n_up > 0) {
             /* The server has a limit, say; the others have to do. */
             conn->gone = true;
@@ -470,6 +505,7 @@ bf_nbdc_co_close_link(BfNbdcNode *self)
         conn_free(self->conns[i]);
     }
     self->n_conns = 0;
+    g_clear_pointer(&self->trouble, g_free);
 }
 
 void

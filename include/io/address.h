@@ -54,7 +54,8 @@ bool bf_address_co_listen(const BfSocketAddress *address, BfTakeFd *take_fd,
  * @cancel: (nullable): ends the wait
  * @error: set on failure
  *
- * Tries all addresses of a name in turn. TCP_NODELAY is set.
+ * Tries all addresses of a name in turn, each for its share of the time that is
+ * left. TCP_NODELAY is set.
  *
  * Returns: (transfer full): a connected, non-blocking descriptor, or -1
  */

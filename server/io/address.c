@@ -417,6 +417,18 @@ co_resolve(const BfSocketAddress *address, GError **error)
     return g_steal_pointer(&list);
 }
 
+/* An address that does not answer must leave time for the others. */
+static uint64_t
+share_of_time(uint64_t deadline_ns, unsigned n_left)
+{
+    uint64_t now_ns = bf_loop_now_ns();
+
+    if (deadline_ns == BF_FOREVER || deadline_ns <= now_ns) {
+        return deadline_ns;
+    }
+    return now_ns + (deadline_ns - now_ns) / n_left;
+}
+
 int
 bf_address_co_connect(const BfSocketAddress *address, BfTakeFd *take_fd,
                       void *opaque, uint64_t timeout_ns, BfCancel *cancel,
@@ -438,16 +450,14 @@ bf_address_co_connect(const BfSocketAddress *address, BfTakeFd *take_fd,
     if (list == NULL) {
         return -1;
     }
-    for (unsigned i = 0; i < list->len; i++) {
+    for (unsigned i = 0; i < list->len && ret != -ECANCELED; i++) {
         int fd = -1;
 
-        ret = co_connect_one(&g_array_index(list, BfSockaddr, i), deadline_ns,
-                             cancel, &fd);
+        ret = co_connect_one(&g_array_index(list, BfSockaddr, i),
+                             share_of_time(deadline_ns, list->len - i), cancel,
+                             &fd);
         if (ret == 0) {
             return fd;
-        }
-        if (ret == -ECANCELED || ret == -ETIMEDOUT) {
-            break;
         }
     }
     text = address->type == BF_SOCKET_ADDRESS_TYPE_UNIX

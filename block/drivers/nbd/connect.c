@@ -81,23 +81,31 @@ set_keep_alive(int fd, const BfSocketAddress *address)
     }
 }
 
+static uint64_t
+limit_until(uint64_t deadline_ns, uint64_t max_ns)
+{
+    uint64_t now_ns = bf_loop_now_ns();
+
+    return MIN(deadline_ns - MIN(deadline_ns, now_ns), max_ns);
+}
+
 /* The handshake on a new socket, with a limit of time. */
 static BfChannel *
-co_shake_hands(BfNbdcNode *self, int fd, BfNbdcExport *ret_exp, GError **error)
+co_shake_hands(BfNbdcNode *self, int fd, uint64_t limit_ns,
+               BfNbdcExport *ret_exp, GError **error)
 {
     BfChannel *channel = bf_channel_socket_new(fd);
     BfNbdcAttempt attempt = {.next = self->attempts, .socket = channel};
     bool ok = false;
 
     self->attempts = &attempt;
-    bf_timer_start(&attempt.timer, NBDC_NEGOTIATE_MAX_NS, attempt_expired,
-                   &attempt);
+    bf_timer_start(&attempt.timer, limit_ns, attempt_expired, &attempt);
     ok = bf_nbdc_co_negotiate(&channel, &self->target, ret_exp, error);
     bf_timer_stop(&attempt.timer);
     unlink_attempt(self, &attempt);
     if (attempt.expired) {
-        g_prefix_error(error, "no connection within %u seconds: ",
-                       (unsigned)(NBDC_NEGOTIATE_MAX_NS / BF_NS_PER_SEC));
+        g_prefix_error(error, "no connection within %.3g seconds: ",
+                       (double)limit_ns / BF_NS_PER_SEC);
     }
     if (!ok) {
         g_clear_pointer(&channel, bf_channel_free);
@@ -118,14 +126,16 @@ check_not_ending(const BfNbdcNode *self, GError **error)
 }
 
 BfChannel *
-bf_nbdc_co_connect(BfNbdcNode *self, BfNbdcExport *ret_exp, GError **error)
+bf_nbdc_co_connect(BfNbdcNode *self, uint64_t connect_ns, uint64_t deadline_ns,
+                   BfNbdcExport *ret_exp, GError **error)
 {
     bf_autofd fd = -1;
     BfChannel *channel = NULL;
 
     bf_assert_loop(self->loop);
     fd = bf_address_co_connect(self->target.address, NULL, NULL,
-                               NBDC_CONNECT_MAX_NS, &self->stop, error);
+                               limit_until(deadline_ns, connect_ns),
+                               &self->stop, error);
     /* Whoever ends attempts sees only those that shake hands. */
     if (fd < 0 ||
         !bf_node_co_check_peer(&self->base, fd, self->target.name, error) ||
@@ -133,7 +143,9 @@ bf_nbdc_co_connect(BfNbdcNode *self, BfNbdcExport *ret_exp, GError **error)
         return NULL;
     }
     set_keep_alive(fd, self->target.address);
-    channel = co_shake_hands(self, bf_steal_fd(&fd), ret_exp, error);
+    channel = co_shake_hands(self, bf_steal_fd(&fd),
+                             limit_until(deadline_ns, NBDC_NEGOTIATE_MAX_NS),
+                             ret_exp, error);
     if (channel != NULL && !check_not_ending(self, error)) {
         g_clear_pointer(&channel, bf_channel_free);
     }

@@ -18,8 +18,11 @@
 #include "io/channel.h"
 #include "proto/nbd.h"
 
-/* Limits of time: from connect to connected, and of the handshake. */
+/* Limits of time: from connect to connected, of the only attempt and of one of
+ * many, and of the handshake. A host that was away is not asked again by TCP
+ * itself before twice the time that has passed, hence the new attempts. */
 #define NBDC_CONNECT_MAX_NS (30 * BF_NS_PER_SEC)
+#define NBDC_CONNECT_AGAIN_NS (5 * BF_NS_PER_SEC)
 #define NBDC_NEGOTIATE_MAX_NS (30 * BF_NS_PER_SEC)
 
 /* How long closing waits for a flush, and for saying good-bye. */
@@ -253,9 +256,12 @@ bf_nbdc_is_ending(const BfNbdcNode *self)
     return self->stopping || self->closing;
 }
 
-/* connect.c: a connection that is ready for requests, or NULL. Bounded in
- * time; ends early when the node is stopping. */
-BfChannel *bf_nbdc_co_connect(BfNbdcNode *self, BfNbdcExport *ret_exp,
+/* connect.c: a connection that is ready for requests, or NULL. Takes at most
+ * @connect_ns until there is a socket, and goes on until @deadline_ns (or
+ * BF_FOREVER: the handshake has its limit); ends early when the node is
+ * stopping. */
+BfChannel *bf_nbdc_co_connect(BfNbdcNode *self, uint64_t connect_ns,
+                              uint64_t deadline_ns, BfNbdcExport *ret_exp,
                               GError **error);
 /* Ends all attempts of @self, which fail. */
 void bf_nbdc_end_attempts(BfNbdcNode *self);

@@ -304,7 +304,8 @@ keeper_co_connect(BfNbdcConn *conn)
         if (bf_nbdc_is_ending(self)) {
             return false;
         }
-        channel = bf_nbdc_co_connect(self, &conn->exp, &error);
+        channel = bf_nbdc_co_connect(self, NBDC_CONNECT_AGAIN_NS, BF_FOREVER,
+                                     &conn->exp, &error);
         if (channel != NULL && conn_use(conn, channel, &error)) {
             return true;
         }
@@ -392,12 +393,15 @@ set_up_limits(BfNbdcNode *self)
 static BfChannel *
 co_connect_first(BfNbdcNode *self, GError **error)
 {
-    uint64_t end_ns = bf_loop_now_ns() + self->open_timeout_ns;
+    const bool once = self->open_timeout_ns == 0;
+    const uint64_t end_ns = bf_loop_now_ns() + self->open_timeout_ns;
     uint64_t pause_ns = OPEN_PAUSE_MIN_NS;
 
     for (;;) {
         g_autoptr(GError) local = NULL;
-        BfChannel *channel = bf_nbdc_co_connect(self, &self->first, &local);
+        BfChannel *channel = bf_nbdc_co_connect(
+            self, once ? NBDC_CONNECT_MAX_NS : NBDC_CONNECT_AGAIN_NS,
+            once ? BF_FOREVER : end_ns, &self->first, &local);
 
         if (channel != NULL) {
             return channel;

@@ -482,6 +482,23 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
     return ok;
 }
 
+BfThrottleMember *
+bf_graph_join_throttle_group(BfGraph *graph, const char *id, const char *user,
+                             BfLoop *loop, GError **error)
+{
+    const BfGraphConfig *config = &graph->config;
+    BfThrottleGroup *group =
+        config->find_throttle_group != NULL
+            ? config->find_throttle_group(config->opaque, id)
+            : NULL;
+
+    if (group == NULL) {
+        bf_set_error(error, "Throttle group '%s' does not exist", id);
+        return NULL;
+    }
+    return bf_throttle_member_new(group, user, loop);
+}
+
 BfNode *
 bf_graph_require_device(BfGraph *graph, const char *device, const char *name,
                         GError **error)

@@ -65,21 +65,6 @@ bf_node_open_fdset(BfNode *node, const char *path, int flags, GError **error)
     return config->open_fdset(config->opaque, path, flags, error);
 }
 
-BfThrottleGroup *
-bf_node_find_throttle_group(BfNode *node, const char *id, GError **error)
-{
-    const BfGraphConfig *config = &node->graph->config;
-    BfThrottleGroup *group =
-        config->find_throttle_group != NULL
-            ? config->find_throttle_group(config->opaque, id)
-            : NULL;
-
-    if (group == NULL) {
-        bf_set_error(error, "Throttle group '%s' does not exist", id);
-    }
-    return group;
-}
-
 static char *
 node_as_user(const BfNode *node)
 {

@@ -31,7 +31,8 @@ typedef struct Lease {
 
     /* Belong to the member's loop. */
     ThrottleAmount left;
-    ThrottleAmount debt; /* what passed in a hurry and is to be told */
+    ThrottleAmount debt; /* what passed without waiting and is to be told */
+    BfTimer debt_timer;  /* runs while there is debt */
     bool asking;         /* an answer is to come */
     Waiter *head;
     Waiter **tail;
@@ -233,6 +234,7 @@ send_message(Lease *lease, bool asks)
     lease->debt = (ThrottleAmount){0, 0};
     lease->asking |= asks;
     bf_timer_stop(&lease->expiry);
+    bf_timer_stop(&lease->debt_timer);
     bf_loop_post(lease->member->group->main_loop, take_message, message);
 }
 
@@ -300,8 +302,24 @@ add_debt(Lease *lease, uint64_t bytes)
 {
     ThrottleAmount cost = bf_throttle_cost(lease->member->iops_size, bytes);
 
+    if (lease->debt.bytes == 0 && lease->debt.ops == 0) {
+        bf_timer_stop(&lease->debt_timer);
+        bf_timer_start(&lease->debt_timer, LEASE_NS, lease_expired, lease);
+    }
     lease->debt.bytes += cost.bytes;
     lease->debt.ops += cost.ops;
+}
+
+void
+bf_throttle_member_charge(BfThrottleMember *member, bool is_write,
+                          uint64_t bytes)
+{
+    Lease *lease = &member->leases[is_write];
+
+    bf_assert_loop(member->loop);
+    if (lease->head != NULL || !take_tokens(lease, bytes)) {
+        add_debt(lease, bytes);
+    }
 }
 
 void
@@ -337,6 +355,7 @@ hurry_begin(void *arg)
 {
     BfThrottleMember *member = arg;
 
+    bf_assert_loop(member->loop);
     member->hurries++;
     for (unsigned i = 0; i < 2; i++) {
         Lease *lease = &member->leases[i];
@@ -355,6 +374,12 @@ hurry_end(void *arg)
 
     g_assert(member->hurries > 0);
     member->hurries--;
+}
+
+void
+bf_throttle_member_hurry_here(BfThrottleMember *member, bool begin)
+{
+    (begin ? hurry_begin : hurry_end)(member);
 }
 
 /* The limits have changed, so what is leased counts no more. */
@@ -429,6 +454,12 @@ bf_throttle_member_new(BfThrottleGroup *group, const char *user, BfLoop *loop)
     }
     g_ptr_array_add(group->members, member);
     return member;
+}
+
+BfThrottleMember *
+bf_throttle_member_new_beside(const BfThrottleMember *member, BfLoop *loop)
+{
+    return bf_throttle_member_new(member->group, member->user, loop);
 }
 
 /* Ends all that is under way between main and the member's loop: the message to

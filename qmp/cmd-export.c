@@ -103,6 +103,7 @@ bf_qmp_co_nbd_server_add(BfQmpCall *call, const BfNbdServerAddOptions *args,
         .id = name,
         .node_name = args->device,
         .writable = args->writable,
+        .throttle_group = args->throttle_group,
         .u.nbd = &nbd,
     };
 
@@ -196,6 +197,7 @@ bf_qmp_co_query_block_exports(BfQmpCall *call,
         info->node_name = g_strdup(bf_export_node_name(exp));
         info->shutting_down = bf_export_is_closing(exp);
         info->clients = bf_export_count_clients(exp);
+        info->throttle_group = g_strdup(bf_export_throttle_group(exp));
         info->stats = export_stats(exp);
         list->items[i] = info;
     }

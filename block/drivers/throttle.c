@@ -5,6 +5,7 @@
  */
 #include "block/driver.h"
 #include "block/filter.h"
+#include "block/graph.h"
 #include "block/request.h"
 #include "core/error.h"
 
@@ -19,11 +20,10 @@ typedef struct BfThrottleNode {
 static BfThrottleMember *
 join_group(BfNode *node, const char *id, GError **error)
 {
-    BfThrottleGroup *group = bf_node_find_throttle_group(node, id, error);
     g_autofree char *user = g_strdup_printf("node '%s'", node->name);
 
-    return group != NULL ? bf_throttle_member_new(group, user, node->home)
-                         : NULL;
+    return bf_graph_join_throttle_group(node->graph, id, user, node->home,
+                                        error);
 }
 
 static void

@@ -438,17 +438,6 @@ void bf_node_begin_work(BfNode *node);
 void bf_node_end_work(BfNode *node);
 
 /**
- * bf_node_find_throttle_group:
- * @node: a node
- * @id: of a throttle-group object
- * @error: set on failure
- *
- * Returns: (transfer none): the group, or NULL
- */
-BfThrottleGroup *bf_node_find_throttle_group(BfNode *node, const char *id,
-                                             GError **error);
-
-/**
  * bf_node_open_fdset:
  * @node: a node
  * @path: "/dev/fdset/N"

@@ -9,6 +9,7 @@
 
 #include "block/bitmap.h"
 #include "block/node.h"
+#include "block/throttle.h"
 
 /**
  * bf_graph_require_node:
@@ -44,6 +45,22 @@ BfNode *bf_graph_require_device(BfGraph *graph, const char *device,
  */
 BfNode *bf_graph_require_named(BfGraph *graph, const char *node_name,
                                GError **error);
+
+/**
+ * bf_graph_join_throttle_group:
+ * @graph: the graph
+ * @id: of a throttle-group object
+ * @user: what the new member calls itself, for example "export 'e0'"
+ * @loop: where it waits
+ * @error: set on failure: there is no such group
+ *
+ * The object is not deleted while it has members.
+ *
+ * Returns: (transfer full): a member of the group, or NULL
+ */
+BfThrottleMember *bf_graph_join_throttle_group(BfGraph *graph, const char *id,
+                                               const char *user, BfLoop *loop,
+                                               GError **error);
 
 /**
  * bf_graph_co_query_stats:

@@ -139,6 +139,16 @@ BfThrottleMember *bf_throttle_member_new(BfThrottleGroup *group,
                                          const char *user, BfLoop *loop);
 
 /**
+ * bf_throttle_member_new_beside:
+ * @member: a member
+ * @loop: where the new one waits
+ *
+ * Returns: (transfer full): a new member of the same group, for the same user
+ */
+BfThrottleMember *bf_throttle_member_new_beside(const BfThrottleMember *member,
+                                                BfLoop *loop);
+
+/**
  * bf_throttle_member_co_free:
  * @member: (nullable): nobody waits in it
  */
@@ -160,6 +170,26 @@ void bf_throttle_member_co_move(BfThrottleMember *member, BfLoop *loop);
  * user come to rest. What passes is counted and paid later.
  */
 void bf_throttle_member_hurry(BfThrottleMember *member, bool begin);
+
+/**
+ * bf_throttle_member_hurry_here:
+ * @member: on its loop
+ * @begin: begin, or end
+ *
+ * bf_throttle_member_hurry() for the member's own loop.
+ */
+void bf_throttle_member_hurry_here(BfThrottleMember *member, bool begin);
+
+/**
+ * bf_throttle_member_charge:
+ * @member: on its loop
+ * @is_write: a change, not a read
+ * @bytes: length of the request
+ *
+ * Counts a request that must not wait; those that follow pay for it.
+ */
+void bf_throttle_member_charge(BfThrottleMember *member, bool is_write,
+                               uint64_t bytes);
 
 /**
  * bf_throttle_member_co_wait:

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "block/handle.h"
+#include "block/throttle.h"
 #include "serve/export.h"
 
 /**
@@ -38,6 +39,9 @@ typedef struct BfExportOps {
  * @id: owned
  * @root: (nullable): owned; its claim on the node; NULL while being freed
  * @node_name: (nullable): owned; kept when @root goes
+ * @throttle: (nullable): owned: what its clients do is charged there, each by a
+ *     member beside this one
+ * @throttle_group: (nullable): owned: id of the group of @throttle
  * @iothread: (nullable): borrowed: the loop that its user has chosen
  * @limits: of the node when the export was made
  * @size: bytes, a multiple of 512; fixed, as resizing is not shared
@@ -53,6 +57,8 @@ struct BfExport {
     char *id;
     BfRoot *root;
     char *node_name;
+    BfThrottleMember *throttle;
+    char *throttle_group;
     BfLoop *iothread;
     BfLimits limits;
     uint64_t size;

@@ -91,6 +91,14 @@ BfBlockExportType bf_export_type(const BfExport *exp);
 const char *bf_export_node_name(const BfExport *exp);
 
 /**
+ * bf_export_throttle_group:
+ * @exp: an export
+ *
+ * Returns: (transfer none) (nullable): id of the group that limits its clients
+ */
+const char *bf_export_throttle_group(const BfExport *exp);
+
+/**
  * bf_export_is_closing:
  * @exp: an export
  *

@@ -93,6 +93,12 @@ bf_export_node_name(const BfExport *exp)
                              : exp->node_name;
 }
 
+const char *
+bf_export_throttle_group(const BfExport *exp)
+{
+    return exp->throttle_group;
+}
+
 bool
 bf_export_is_closing(const BfExport *exp)
 {
@@ -155,12 +161,14 @@ export_co_finish(void *arg)
     if (exp->ops->co_close != NULL) {
         exp->ops->co_close(exp);
     }
+    bf_throttle_member_co_free(g_steal_pointer(&exp->throttle));
     bf_root_co_free(g_steal_pointer(&exp->root));
     g_message("export '%s' removed", id);
     bf_registry_remove(table->exports, id);
     if (table->events != NULL) {
         table->events->deleted(table->events_opaque, id);
     }
+    g_free(exp->throttle_group);
     g_free(exp->node_name);
     g_free(exp->id);
     exp->ops->free(exp);
@@ -316,6 +324,22 @@ export_co_claim(BfExport *exp, BfNode *node,
     return exp->root != NULL;
 }
 
+/* Nobody waits in this member: it holds the group until clients come. */
+static bool
+join_throttle_group(BfExport *exp, const BfBlockExportOptions *options,
+                    GError **error)
+{
+    g_autofree char *who = g_strdup_printf("export '%s'", options->id);
+
+    if (options->throttle_group == NULL) {
+        return true;
+    }
+    exp->throttle = bf_graph_join_throttle_group(
+        exp->table->graph, options->throttle_group, who, bf_loop_self(), error);
+    exp->throttle_group = g_strdup(options->throttle_group);
+    return exp->throttle != NULL;
+}
+
 /* A handle that makes no requests may be on main. */
 static void
 export_co_measure(BfExport *exp)
@@ -349,7 +373,8 @@ bf_export_co_open(BfExport *exp, BfExportTable *table,
         forget(exp);
         return false;
     }
-    if (!check_fixed_iothread(exp, options, error)) {
+    if (!check_fixed_iothread(exp, options, error) ||
+        !join_throttle_group(exp, options, error)) {
         bf_export_co_abandon(exp);
         return false;
     }
@@ -366,6 +391,8 @@ bf_export_publish(BfExport *exp)
 void
 bf_export_co_abandon(BfExport *exp)
 {
+    bf_throttle_member_co_free(g_steal_pointer(&exp->throttle));
+    g_clear_pointer(&exp->throttle_group, g_free);
     bf_root_co_free(g_steal_pointer(&exp->root));
     forget(exp);
 }

@@ -83,6 +83,7 @@ client_co_free(BfNbdClient *client)
 
     bf_channel_free(client->channel);
     bf_handle_co_free(client->handle);
+    bf_throttle_member_co_free(client->throttle);
     if (client->exp != NULL) {
         bf_export_detach(&client->exp->base);
     }
@@ -216,6 +217,9 @@ close_here(void *arg)
     if (client->channel != NULL) {
         bf_channel_shutdown(client->channel);
     }
+    if (client->throttle != NULL) {
+        bf_throttle_member_hurry_here(client->throttle, true);
+    }
     bf_co_queue_wake_all(&client->reader_wait);
 }
 
@@ -232,6 +236,10 @@ client_co_move(BfNbdClient *client)
     client->handle = bf_handle_co_new(client->exp->base.root, loop);
     if (client->killed) {
         return false;
+    }
+    if (client->exp->base.throttle != NULL) {
+        client->throttle =
+            bf_throttle_member_new_beside(client->exp->base.throttle, loop);
     }
     enter_loop(client, loop);
     bf_loop_post(loop, start_transmission, client);

@@ -211,11 +211,30 @@ command_co_cache(BfNbdTask *task)
     }
 }
 
+/* Waits, before the request comes to the handle, so that no drain has to. */
+static void
+command_co_throttle(const BfNbdTask *task)
+{
+    const BfNbdRequest *request = &task->request;
+    BfThrottleMember *member = task->client->throttle;
+
+    if (request->command == BF_NBD_COMMAND_READ ||
+        request->command == BF_NBD_COMMAND_WRITE ||
+        request->command == BF_NBD_COMMAND_WRITE_ZEROES ||
+        request->command == BF_NBD_COMMAND_TRIM) {
+        bf_throttle_member_co_wait(
+            member, request->command != BF_NBD_COMMAND_READ, request->length);
+    }
+}
+
 void
 bf_nbd_command_co_run(void *arg)
 {
     BfNbdTask *task = arg;
 
+    if (G_UNLIKELY(task->client->throttle != NULL)) {
+        command_co_throttle(task);
+    }
     BF_TRACE(nbd, request_start, task->client->id, task->request.cookie,
              task->request.command, task->request.offset, task->request.length);
     switch (task->request.command) {

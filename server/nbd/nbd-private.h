@@ -189,8 +189,9 @@ struct BfNbdClient {
     bool dropped; /* because others wait for its place */
 
     /* Written by main only while the loop waits for it or has no claim. */
-    BfNbdExport *exp; /* (nullable) attached to */
-    BfHandle *handle; /* (nullable) made for @loop */
+    BfNbdExport *exp;           /* (nullable) attached to */
+    BfHandle *handle;           /* (nullable) made for @loop */
+    BfThrottleMember *throttle; /* (nullable) requests wait there, on @loop */
 
     /* The loop's: negotiation. */
     BfChannel *channel; /* (nullable) NULL once closed */

@@ -618,6 +618,10 @@ static void
 transmit_co_drain(BfNbdClient *client)
 {
     client->ending = true;
+    if (client->throttle != NULL) {
+        /* A client that has left is not kept until it may go on. */
+        bf_throttle_member_hurry_here(client->throttle, true);
+    }
     if (client->writing) {
         bf_nbd_transmit_limit_end(client);
     }

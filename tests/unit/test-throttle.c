@@ -360,6 +360,41 @@ test_member_moves(void *arg)
     bf_throttle_group_free(group);
 }
 
+static void
+charge_twenty(void *arg)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        bf_throttle_member_charge(arg, true, 4096);
+    }
+}
+
+/* Also by a member that never asks for anything. */
+static void
+test_what_did_not_wait_is_paid_by_others(void *arg)
+{
+    BfThrottleConfig config = config_with(BF_THROTTLE_BUCKET_IOPS_TOTAL, 10);
+    BfThrottleGroup *group = bf_throttle_group_new(&config);
+    BfLoop *loop = bf_test_loops()->workers[1];
+    BfThrottleMember *first = bf_throttle_member_new(group, "job", loop);
+    BfThrottleMember *member = bf_throttle_member_new_beside(first, loop);
+    Runner runner = {.bytes = 4096};
+
+    bf_throttle_member_co_free(first);
+    g_assert_cmpstr(bf_throttle_group_user(group), ==, "job");
+    bf_co_call(loop, charge_twenty, member);
+    co_pass_ms(20); /* it is told soon */
+    runner_start(&runner, group, 0);
+    co_settle();
+    g_assert_cmpuint(done(&runner), ==, 0);
+    co_pass_ms(1700);
+    g_assert_cmpuint(done(&runner), ==, 0);
+    co_pass_ms(1300);
+    assert_within(done(&runner), 10, 12);
+    runner_co_stop(&runner);
+    bf_throttle_member_co_free(member);
+    bf_throttle_group_free(group);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -385,5 +420,7 @@ main(int argc, char **argv)
     bf_test_add_fake("/block/throttle/wait/hurry-is-paid-later",
                      test_hurry_is_paid_later);
     bf_test_add_fake("/block/throttle/member/moves", test_member_moves);
+    bf_test_add_fake("/block/throttle/member/what-did-not-wait-is-paid",
+                     test_what_did_not_wait_is_paid_by_others);
     return g_test_run();
 }

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Throttle groups of exports, alone and shared."""
+import threading
+import time
+
+import pytest
+
+import harness
+import rawnbd as nbd
+
+KIB, MIB = 1 << 10, 1 << 20
+PIECE = 64 * KIB
+RATE = 4 * MIB
+# What a bucket holds is free: a tenth of a second's worth.
+FREE = RATE // 10
+
+pytestmark = pytest.mark.ours("exports have no groups there")
+
+
+@pytest.fixture
+def served(daemon, image):
+    """The node 'disk', a group 'tg0', and a server."""
+    daemon.cmd("object-add", qom_type="throttle-group", id="tg0",
+               limits={"bps-total": RATE})
+    daemon.add_file(image)
+    daemon.start_nbd()
+    return daemon
+
+
+def set_rate(daemon, rate, what="bps-total"):
+    daemon.cmd("qom-set", path="/objects/tg0", property="limits",
+               value={what: rate})
+
+
+def client_of(daemon, name):
+    client = nbd.RawNbd(daemon.nbd_path, limit=harness.LIMIT)
+    client.go(name)
+    return client
+
+
+def write_all(daemon, name, size):
+    with client_of(daemon, name) as client:
+        for offset in range(0, size, PIECE):
+            assert client.write(offset % (4 * MIB), b"x" * PIECE) == 0
+
+
+def read_all(daemon, name, size):
+    with client_of(daemon, name) as client:
+        for offset in range(0, size, PIECE):
+            error, _ = client.read(offset % (4 * MIB), PIECE)
+            assert error == 0
+
+
+def in_parallel(*calls):
+    threads = [threading.Thread(target=c[0], args=c[1:]) for c in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def assert_takes(size, work):
+    """The rate holds within 15 %. Too fast is wrong at once; too slow may be
+    for a busy machine, so then it is tried again."""
+    expected = (size - FREE) / RATE
+    for _ in range(4):
+        started = time.monotonic()
+        work()
+        seconds = time.monotonic() - started
+        assert seconds > 0.85 * expected, (seconds, expected)
+        if seconds < 1.15 * expected:
+            return
+    raise AssertionError(f"{seconds} s instead of {expected}")
+
+
+# Names.
+
+def test_group_of_an_export_is_shown_and_kept(served):
+    error = served.error("block-export-add", type="nbd", id="e0",
+                         node_name="disk", throttle_group="nope")
+    assert error.desc == "Throttle group 'nope' does not exist"
+    assert served.cmd("query-block-exports") == []
+    served.add_export("disk", "e0", throttle_group="tg0")
+    served.add_export("disk", "e1", name="other")
+    shown = {e["id"]: e.get("throttle-group")
+             for e in served.cmd("query-block-exports")}
+    assert shown == {"e0": "tg0", "e1": None}
+    error = served.error("object-del", id="tg0")
+    assert error.desc == ("object 'tg0' is in use, can not be deleted: "
+                          "export 'e0'")
+    served.cmd("block-export-del", id="e0")
+    served.qmp.take_event("BLOCK_EXPORT_DELETED")
+    served.cmd("object-del", id="tg0")
+
+
+def test_old_command_and_command_line_take_it(served, daemons, image):
+    served.cmd("nbd-server-add", device="disk", name="old",
+               throttle_group="tg0")
+    assert "export 'old'" in served.error("object-del", id="tg0").desc
+    other = daemons("--object", "throttle-group,id=g,limits.iops-total=5",
+                    "--blockdev", f"file,node-name=d,filename={image}",
+                    "--nbd-server", f"addr.type=unix,addr.path={image}.sock",
+                    "--export", "nbd,id=e,node-name=d,throttle-group=g",
+                    name="other")
+    assert "export 'e'" in other.error("object-del", id="g").desc
+
+
+def test_failed_export_leaves_no_member(served):
+    served.add_export("disk", "e0", throttle_group="tg0")
+    served.error("block-export-add", type="nbd", id="e1", node_name="disk",
+                 throttle_group="tg0")  # the NBD name is taken
+    served.cmd("block-export-del", id="e0")
+    served.qmp.take_event("BLOCK_EXPORT_DELETED")
+    served.cmd("object-del", id="tg0")
+
+
+# Rates.
+
+def test_rate_holds_for_one_client(served):
+    served.add_export("disk", "e0", writable=True, throttle_group="tg0")
+    assert_takes(6 * MIB, lambda: write_all(served, "disk", 6 * MIB))
+
+
+def test_rate_holds_for_all_users_together(served):
+    """Two exports and a throttle node, reads and writes, on all loops."""
+    served.add_export("disk", "e0", name="e0", writable=True,
+                      throttle_group="tg0")
+    served.add_export("disk", "e1", name="e1", writable=True,
+                      throttle_group="tg0")
+    served.execute("blockdev-add", {"driver": "throttle", "node-name": "t0",
+                                    "throttle-group": "tg0", "file": "disk"})
+    served.add_export("t0", "e2", name="e2", writable=True)
+    assert_takes(12 * MIB, lambda: in_parallel(
+        (write_all, served, "e0", 3 * MIB), (read_all, served, "e0", 3 * MIB),
+        (write_all, served, "e1", 3 * MIB), (read_all, served, "e2", 3 * MIB)))
+
+
+@pytest.mark.peers("nbdcopy")
+def test_rate_holds_for_a_real_client(served, image):
+    """Several connections with many large reads, which go through pipes."""
+    served.add_export("disk", "e0", throttle_group="tg0")
+    set_rate(served, image.stat().st_size // 3)
+    started = time.monotonic()
+    harness.run("nbdcopy", "--allocated", "--no-extents",
+                f"nbd+unix:///disk?socket={served.nbd_path}", "null:")
+    seconds = time.monotonic() - started
+    assert seconds > 0.85 * (3 - 0.1), seconds
+    assert seconds < 2 * 3, seconds
+
+
+def test_new_limit_holds_at_once(served):
+    """A request waits that would for minutes."""
+    served.add_export("disk", "e0", writable=True, throttle_group="tg0")
+    set_rate(served, KIB)
+    with client_of(served, "disk") as client:
+        client.write(0, b"x" * 256 * KIB)  # what the bucket holds is free
+        cookie = client.send_request(nbd.CMD_WRITE, 0, 4 * KIB,
+                                     data=b"x" * 4 * KIB)
+        started = time.monotonic()
+        set_rate(served, 0)
+        reply = client.read_reply()
+        header = reply if isinstance(reply, nbd.Chunk) else reply[0]
+        assert header.cookie == cookie
+        assert time.monotonic() - started < 10
+
+
+def test_requests_that_wait_do_not_hold_up_removal(served):
+    served.add_export("disk", "e0", writable=True, throttle_group="tg0")
+    set_rate(served, KIB)
+    with client_of(served, "disk") as client:
+        client.write(0, b"x" * 512 * KIB)
+        for i in range(20):
+            client.send_request(nbd.CMD_WRITE, i * PIECE, PIECE,
+                                data=b"y" * PIECE)
+        started = time.monotonic()
+        served.cmd("block-export-del", id="e0", mode="hard")
+        served.qmp.take_event("BLOCK_EXPORT_DELETED")
+        served.cmd("object-del", id="tg0")
+        assert time.monotonic() - started < 10
+
+
+def test_client_that_leaves_is_not_kept(served):
+    served.add_export("disk", "e0", writable=True, throttle_group="tg0")
+    set_rate(served, KIB)
+    client = client_of(served, "disk")
+    client.write(0, b"x" * 512 * KIB)
+    for i in range(20):
+        client.send_request(nbd.CMD_READ, i * PIECE, PIECE)
+    client.close()
+    harness.wait_until(
+        lambda: served.cmd("query-block-exports")[0]["clients"] == 0, 10)

@@ -20,7 +20,8 @@ typedef struct BfBackup {
     BfRoot *target_root;
     BfHandle *source_handle;
     BfHandle *target_handle;
-    BfBitmap *dirty;  /* owned; of no node: what is to be copied */
+    BfThrottleMember *throttle; /* (nullable): owned */
+    BfBitmap *dirty;            /* owned; of no node: what is to be copied */
     BfBitmap *plan;   /* owned; the same, as it was at the start; NULL: all */
     BfBitmapUse *use; /* (nullable): the user's bitmap */
     BfBitmapSyncMode bitmap_mode;

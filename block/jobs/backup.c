@@ -196,6 +196,7 @@ backup_co_clean(BfJob *job)
     }
     bf_bitmap_co_unuse(g_steal_pointer(&backup->use));
     g_clear_pointer(&backup->copy, bf_copy_free);
+    bf_throttle_member_co_free(g_steal_pointer(&backup->throttle));
     bf_root_co_free(g_steal_pointer(&backup->target_root));
     bf_root_co_free(g_steal_pointer(&backup->source_root));
     g_clear_pointer(&backup->dirty, bf_bitmap_free);
@@ -460,6 +461,20 @@ make_bitmaps(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
 }
 
 static bool
+join_throttle_group(BfBackup *backup, const char *id, GError **error)
+{
+    g_autofree char *text = g_strdup_printf("block job '%s'", backup->base.id);
+
+    if (id == NULL) {
+        return true;
+    }
+    backup->throttle = bf_graph_join_throttle_group(backup->graph, id, text,
+                                                    backup->base.loop, error);
+    backup->config.throttle = backup->throttle;
+    return backup->throttle != NULL;
+}
+
+static bool
 co_make_copy(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
 {
     BfLoop *loop = pick_loop(backup);
@@ -478,6 +493,9 @@ co_make_copy(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
         .flags = BF_COPY_UNMAP |
                  (backup->plan == NULL ? BF_COPY_TARGET_MAYBE_ZERO : 0),
     };
+    if (!join_throttle_group(backup, options->throttle_group, error)) {
+        return false;
+    }
     backup->copy = bf_copy_new(&backup->config, error);
     return backup->copy != NULL;
 }

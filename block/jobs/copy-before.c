@@ -67,6 +67,7 @@ co_copy_pieces(BfCopy *copy, const GArray *pieces)
         const Piece *piece = &g_array_index(pieces, Piece, i);
 
         if (ret == 0) {
+            bf_copy_charge(copy, piece->bytes);
             ret = bf_copy_co_move(copy, piece->offset, piece->bytes, &is_read);
         }
         copy->bytes_in_flight -= piece->bytes;

@@ -62,7 +62,8 @@ void
 bf_copy_free(BfCopy *copy)
 {
     if (copy != NULL) {
-        g_assert(copy->in_flight == 0 && copy->newest == NULL);
+        g_assert(copy->in_flight == 0 && copy->newest == NULL &&
+                 !copy->fetching);
         bf_extents_clear(&copy->span.extents);
         bf_bitmap_free(copy->written);
         g_free(copy);
@@ -326,6 +327,48 @@ tune(BfCopy *copy, uint64_t bytes)
     t->was_full = false;
 }
 
+/* Throttling: one coroutine waits in front, for a piece at a time, so that no
+ * operation waits with its range held. */
+
+static void
+fetch_co_run(void *arg)
+{
+    BfCopy *copy = arg;
+
+    bf_throttle_member_co_wait(copy->config.throttle, true, copy->piece_max);
+    copy->credit += copy->piece_max;
+    copy->fetching = false;
+    bf_co_queue_wake_all(&copy->changed);
+}
+
+bool
+bf_copy_has_credit(BfCopy *copy)
+{
+    if (copy->config.throttle == NULL || copy->credit > 0) {
+        return true;
+    }
+    if (!copy->fetching) {
+        copy->fetching = true;
+        bf_co_spawn(fetch_co_run, copy);
+    }
+    return copy->credit > 0;
+}
+
+void
+bf_copy_charge(BfCopy *copy, uint64_t bytes)
+{
+    uint64_t paid = MIN(copy->credit, bytes);
+
+    bf_assert_loop(copy->config.job->loop);
+    if (copy->config.throttle == NULL) {
+        return;
+    }
+    copy->credit -= paid;
+    if (bytes > paid) {
+        bf_throttle_member_charge(copy->config.throttle, true, bytes - paid);
+    }
+}
+
 /* Operations. */
 
 static int
@@ -433,6 +476,7 @@ op_co_run(void *arg)
         op->zeroes = false;
         op->buf_bytes = MIN(bytes, copy->unit);
         copy->buf_in_flight += op->buf_bytes;
+        bf_copy_charge(copy, bytes);
     }
     ret = op->zeroes ? co_make_zeroes(copy, offset, bytes)
                      : bf_copy_co_move(copy, offset, bytes, &is_read);
@@ -467,6 +511,7 @@ bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes, bool zeroes)
     copy->buf_in_flight += op->buf_bytes;
     if (!zeroes) {
         bf_job_take_rate(copy->config.job, bytes);
+        bf_copy_charge(copy, bytes);
     }
     bf_co_spawn(op_co_run, op);
 }

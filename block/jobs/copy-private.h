@@ -54,7 +54,9 @@ struct BfCopy {
     bool err_is_read;
     bool flushing;
     int flush_ret;
-    bool has_lost; /* a flush has failed */
+    bool has_lost;     /* a flush has failed */
+    uint64_t credit;   /* bytes that the throttle group has let pass already */
+    bool fetching;     /* a coroutine waits for more of them */
     BfCoQueue changed; /* an operation has ended, or a timer */
     BfTimer timer;
     bool expired;
@@ -73,6 +75,8 @@ struct BfCopy {
 /* Starts an operation; it may have ended on return. */
 void bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes,
                       bool zeroes);
+/* May data be copied? If not, asks the throttle group for it. */
+bool bf_copy_has_credit(BfCopy *copy);
 /* Marks what was taken and not begun as dirty again. */
 void bf_copy_release_span(BfCopy *copy);
 void bf_copy_update_progress(BfCopy *copy);

@@ -189,7 +189,12 @@ void
 bf_copy_co_settle(BfCopy *copy)
 {
     bf_copy_release_span(copy);
-    while (copy->in_flight > 0) {
+    if (copy->fetching) {
+        /* What it waits for is charged, and used later. */
+        bf_throttle_member_hurry_here(copy->config.throttle, true);
+        bf_throttle_member_hurry_here(copy->config.throttle, false);
+    }
+    while (copy->in_flight > 0 || copy->fetching) {
         bf_co_queue_co_wait(&copy->changed);
     }
     bf_copy_update_progress(copy);
@@ -278,6 +283,8 @@ co_run_until_tick(BfCopy *copy, GError **error)
             bf_co_queue_co_wait(&copy->changed);
         } else if (go_on && (wait_ns = look_at_rate(copy)) > 0) {
             go_on = co_wait_for_rate(copy, wait_ns);
+        } else if (go_on && !bf_copy_has_credit(copy)) {
+            bf_co_queue_co_wait(&copy->changed);
         } else if (go_on && !co_start_next(copy)) {
             if (copy->in_flight == 0) {
                 return BF_COPY_CLEAN;

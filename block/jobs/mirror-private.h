@@ -30,7 +30,8 @@ typedef struct BfMirror {
     BfRoot *replaces_root; /* (nullable) */
     BfHandle *source_handle;
     BfHandle *target_handle;
-    BfBitmap *dirty;     /* owned; hidden, on @source */
+    BfThrottleMember *throttle; /* (nullable): owned */
+    BfBitmap *dirty;            /* owned; hidden, on @source */
     BfBitmapUse *bitmap; /* (nullable): the user's, which says what to copy */
     bool keep_bitmap;    /* it is not cleared at the end */
     BfCopyConfig config;

@@ -157,6 +157,7 @@ co_write_target(BfMirrorWrite *w)
 
     if (w->vec != NULL) {
         bf_copy_note_written(mirror->copy, w->offset, w->bytes);
+        bf_copy_charge(mirror->copy, w->bytes);
         return bf_handle_co_write(mirror->target_handle, w->offset, w->vec,
                                   flags);
     }

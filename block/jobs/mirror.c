@@ -141,6 +141,7 @@ co_take_down(BfMirror *mirror)
     }
     bf_root_co_free(g_steal_pointer(&mirror->target_root));
     g_clear_pointer(&mirror->copy, bf_copy_free);
+    bf_throttle_member_co_free(g_steal_pointer(&mirror->throttle));
     bf_bitmap_co_unuse(g_steal_pointer(&mirror->bitmap));
     bf_root_co_free(g_steal_pointer(&mirror->replaces_root));
     bf_root_co_free(g_steal_pointer(&mirror->source_root));
@@ -407,6 +408,20 @@ co_make_bitmap(BfMirror *mirror, const BfBlockdevMirror *options,
     return co_fill_bitmap(mirror, options, error);
 }
 
+static bool
+join_throttle_group(BfMirror *mirror, const char *id, GError **error)
+{
+    g_autofree char *text = g_strdup_printf("block job '%s'", mirror->base.id);
+
+    if (id == NULL) {
+        return true;
+    }
+    mirror->throttle = bf_graph_join_throttle_group(mirror->graph, id, text,
+                                                    mirror->base.loop, error);
+    mirror->config.throttle = mirror->throttle;
+    return mirror->throttle != NULL;
+}
+
 static void
 co_make_handles(BfMirror *mirror, const BfBlockdevMirror *options)
 {
@@ -443,6 +458,9 @@ co_set_up(BfMirror *mirror, const BfBlockdevMirror *options, GError **error)
         return false;
     }
     co_make_handles(mirror, options);
+    if (!join_throttle_group(mirror, options->throttle_group, error)) {
+        return false;
+    }
     bf_mirror_top_set_job(mirror->filter, mirror);
     return true;
 }

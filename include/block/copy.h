@@ -16,6 +16,7 @@
 #include "block/bitmap.h"
 #include "block/handle.h"
 #include "block/job-kind.h"
+#include "block/throttle.h"
 
 /**
  * BfCopy: a copy that goes on
@@ -45,6 +46,7 @@ typedef enum BfCopyFlags {
  * @source: borrowed: on the job's loop
  * @target: borrowed: on the job's loop; at least of the source's size
  * @dirty: borrowed: what is to be copied; of the source's size
+ * @throttle: (nullable): borrowed: on the job's loop; data is charged there
  * @buf_size: most memory for data under way, bytes; 0 for a default
  * @on_source_error: what happens when reading fails
  * @on_target_error: what happens when writing fails
@@ -55,6 +57,7 @@ typedef struct BfCopyConfig {
     BfHandle *source;
     BfHandle *target;
     BfBitmap *dirty;
+    BfThrottleMember *throttle;
     uint64_t buf_size;
     BfBlockdevOnError on_source_error;
     BfBlockdevOnError on_target_error;
@@ -229,6 +232,15 @@ void bf_copy_set_target_zero(BfCopy *copy);
  * Tells that somebody else writes data to the target; to be called before.
  */
 void bf_copy_note_written(BfCopy *copy, uint64_t offset, uint64_t bytes);
+
+/**
+ * bf_copy_charge:
+ * @copy: a copy
+ * @bytes: of data that goes to the target
+ *
+ * Charges them to the copy's throttle group, without waiting.
+ */
+void bf_copy_charge(BfCopy *copy, uint64_t bytes);
 
 /**
  * bf_copy_note_error:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Throttle groups of exports, alone and shared."""
+"""Throttle groups of exports and of jobs, alone and shared."""
+import os
 import threading
 import time
 
@@ -14,7 +15,7 @@ RATE = 4 * MIB
 # What a bucket holds is free: a tenth of a second's worth.
 FREE = RATE // 10
 
-pytestmark = pytest.mark.ours("exports have no groups there")
+pytestmark = pytest.mark.ours("exports and jobs have no groups there")
 
 
 @pytest.fixture
@@ -189,3 +190,114 @@ def test_client_that_leaves_is_not_kept(served):
     client.close()
     harness.wait_until(
         lambda: served.cmd("query-block-exports")[0]["clients"] == 0, 10)
+
+
+# Jobs.
+
+def add_target(daemon, image, node="to"):
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": node,
+                                    "size": image.stat().st_size})
+
+
+@pytest.fixture
+def full(daemon, box):
+    """As served, with 6 MiB of data in the disk."""
+    path = box / "full.img"
+    path.write_bytes(os.urandom(6 * MIB))
+    daemon.cmd("object-add", qom_type="throttle-group", id="tg0",
+               limits={"bps-total": RATE})
+    daemon.add_file(path)
+    add_target(daemon, path)
+    daemon.start_nbd()
+    return daemon
+
+
+def run_job(daemon, command, **arguments):
+    daemon.cmd(command, job_id="j0", device="disk", sync="full",
+               throttle_group="tg0", **arguments)
+    if "mirror" in command:
+        daemon.qmp.take_event("BLOCK_JOB_READY")
+        daemon.cmd("block-job-cancel", device="j0")
+    event = daemon.qmp.take_event("BLOCK_JOB_COMPLETED")
+    assert "error" not in event["data"]
+    daemon.qmp.take_event("JOB_STATUS_CHANGE", status="null")
+
+
+@pytest.mark.parametrize("command, target", [
+    ("blockdev-mirror", "to"), ("blockdev-backup", "to"),
+    ("drive-mirror", None), ("drive-backup", None)])
+def test_job_keeps_to_its_group(full, box, command, target):
+    arguments = {"target": target} if target else {
+        "target": str(box / "out.img"), "format": "raw"}
+    error = full.error(command, job_id="j0", device="disk", sync="full",
+                       throttle_group="nope", **arguments)
+    assert error.desc == "Throttle group 'nope' does not exist"
+    assert full.cmd("query-jobs") == []
+    assert_takes(6 * MIB, lambda: run_job(full, command, **arguments))
+    full.cmd("object-del", id="tg0")
+
+
+@pytest.mark.parametrize("command", ["blockdev-mirror", "blockdev-backup"])
+def test_job_that_waits_can_be_paused_and_cancelled(full, command):
+    set_rate(full, KIB)
+    full.cmd(command, job_id="j0", device="disk", target="to", sync="full",
+             throttle_group="tg0")
+    error = full.error("object-del", id="tg0")
+    assert error.desc == ("object 'tg0' is in use, can not be deleted: "
+                          "block job 'j0'")
+    started = time.monotonic()
+    full.cmd("block-job-pause", device="j0")
+    full.qmp.take_event("JOB_STATUS_CHANGE", status="paused")
+    full.cmd("block-job-resume", device="j0")
+    full.cmd("block-job-cancel", device="j0")
+    full.qmp.take_event("BLOCK_JOB_CANCELLED")
+    full.qmp.take_event("JOB_STATUS_CHANGE", status="null")
+    assert time.monotonic() - started < 10
+    full.cmd("object-del", id="tg0")
+
+
+@pytest.mark.parametrize("command", ["blockdev-mirror", "blockdev-backup"])
+def test_new_limit_holds_for_a_job_at_once(full, command):
+    set_rate(full, KIB)
+    full.cmd(command, job_id="j0", device="disk", target="to", sync="full",
+             throttle_group="tg0")
+    started = time.monotonic()
+    set_rate(full, 0)
+    full.qmp.take_event("BLOCK_JOB_READY" if "mirror" in command
+                        else "BLOCK_JOB_COMPLETED")
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("command, options", [
+    ("blockdev-mirror", {"copy-mode": "write-blocking"}),
+    ("blockdev-mirror", {}), ("blockdev-backup", {})])
+def test_writers_never_wait_for_a_job_that_does(full, command, options):
+    full.add_export("disk", writable=True)
+    set_rate(full, KIB)
+    full.execute(command, {"job-id": "j0", "device": "disk", "target": "to",
+                           "sync": "full", "throttle-group": "tg0",
+                           **options})
+    started = time.monotonic()
+    write_all(full, "disk", 6 * MIB)
+    assert time.monotonic() - started < 15
+    full.cmd("block-job-cancel", device="j0", force=True)
+    full.qmp.take_event("BLOCK_JOB_CANCELLED")
+
+
+def test_job_and_export_share(full):
+    full.add_export("disk", "e0", writable=True, throttle_group="tg0")
+    assert_takes(9 * MIB, lambda: in_parallel(
+        (lambda: run_job(full, "blockdev-backup", target="to"),),
+        (read_all, full, "disk", 3 * MIB)))
+
+
+def test_grouped_backups_share_in_a_transaction(full):
+    """As one of a transaction that is rolled back, it leaves no member."""
+    error = full.error("transaction", actions=[
+        {"type": "blockdev-backup", "data": {
+            "job-id": "j0", "device": "disk", "target": "to", "sync": "full",
+            "throttle-group": "tg0"}},
+        {"type": "abort", "data": {}}])
+    assert "abort" in error.desc.lower()
+    full.qmp.take_event("JOB_STATUS_CHANGE", status="null")
+    full.cmd("object-del", id="tg0")

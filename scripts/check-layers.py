@@ -23,6 +23,7 @@ LAYER_OF = [  # path prefix -> layer; the first match wins
 ONLY_IN = {  # foreign header -> its one home
     "liburing.h": "server/core/ring.c", "gnutls/": "server/crypto/",
     "jansson.h": "qmp/", "curl/": "block/drivers/curl.c",
+    "security/": "server/crypto/authz-pam.c",
     "rbd/": "block/drivers/rbd.c", "iscsi/": "block/drivers/iscsi.c",
 }
 HOME_HEADERS = ("include/qmp/",)  # jansson.h may show in the layer's headers

@@ -16,6 +16,7 @@ libglib2.0-dev      data structures, errors, logs
 libjansson-dev      JSON values for QMP
 libgnutls28-dev     TLS
 liburing-dev        io_uring
+libpam0g-dev        authz-pam objects
 '
 PACKAGES_DEMO='
 gnutls-bin          certtool makes the throw-away certificates

@@ -41,6 +41,7 @@ typedef struct AbstractKind {
 
 static const AbstractKind abstract_kinds[] = {
     {"object", NULL, NULL},
+    {"authz", "object", NULL},
     {"chardev", "object", NULL},
     {"event-loop-base", "object", &bf_event_loop_base_properties_type},
     {"secret_common", "object", &bf_secret_common_properties_type},
@@ -52,9 +53,12 @@ static const struct {
     const char *name;
     const char *parent;
 } parents[] = {
-    {"chardev-null", "chardev"},  {"chardev-socket", "chardev"},
-    {"chardev-stdio", "chardev"}, {"iothread", "event-loop-base"},
-    {"secret", "secret_common"},  {"tls-creds-x509", "tls-creds"},
+    {"authz-list", "authz"},         {"authz-list-file", "authz"},
+    {"authz-listfile", "authz"},     {"authz-pam", "authz"},
+    {"authz-simple", "authz"},       {"chardev-null", "chardev"},
+    {"chardev-socket", "chardev"},   {"chardev-stdio", "chardev"},
+    {"iothread", "event-loop-base"}, {"secret", "secret_common"},
+    {"tls-creds-x509", "tls-creds"},
 };
 
 /* Kinds beside those of object-add. */

@@ -140,6 +140,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     }
     daemon->fdsets = bf_fdsets_new();
     daemon->objects = bf_objects_new(main_loop);
+    bf_objects_set_authz_parser(daemon->objects, config->parse_authz);
     graph_config.workers = daemon->workers;
     graph_config.n_workers = daemon->n_workers;
     daemon->graph = bf_graph_new(&graph_config);

@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/loop.h"
 #include "core/util.h"
+#include "qmp/authz-text.h"
 #include "qmp/monitors.h"
 #include "qmp/options.h"
 #include "serve/daemon.h"
@@ -508,6 +509,7 @@ run(Program *program, BfClock *clock, GError **error)
         return false;
     }
     program->monitors = bf_monitors_new(program->loop);
+    program->config.parse_authz = bf_authz_text_parse;
     program->config.export_events = bf_monitors_export_events();
     program->config.export_events_opaque = program->monitors;
     program->config.node_events = bf_monitors_node_events();

@@ -20,6 +20,7 @@ typedef struct BfObject {
         BfSecret *secret;       /* secret: a reference */
         BfTlsCreds *creds;      /* tls-creds-x509: a reference */
         BfThrottleGroup *group; /* throttle-group: owned */
+        BfAuthzSource *authz;   /* authz-*: owned */
     } u;
 } BfObject;
 
@@ -41,6 +42,8 @@ struct BfObjects {
     BfRegistry *registry; /* of BfObject, owned */
     bool (*loop_in_use)(void *opaque, const BfLoop *loop);
     void *opaque;
+    BfAuthzContext authz;
+    uint64_t authz_generation; /* counts what may change a verdict */
 };
 
 /* --- iothread --- */
@@ -286,7 +289,48 @@ creds_destroy(BfObject *object)
     bf_tls_creds_unref(object->u.creds);
 }
 
+/* --- authz-* --- */
+
+static void
+authz_changed(void *opaque)
+{
+    BfObjects *objects = opaque;
+
+    objects->authz_generation++;
+}
+
+static bool
+authz_co_create(BfObjects *objects, BfObject *object, GError **error)
+{
+    object->u.authz =
+        bf_authz_source_co_new(&objects->authz, object->options, error);
+    return object->u.authz != NULL;
+}
+
+static void
+authz_destroy(BfObject *object)
+{
+    bf_authz_source_free(object->u.authz);
+}
+
+static bool
+authz_change(BfObject *object, BfObjectOptions *options, GError **error)
+{
+    return bf_authz_source_change(object->u.authz, object->options, options,
+                                  error);
+}
+
 static const BfObjectKind object_kinds[] = {
+    {BF_OBJECT_TYPE_AUTHZ_LIST, NULL, authz_co_create, authz_destroy, NULL,
+     authz_change},
+    {BF_OBJECT_TYPE_AUTHZ_LIST_FILE, NULL, authz_co_create, authz_destroy, NULL,
+     authz_change},
+    {BF_OBJECT_TYPE_AUTHZ_LISTFILE, NULL, authz_co_create, authz_destroy, NULL,
+     authz_change},
+    {BF_OBJECT_TYPE_AUTHZ_PAM, NULL, authz_co_create, authz_destroy, NULL,
+     authz_change},
+    {BF_OBJECT_TYPE_AUTHZ_SIMPLE, NULL, authz_co_create, authz_destroy, NULL,
+     authz_change},
     {BF_OBJECT_TYPE_IOTHREAD, iothread_check, iothread_co_create,
      iothread_destroy, iothread_may_delete, NULL},
     {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL, NULL},
@@ -325,6 +369,8 @@ bf_objects_new(BfLoop *main_loop)
 
     objects->main_loop = main_loop;
     objects->registry = bf_registry_new();
+    objects->authz.changed = authz_changed;
+    objects->authz.opaque = objects;
     return objects;
 }
 
@@ -341,7 +387,14 @@ bf_objects_co_free(BfObjects *objects)
         object_free(g_ptr_array_index(all, i), true);
     }
     bf_registry_free(objects->registry);
+    bf_wait_group_co_wait(&objects->authz.watchers);
     g_free(objects);
+}
+
+void
+bf_objects_set_authz_parser(BfObjects *objects, BfAuthzParseFn *parse)
+{
+    objects->authz.parse = parse;
 }
 
 void
@@ -404,6 +457,7 @@ bf_objects_co_add(BfObjects *objects, const BfObjectOptions *options,
         return false;
     }
     bf_registry_add(objects->registry, options->id, object);
+    objects->authz_generation++;
     return true;
 }
 
@@ -428,6 +482,7 @@ bf_objects_co_del(BfObjects *objects, const char *id, GError **error)
         return false;
     }
     bf_registry_remove(objects->registry, id);
+    objects->authz_generation++;
     object_free(object, true);
     return true;
 }
@@ -558,4 +613,35 @@ bf_objects_find_iothread(BfObjects *objects, const char *id)
                    object->options->qom_type == BF_OBJECT_TYPE_IOTHREAD
                ? object->u.loop
                : NULL;
+}
+
+static bool
+is_authz(BfObjectType type)
+{
+    return find_kind(type)->co_create == authz_co_create;
+}
+
+BfAuthz *
+bf_objects_find_authz(BfObjects *objects, const char *id, GError **error)
+{
+    const BfObject *object = bf_registry_find(objects->registry, id);
+
+    if (object == NULL) {
+        bf_set_error(
+            error, "Cannot find QAuthZ object ID %s; add it by object-add", id);
+        return NULL;
+    }
+    if (!is_authz(object->options->qom_type)) {
+        bf_set_error(error,
+                     "Object '%s' is not a QAuthZ subclass, but of type '%s'",
+                     id, bf_object_type_str(object->options->qom_type));
+        return NULL;
+    }
+    return bf_authz_source_get(object->u.authz);
+}
+
+uint64_t
+bf_objects_authz_generation(const BfObjects *objects)
+{
+    return objects->authz_generation;
 }

@@ -54,6 +54,7 @@ typedef struct BfDaemon {
  * BfDaemonConfig: what the command line decides about the daemon
  * @n_workers: worker loops; 0 takes the default
  * @allow_faults: nodes of the "fault" driver may be made
+ * @parse_authz: (nullable): reads the files of authz-listfile objects
  * @export_events: borrowed constant
  * @export_events_opaque: passed to @export_events
  * @node_events: borrowed constant
@@ -64,6 +65,7 @@ typedef struct BfDaemon {
 typedef struct BfDaemonConfig {
     unsigned n_workers;
     bool allow_faults;
+    BfAuthzParseFn *parse_authz;
     const BfExportEvents *export_events;
     void *export_events_opaque;
     const BfNodeEvents *node_events;

@@ -9,6 +9,7 @@
 
 #include "block/throttle.h"
 #include "core/loop.h"
+#include "crypto/authz.h"
 #include "crypto/secret.h"
 #include "crypto/tls-creds.h"
 #include "schema/types.h"
@@ -17,6 +18,19 @@
  * BfObjects: all user-creatable objects of a daemon
  */
 typedef struct BfObjects BfObjects;
+
+/**
+ * BfAuthzParseFn: reads the text of the file of an authz-listfile
+ * @text: what the file has, without NUL
+ * @path: its path, for messages
+ * @error: set on failure
+ *
+ * Called on a thread of the pool.
+ *
+ * Returns: (transfer full): the rules, or NULL
+ */
+typedef BfAuthZListProperties *BfAuthzParseFn(const char *text,
+                                              const char *path, GError **error);
 
 /**
  * bf_objects_new:
@@ -164,3 +178,33 @@ BfThrottleGroup *bf_objects_find_throttle_group(BfObjects *objects,
  * Returns: (transfer none) (nullable): the loop of an iothread object
  */
 BfLoop *bf_objects_find_iothread(BfObjects *objects, const char *id);
+
+/**
+ * bf_objects_set_authz_parser:
+ * @objects: the objects
+ * @parse: reads the files of authz-listfile objects
+ *
+ * To be called before such an object is made.
+ */
+void bf_objects_set_authz_parser(BfObjects *objects, BfAuthzParseFn *parse);
+
+/**
+ * bf_objects_find_authz:
+ * @objects: the objects
+ * @id: an id
+ * @error: set on failure: unknown, or another kind
+ *
+ * Returns: (transfer none): the rules of an authz-* object that are in force
+ * now, or NULL
+ */
+BfAuthz *bf_objects_find_authz(BfObjects *objects, const char *id,
+                               GError **error);
+
+/**
+ * bf_objects_authz_generation:
+ * @objects: the objects
+ *
+ * Returns: a number that is another one whenever bf_objects_find_authz() may
+ * give other rules
+ */
+uint64_t bf_objects_authz_generation(const BfObjects *objects);

@@ -123,4 +123,13 @@ bool bf_tls_creds_get_verify_peer(const BfTlsCreds *creds);
 bool bf_tls_creds_check_endpoint(const BfTlsCreds *creds,
                                  BfTlsEndpoint endpoint, GError **error);
 
+/**
+ * bf_tls_creds_check_identity:
+ * @creds: credentials
+ * @error: set if there would be nothing to base authorization on
+ *
+ * Returns: whether sessions have bf_tls_session_get_identity()
+ */
+bool bf_tls_creds_check_identity(const BfTlsCreds *creds, GError **error);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfTlsCreds, bf_tls_creds_unref)

@@ -297,6 +297,19 @@ const char *bf_tls_session_get_peer_dn(const BfTlsSession *session);
 const char *bf_tls_session_get_peer_label(const BfTlsSession *session);
 
 /**
+ * bf_tls_session_get_identity:
+ * @session: a session, after bf_tls_session_verify()
+ *
+ * The name that authorization rules compare with: the subject of the peer's
+ * certificate as bf_tls_session_get_peer_dn() gives it, or the user whose
+ * pre-shared key the peer has.
+ *
+ * Returns: (transfer none) (nullable): the name that the peer has proved to
+ * have, NULL if it has proved none
+ */
+const char *bf_tls_session_get_identity(const BfTlsSession *session);
+
+/**
  * bf_tls_session_get_hostname:
  * @session: a session
  *

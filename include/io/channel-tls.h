@@ -24,6 +24,56 @@ BfChannel *bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds,
                                  const char *hostname, GError **error);
 
 /**
+ * BfTlsRefusal: how far a client came that was not accepted
+ * @in_handshake: false: the handshake was done and verification failed
+ * @name: (nullable): owned: what the peer called itself, fit for logs
+ */
+typedef struct BfTlsRefusal {
+    bool in_handshake;
+    char *name;
+} BfTlsRefusal;
+
+/**
+ * bf_channel_tls_co_accept:
+ * @base: (transfer full): as of bf_channel_tls_co_new()
+ * @creds: alike, for a server
+ * @ret_refusal: set on failure; the caller frees the name
+ * @error: set on failure
+ *
+ * Does what bf_channel_tls_co_new() does, for servers that explain why a client
+ * was not accepted.
+ *
+ * Returns: (transfer full): the channel, or NULL
+ */
+BfChannel *bf_channel_tls_co_accept(BfChannel *base, BfTlsCreds *creds,
+                                    BfTlsRefusal *ret_refusal, GError **error);
+
+/**
+ * bf_channel_tls_get_identity:
+ * @channel: a TLS channel
+ *
+ * Returns: (transfer none) (nullable): see bf_tls_session_get_identity()
+ */
+const char *bf_channel_tls_get_identity(BfChannel *channel);
+
+/**
+ * bf_channel_tls_get_label:
+ * @channel: a TLS channel
+ *
+ * Returns: (transfer none) (nullable): see bf_tls_session_get_peer_label()
+ */
+const char *bf_channel_tls_get_label(BfChannel *channel);
+
+/**
+ * bf_channel_tls_co_deny:
+ * @channel: a TLS channel, not used by anybody else
+ *
+ * Tells the peer that it was denied, and no more. Nothing can be read or
+ * written any more.
+ */
+void bf_channel_tls_co_deny(BfChannel *channel);
+
+/**
  * bf_channel_tls_describe:
  * @channel: a TLS channel
  *

@@ -265,11 +265,13 @@ co_verify(BfChannelTls *self, GError **error)
     return co_send_after_step(self, status, error) && status == BF_TLS_DONE;
 }
 
-BfChannel *
-bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
-                      GError **error)
+/* @ret_refusal may be NULL. */
+static BfChannel *
+co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
+       BfTlsRefusal *ret_refusal, GError **error)
 {
     g_autoptr(BfChannel) channel = NULL;
+    bool in_handshake;
     BfChannelTls *self = g_new0(BfChannelTls, 1);
 
     self->base.ops = &tls_ops;
@@ -281,21 +283,72 @@ bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
     if (self->session == NULL) {
         return NULL;
     }
-    if (!co_handshake(self, error) || !co_verify(self, error)) {
+    in_handshake = !co_handshake(self, error);
+    if (in_handshake || !co_verify(self, error)) {
+        if (ret_refusal != NULL) {
+            ret_refusal->in_handshake = in_handshake;
+            ret_refusal->name =
+                g_strdup(bf_tls_session_get_peer_label(self->session));
+        }
         return NULL;
     }
     return g_steal_pointer(&channel);
 }
 
+BfChannel *
+bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
+                      GError **error)
+{
+    return co_new(base, creds, hostname, NULL, error);
+}
+
+BfChannel *
+bf_channel_tls_co_accept(BfChannel *base, BfTlsCreds *creds,
+                         BfTlsRefusal *ret_refusal, GError **error)
+{
+    *ret_refusal = (BfTlsRefusal){.in_handshake = true};
+    return co_new(base, creds, NULL, ret_refusal, error);
+}
+
+/* The session below a TLS channel. */
+static BfTlsSession *
+session_of(BfChannel *channel)
+{
+    g_assert(channel->ops == &tls_ops);
+    return ((BfChannelTls *)channel)->session;
+}
+
+const char *
+bf_channel_tls_get_identity(BfChannel *channel)
+{
+    return bf_tls_session_get_identity(session_of(channel));
+}
+
+const char *
+bf_channel_tls_get_label(BfChannel *channel)
+{
+    return bf_tls_session_get_peer_label(session_of(channel));
+}
+
+void
+bf_channel_tls_co_deny(BfChannel *channel)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+
+    bf_tls_session_deny(session_of(channel));
+    bf_co_mutex_co_lock(&self->write_mutex);
+    co_send_output(self, NULL); /* best effort: the peer may be gone */
+    bf_co_mutex_unlock(&self->write_mutex);
+}
+
 char *
 bf_channel_tls_describe(BfChannel *channel)
 {
-    const BfChannelTls *self = (BfChannelTls *)channel;
-    const char *label = bf_tls_session_get_peer_label(self->session);
+    const BfTlsSession *session = session_of(channel);
+    const char *label = bf_tls_session_get_peer_label(session);
 
-    g_assert(channel->ops == &tls_ops);
-    return g_strdup_printf(
-        "%s %s%s%s", bf_tls_session_get_version(self->session),
-        bf_tls_session_get_cipher(self->session), label != NULL ? " " : "",
-        label != NULL ? label : "");
+    return g_strdup_printf("%s %s%s%s", bf_tls_session_get_version(session),
+                           bf_tls_session_get_cipher(session),
+                           label != NULL ? " " : "",
+                           label != NULL ? label : "");
 }

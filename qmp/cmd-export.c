@@ -96,6 +96,7 @@ bf_qmp_co_nbd_server_add(BfQmpCall *call, const BfNbdServerAddOptions *args,
     BfBlockExportOptionsNbd nbd = {
         .name = name,
         .description = args->description,
+        .tls_authz = args->tls_authz,
         .bitmaps = make_bitmap_list(&one, args->bitmap),
     };
     BfBlockExportOptions options = {

@@ -335,8 +335,10 @@ class Schema:
         target.rate_limit_ms = body.get("rate-limit-ms", 0)
         target.rate_key = body.get("rate-key")
         if target.rate_key and target.rate_key not in \
-                [m.name for m in target.members if m.type.name == "str"]:
-            self.fail(f"rate-key '{target.rate_key}' is not a str argument")
+                [m.name for m in target.members
+                 if m.type.name == "str" or m.type.kind == "enum"]:
+            self.fail(f"rate-key '{target.rate_key}' is not a str or enum "
+                      "argument")
 
     # Checks that need all definitions.
 

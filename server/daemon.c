@@ -141,6 +141,8 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     daemon->fdsets = bf_fdsets_new();
     daemon->objects = bf_objects_new(main_loop);
     bf_objects_set_authz_parser(daemon->objects, config->parse_authz);
+    daemon->nbd_events = config->nbd_events;
+    daemon->nbd_events_opaque = config->nbd_events_opaque;
     graph_config.workers = daemon->workers;
     graph_config.n_workers = daemon->n_workers;
     daemon->graph = bf_graph_new(&graph_config);
@@ -269,6 +271,31 @@ find_server_creds(BfDaemon *daemon, const char *id, GError **error)
     return creds;
 }
 
+/* Accepting what cannot be enforced would let everybody in. */
+static bool
+check_tls_authz(const BfNbdServerOptions *options, const BfTlsCreds *creds,
+                GError **error)
+{
+    if (options->tls_authz == NULL) {
+        return true;
+    }
+    if (creds == NULL) {
+        bf_set_error(error,
+                     "tls-authz '%s' needs tls-creds: without TLS a client "
+                     "proves no name; give tls-creds as well, or leave "
+                     "tls-authz out",
+                     options->tls_authz);
+        return false;
+    }
+    if (!bf_tls_creds_check_identity(creds, error)) {
+        g_prefix_error(error,
+                       "tls-authz '%s' does not go with tls-creds '%s': ",
+                       options->tls_authz, options->tls_creds);
+        return false;
+    }
+    return true;
+}
+
 static bool
 co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
                     BfTakeFd *take_fd, void *opaque, GError **error)
@@ -283,6 +310,10 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         .n_workers = daemon->n_workers,
         .exports = daemon->exports,
         .budget = &daemon->budget,
+        .tls_authz = options->tls_authz,
+        .objects = daemon->objects,
+        .events = daemon->nbd_events,
+        .events_opaque = daemon->nbd_events_opaque,
         .held = !daemon->serving,
     };
 
@@ -290,20 +321,16 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         bf_set_error(error, "NBD server already running");
         return false;
     }
-    if (options->tls_authz != NULL) {
-        /* Accepting it without enforcing it would let everybody in. */
-        bf_set_error(error,
-                     "tls-authz '%s' cannot be enforced: this version has no "
-                     "authorization objects; leave tls-authz out and let the "
-                     "certificate authority decide who may connect",
-                     options->tls_authz);
-        return false;
-    }
     if (options->tls_creds != NULL) {
         config.tls_creds = find_server_creds(daemon, options->tls_creds, error);
         if (config.tls_creds == NULL) {
             return false;
         }
+    }
+    if (!check_tls_authz(options, config.tls_creds, error)) {
+        return false;
+    }
+    if (config.tls_creds != NULL) {
         /* The object may be deleted while names are looked up. */
         bf_tls_creds_ref(config.tls_creds);
     }

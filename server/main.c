@@ -512,6 +512,8 @@ run(Program *program, BfClock *clock, GError **error)
     program->config.parse_authz = bf_authz_text_parse;
     program->config.export_events = bf_monitors_export_events();
     program->config.export_events_opaque = program->monitors;
+    program->config.nbd_events = bf_monitors_nbd_events();
+    program->config.nbd_events_opaque = program->monitors;
     program->config.node_events = bf_monitors_node_events();
     program->config.node_events_opaque = program->monitors;
     program->config.job_events = bf_monitors_job_events();

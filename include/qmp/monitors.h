@@ -55,6 +55,14 @@ void bf_monitors_set_quit_fn(BfMonitors *monitors, BfFn *quit, void *opaque);
 const BfExportEvents *bf_monitors_export_events(void);
 
 /**
+ * bf_monitors_nbd_events:
+ *
+ * Returns: (transfer none): notices of the NBD server that become events; their
+ * opaque is a BfMonitors
+ */
+const BfNbdEvents *bf_monitors_nbd_events(void);
+
+/**
  * bf_monitors_node_events:
  *
  * Returns: (transfer none): notices of quorum nodes that become events; their

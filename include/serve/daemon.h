@@ -32,6 +32,8 @@
  * @nbd_server: (nullable): owned; NULL while none runs
  * @nbd_mutex: held by whoever starts or stops @nbd_server
  * @nbd_stopping: servers that are being stopped
+ * @nbd_events: (nullable): borrowed constant
+ * @nbd_events_opaque: passed to @nbd_events
  * @serving: bf_daemon_serve() was called
  */
 typedef struct BfDaemon {
@@ -47,6 +49,8 @@ typedef struct BfDaemon {
     BfNbdServer *nbd_server;
     BfCoMutex nbd_mutex;
     BfWaitGroup nbd_stopping;
+    const BfNbdEvents *nbd_events;
+    void *nbd_events_opaque;
     bool serving;
 } BfDaemon;
 
@@ -55,6 +59,8 @@ typedef struct BfDaemon {
  * @n_workers: worker loops; 0 takes the default
  * @allow_faults: nodes of the "fault" driver may be made
  * @parse_authz: (nullable): reads the files of authz-listfile objects
+ * @nbd_events: borrowed constant
+ * @nbd_events_opaque: passed to @nbd_events
  * @export_events: borrowed constant
  * @export_events_opaque: passed to @export_events
  * @node_events: borrowed constant
@@ -66,6 +72,8 @@ typedef struct BfDaemonConfig {
     unsigned n_workers;
     bool allow_faults;
     BfAuthzParseFn *parse_authz;
+    const BfNbdEvents *nbd_events;
+    void *nbd_events_opaque;
     const BfExportEvents *export_events;
     void *export_events_opaque;
     const BfNodeEvents *node_events;

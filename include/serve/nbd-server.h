@@ -9,6 +9,7 @@
 #include "crypto/tls-creds.h"
 #include "io/address.h"
 #include "serve/export.h"
+#include "serve/objects.h"
 
 /**
  * BfNbdServer: listeners, clients and settings of the running server
@@ -16,11 +17,45 @@
 typedef struct BfNbdServer BfNbdServer;
 
 /**
+ * BfNbdRejection: a client that was turned away; all is borrowed
+ * @reason: class of the reason
+ * @connection: its number in the log
+ * @peer: its address
+ * @stage: what it was at
+ * @name: (nullable): what it calls itself, fit for logs
+ * @export_name: (nullable): the export that it wants, fit for logs
+ * @message: the cause in words and the remedy
+ */
+typedef struct BfNbdRejection {
+    BfNbdClientRejectReason reason;
+    uint64_t connection;
+    const char *peer;
+    const char *stage;
+    const char *name;
+    const char *export_name;
+    const char *message;
+} BfNbdRejection;
+
+/**
+ * BfNbdEvents: upward notices of an NBD server
+ * @rejected: a client was turned away; called on main
+ */
+typedef struct BfNbdEvents {
+    void (*rejected)(void *opaque, const BfNbdRejection *rejection);
+} BfNbdEvents;
+
+/**
  * BfNbdServerConfig: how to make a server
  * @address: where to listen
  * @take_fd: (nullable): for addresses of type fd
  * @take_fd_opaque: passed to @take_fd
  * @tls_creds: (nullable): a reference is taken; demanded of every client
+ * @tls_authz: (nullable): id of the authorization object that says whose
+ *     clients may connect; copied. Needs @tls_creds that prove a name
+ * @objects: (nullable): where authorization objects are; borrowed: live longer
+ *     than the server. Needed for @tls_authz and that of exports
+ * @events: (nullable): borrowed constant
+ * @events_opaque: passed to @events
  * @handshake_max_seconds: limit from accept to the end of negotiation; 0 has
  *     none
  * @max_connections: 0 is unlimited; 1 clears the multi-conn flag
@@ -35,6 +70,10 @@ typedef struct BfNbdServerConfig {
     BfTakeFd *take_fd;
     void *take_fd_opaque;
     BfTlsCreds *tls_creds;
+    const char *tls_authz;
+    BfObjects *objects;
+    const BfNbdEvents *events;
+    void *events_opaque;
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
     BfLoop *const *workers;

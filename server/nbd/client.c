@@ -88,7 +88,10 @@ client_co_free(BfNbdClient *client)
         bf_export_detach(&client->exp->base);
     }
     bf_nbd_meta_clear(client);
+    bf_nbd_rights_clear(client);
     g_free(client->tls_text);
+    g_free(client->identity);
+    g_free(client->label);
     g_free(client->peer);
     g_queue_unlink(&server->clients, &client->link);
     server->dropped -= client->dropped ? 1 : 0;
@@ -112,6 +115,13 @@ handshake_expired(void *arg)
     }
 }
 
+static bool
+is_export_absent(const BfNbdClient *client)
+{
+    return client->outcome == BF_NBD_OUTCOME_FAILED &&
+           client->reason == BF_NBD_CLIENT_REJECT_REASON_EXPORT_UNKNOWN;
+}
+
 /* Anybody can make negotiation fail as often as he likes, so main counts these
  * messages. */
 static void
@@ -121,6 +131,7 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
         return;
     }
     if (client->closing && client->dropped) {
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_LIMIT;
         client->failure = g_strdup_printf(
             NBD_CLIENT_FORMAT ": dropped in negotiation (it was at: %s), "
                               "because others wait for a place and there are "
@@ -131,11 +142,19 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
                                  "server or the export is being removed",
                NBD_CLIENT_ARGS(client), client->stage);
     } else if (client->timed_out) {
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_TIMEOUT;
         client->failure = g_strdup_printf(
             NBD_CLIENT_FORMAT
             ": negotiation did not end within %u s (it was at: %s)",
             NBD_CLIENT_ARGS(client), client->server->handshake_max_seconds,
             client->stage);
+    } else if (is_export_absent(client)) {
+        return; /* main has reported it */
+    } else if (client->refused != NULL && !client->tls) {
+        /* It could have gone on, but did not want to. */
+        client->failure = g_strdup_printf(
+            NBD_CLIENT_FORMAT ": negotiation failed (%s): %s",
+            NBD_CLIENT_ARGS(client), client->stage, client->refused);
     } else if (client->outcome == BF_NBD_OUTCOME_CLOSE || !client->spoke) {
         /* Health checks and port probes would fill the log. */
         g_debug(NBD_CLIENT_FORMAT ": left in negotiation (%s)",
@@ -155,6 +174,7 @@ client_co_negotiate(void *arg)
     g_autoptr(GError) error = NULL;
 
     client->stage = "greeting";
+    client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
     if (limit != 0) {
         bf_timer_start(&client->timer, limit * BF_NS_PER_SEC, handshake_expired,
                        client);
@@ -255,7 +275,7 @@ client_co_settle(void *arg)
     bf_wait_group_co_wait(&client->messages);
     leave_loop(client);
     if (client->failure != NULL) {
-        bf_nbd_server_log_failure(client->server, client->failure);
+        bf_nbd_server_report(client, client->reason, NULL, client->failure);
         g_clear_pointer(&client->failure, g_free);
     }
     /* It comes here twice: ready after negotiation, never after that. */

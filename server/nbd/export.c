@@ -17,6 +17,8 @@ nbd_start_close(BfExport *exp)
     BfNbdExport *self = (BfNbdExport *)exp;
 
     g_ptr_array_remove(self->server->exports, self);
+    self->server->n_restricted -= self->tls_authz != NULL ? 1 : 0;
+    self->server->exports_generation++;
     bf_nbd_server_kill_clients(self->server, self);
 }
 
@@ -48,6 +50,7 @@ nbd_free(BfExport *exp)
     g_clear_pointer(&self->contexts, g_ptr_array_unref);
     g_free((char *)self->name.data);
     g_free(self->description);
+    g_free(self->tls_authz);
     g_free(self);
 }
 
@@ -69,6 +72,31 @@ static const BfExportOps nbd_ops = {
     .uses_loop = nbd_uses_loop,
     .free = nbd_free,
 };
+
+/* Without a name that a client has proved, rules would be an illusion. */
+static bool
+check_tls_authz(const BfNbdServer *server, const char *id, GError **error)
+{
+    if (id == NULL) {
+        return true;
+    }
+    if (server->tls_creds == NULL) {
+        bf_set_error(error,
+                     "tls-authz '%s' needs an NBD server with tls-creds: "
+                     "without TLS its clients prove no name; start the server "
+                     "with tls-creds, or leave tls-authz out",
+                     id);
+        return false;
+    }
+    if (!bf_tls_creds_check_identity(server->tls_creds, error)) {
+        g_prefix_error(error,
+                       "tls-authz '%s' does not go with the tls-creds of the "
+                       "NBD server: ",
+                       id);
+        return false;
+    }
+    return true;
+}
 
 /* Checks of block-export-add that only NBD has, in its order. */
 static bool
@@ -100,7 +128,7 @@ check_nbd_options(BfNbdServer *server, const BfBlockExportOptions *options,
         bf_set_error(error, "NBD server already has export named '%s'", name);
         return false;
     }
-    return true;
+    return check_tls_authz(server, nbd->tls_authz, error);
 }
 
 /* A plain name is looked for below the node. A bitmap that is recording would
@@ -279,8 +307,11 @@ bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
     if (nbd->description != NULL && *nbd->description != '\0') {
         exp->description = g_strdup(nbd->description);
     }
+    exp->tls_authz = g_strdup(nbd->tls_authz);
     exp->contexts = make_contexts(exp, nbd->allocation_depth);
     g_ptr_array_add(server->exports, exp);
+    server->n_restricted += exp->tls_authz != NULL ? 1 : 0;
+    server->exports_generation++;
     bf_export_publish(&exp->base);
     shown = bf_nbd_show_text(exp->name);
     g_message("export '%s' added: node '%s' as NBD export '%s', %s",

@@ -86,7 +86,12 @@ typedef enum BfNbdContext {
 
 struct BfNbdServer {
     /* Never changed. */
-    BfTlsCreds *tls_creds; /* (nullable) a reference */
+    BfTlsCreds *tls_creds;     /* (nullable) a reference */
+    char *tls_authz;           /* (nullable) id of the object that is asked */
+    BfObjects *objects;        /* (nullable) borrowed: live longer */
+    BfPoolLane *authz_lane;    /* for rules that may block */
+    const BfNbdEvents *events; /* (nullable) */
+    void *events_opaque;
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
     BfLoop *const *workers; /* borrowed: live longer */
@@ -101,10 +106,12 @@ struct BfNbdServer {
     char *address;      /* for logs */
     unsigned *load;     /* clients on each worker */
     GPtrArray *exports; /* BfNbdExport, oldest first; not the closing ones */
-    GQueue clients;     /* BfNbdClient, by their link */
-    GQueue waiting;     /* accepted descriptors without a free place */
-    BfWaitGroup alive;  /* clients that are not freed yet */
-    BfWaitGroup exports_left; /* exports that are not freed yet */
+    uint64_t exports_generation; /* counts changes of @exports */
+    unsigned n_restricted;       /* of @exports, with a tls-authz */
+    GQueue clients;              /* BfNbdClient, by their link */
+    GQueue waiting;              /* accepted descriptors without a free place */
+    BfWaitGroup alive;           /* clients that are not freed yet */
+    BfWaitGroup exports_left;    /* exports that are not freed yet */
     uint64_t next_id;
     BfTimer failures_timer; /* runs for a second from a logged failure on */
     unsigned failures;      /* since it was started */
@@ -120,6 +127,7 @@ typedef struct BfNbdExport {
     BfNbdServer *server; /* borrowed: closes its exports before it is freed */
     BfNbdString name;    /* owned */
     char *description;   /* (nullable) */
+    char *tls_authz;     /* (nullable) id of the object that is asked */
     GPtrArray *contexts; /* names on offer, by id, some NULL; never changed */
     GPtrArray *bitmaps;  /* BfBitmapUse */
 } BfNbdExport;
@@ -171,6 +179,14 @@ typedef enum BfNbdOutcome {
     BF_NBD_OUTCOME_READY, /* an export is chosen */
 } BfNbdOutcome;
 
+/* What the rules say about a client; see rights.c. */
+typedef struct BfNbdRights {
+    GHashTable *verdicts; /* (nullable) NULL until settled */
+    GPtrArray *visible;   /* (nullable) BfNbdExport, oldest first; borrowed, and
+                             not looked at in another generation */
+    uint64_t generation;  /* when they were settled */
+} BfNbdRights;
+
 struct BfNbdClient {
     /* Never changed. */
     BfNbdServer *server; /* borrowed: waits for its clients */
@@ -184,6 +200,7 @@ struct BfNbdClient {
     BfWaitGroup messages; /* from main to @loop that are under way */
     uint64_t since_ns;    /* when it was started */
     bool killed;
+    BfNbdRights rights;
 
     /* Written by main before it tells the loop to end the client. */
     bool dropped; /* because others wait for its place */
@@ -209,7 +226,11 @@ struct BfNbdClient {
     GPtrArray *context_names; /* (nullable) what the ids meant then */
     GBytes *contexts_name;    /* (nullable) the export they were selected for */
     char *tls_text;           /* (nullable) version, cipher, certificate */
-    char *failure;            /* (nullable) what main is to log */
+    char *identity;           /* (nullable) the name that the peer has proved */
+    char *label;              /* (nullable) what it calls itself, for logs */
+    const char *refused;      /* (nullable) what it cannot have here */
+    BfNbdClientRejectReason reason; /* of the failure */
+    char *failure;                  /* (nullable) what main is to log */
 
     /* The loop's: transmission. */
     BfNbdInput *input; /* the current input buffer */
@@ -265,8 +286,10 @@ BfNbdServer *bf_nbd_server_new(const BfNbdServerConfig *config);
 /* Frees a server without clients and exports. */
 void bf_nbd_server_free(BfNbdServer *server);
 
-/* Logs why a negotiation failed; of very many only that they did. */
-void bf_nbd_server_log_failure(BfNbdServer *server, const char *text);
+/* Reports why a negotiation failed, in the log, where of very many only their
+ * number appears, and as an event. @export_name may be NULL. */
+void bf_nbd_server_report(BfNbdClient *client, BfNbdClientRejectReason reason,
+                          const char *export_name, const char *text);
 
 /* Starts who waits for a place: called when a client has left the list. */
 void bf_nbd_server_client_gone(BfNbdServer *server);
@@ -318,6 +341,27 @@ void bf_nbd_client_drop(BfNbdClient *client);
 
 /* A peer's text for logs and messages: cut, and without control characters. */
 char *bf_nbd_show_text(BfNbdString text);
+
+/*
+ * rights.c
+ */
+
+/* Runs @fn on main, where the client's rights are settled then. On its loop. */
+void bf_nbd_rights_co_call(BfNbdClient *client, BfFn *fn, void *arg);
+
+/* Settles the rights of a client after its handshake. False if the server does
+ * not want it. On its loop. */
+bool bf_nbd_rights_co_admit(BfNbdClient *client, GError **error);
+
+/* The exports that exist for a client. In a function that
+ * bf_nbd_rights_co_call() runs. */
+const GPtrArray *bf_nbd_rights_visible(const BfNbdClient *client);
+
+/* Reports that a client wants an export that does not exist for it. Alike. */
+void bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name);
+
+/* Forgets the rights of a client. On main. */
+void bf_nbd_rights_clear(BfNbdClient *client);
 
 /*
  * negotiate.c and meta-context.c: on the client's loop.

@@ -27,6 +27,15 @@ typedef enum BfNbdStep {
     BF_NBD_STEP_FAILED, /* the error is set */
 } BfNbdStep;
 
+/* Also how a client looks that was refused what it wants, and gives up. */
+static void
+connection_broke(BfNbdClient *client)
+{
+    if (client->refused == NULL) {
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_CONNECTION;
+    }
+}
+
 /* Reads a piece that must be there. */
 static bool
 nego_co_read(BfNbdClient *client, void *buf, size_t len, GError **error)
@@ -40,10 +49,11 @@ nego_co_read(BfNbdClient *client, void *buf, size_t len, GError **error)
         return true;
     case BF_READ_EOF:
         bf_set_error(error, "the peer closed the connection");
-        return false;
+        break;
     case BF_READ_FAILED:
         break;
     }
+    connection_broke(client);
     return false;
 }
 
@@ -93,6 +103,7 @@ static BfNbdStep
 nego_co_send(BfNbdClient *client, const GByteArray *out, GError **error)
 {
     if (!bf_channel_co_write_all(client->channel, out->data, out->len, error)) {
+        connection_broke(client);
         return BF_NBD_STEP_FAILED;
     }
     return BF_NBD_STEP_NEXT;
@@ -176,6 +187,38 @@ forget_state(BfNbdClient *client)
     bf_nbd_meta_clear(client);
 }
 
+/* The handshake, and whether the server wants to have to do with this peer. */
+static bool
+nego_co_secure(BfNbdClient *client, BfTlsCreds *creds, GError **error)
+{
+    BfTlsRefusal refusal = {0};
+
+    client->stage = "TLS handshake";
+    client->reason = BF_NBD_CLIENT_REJECT_REASON_TLS_HANDSHAKE;
+    /* @channel stays set meanwhile, so that it can be shut down. */
+    client->channel =
+        bf_channel_tls_co_accept(client->channel, creds, &refusal, error);
+    if (client->channel == NULL) {
+        client->label = refusal.name;
+        if (!refusal.in_handshake) {
+            client->reason = BF_NBD_CLIENT_REJECT_REASON_CERTIFICATE;
+        }
+        return false;
+    }
+    client->tls_text = bf_channel_tls_describe(client->channel);
+    client->identity = g_strdup(bf_channel_tls_get_identity(client->channel));
+    client->label = g_strdup(bf_channel_tls_get_label(client->channel));
+    client->stage = "authorization";
+    client->reason = BF_NBD_CLIENT_REJECT_REASON_AUTHORIZATION;
+    if (!bf_nbd_rights_co_admit(client, error)) {
+        bf_channel_tls_co_deny(client->channel);
+        return false;
+    }
+    client->tls = true;
+    client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
+    return true;
+}
+
 static BfNbdStep
 nego_co_starttls(BfNbdClient *client, const BfNbdOptionHeader *header,
                  GError **error)
@@ -186,6 +229,10 @@ nego_co_starttls(BfNbdClient *client, const BfNbdOptionHeader *header,
         return nego_co_refuse_length(client, header, error);
     }
     if (creds == NULL) {
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_TLS_UNAVAILABLE;
+        client->refused = "it wants TLS, for which this server was not given "
+                          "credentials; start the server with tls-creds, or "
+                          "the client without TLS";
         return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_POLICY,
                               "TLS not configured", error);
     }
@@ -197,16 +244,8 @@ nego_co_starttls(BfNbdClient *client, const BfNbdOptionHeader *header,
         return BF_NBD_STEP_FAILED;
     }
     forget_state(client);
-    client->stage = "TLS handshake";
-    /* @channel stays set meanwhile, so that it can be shut down. */
-    client->channel =
-        bf_channel_tls_co_new(client->channel, creds, NULL, error);
-    if (client->channel == NULL) {
-        return BF_NBD_STEP_FAILED;
-    }
-    client->tls = true;
-    client->tls_text = bf_channel_tls_describe(client->channel);
-    return BF_NBD_STEP_NEXT;
+    return nego_co_secure(client, creds, error) ? BF_NBD_STEP_NEXT
+                                                : BF_NBD_STEP_FAILED;
 }
 
 static BfNbdStep
@@ -367,6 +406,7 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
     if (!answer.found) {
         g_autofree char *shown = bf_nbd_show_text(wanted);
 
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_EXPORT_UNKNOWN;
         bf_set_error(error, "export '%s' not present", shown);
         return BF_NBD_STEP_FAILED;
     }
@@ -376,6 +416,7 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
             client->channel, reply,
             client->no_zeroes ? BF_NBD_EXPORT_NAME_REPLY_BYTES : sizeof(reply),
             error)) {
+        connection_broke(client);
         return BF_NBD_STEP_FAILED;
     }
     bf_nbd_meta_bind(client, wanted, answer.contexts);
@@ -390,6 +431,9 @@ nego_co_refuse_before_tls(BfNbdClient *client, const BfNbdOptionHeader *header,
     g_autofree char *text =
         g_strdup_printf("Option 0x%x not permitted before TLS", header->option);
 
+    client->reason = BF_NBD_CLIENT_REJECT_REASON_TLS_REQUIRED;
+    client->refused = "it does not use TLS, which this server demands; give it "
+                      "TLS credentials that fit those of the server";
     if (!client->fixed || header->option == BF_NBD_OPTION_EXPORT_NAME) {
         bf_set_error(error, "option '%s' before TLS, which this server demands",
                      bf_nbd_option_name(header->option));
@@ -450,6 +494,7 @@ nego_co_next(BfNbdClient *client, GError **error)
     case BF_READ_EOF:
         return BF_NBD_STEP_CLOSE;
     case BF_READ_FAILED:
+        connection_broke(client);
         return BF_NBD_STEP_FAILED;
     case BF_READ_DONE:
         break;
@@ -459,6 +504,10 @@ nego_co_next(BfNbdClient *client, GError **error)
         return BF_NBD_STEP_FAILED;
     }
     client->stage = bf_nbd_option_name(header.option);
+    if (header.option != BF_NBD_OPTION_ABORT) {
+        client->refused = NULL;
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
+    }
     if (header.length > BF_NBD_PAYLOAD_MAX) {
         bf_set_error(error, "option of %u bytes is longer than %u",
                      header.length, BF_NBD_PAYLOAD_MAX);

@@ -12,6 +12,7 @@
  */
 #include "serve/nbd-server.h"
 
+#include <string.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -26,6 +27,9 @@
 /* Failed negotiations that are logged in a second. */
 #define FAILURES_LOGGED_MAX 10
 
+/* Threads that ask rules which may wait for other programs and hosts. */
+#define AUTHZ_THREADS 4
+
 BfNbdServer *
 bf_nbd_server_new(const BfNbdServerConfig *config)
 {
@@ -33,6 +37,11 @@ bf_nbd_server_new(const BfNbdServerConfig *config)
 
     server->tls_creds =
         config->tls_creds != NULL ? bf_tls_creds_ref(config->tls_creds) : NULL;
+    server->tls_authz = g_strdup(config->tls_authz);
+    server->objects = config->objects;
+    server->authz_lane = bf_pool_lane_new("nbd-authz", AUTHZ_THREADS);
+    server->events = config->events;
+    server->events_opaque = config->events_opaque;
     server->handshake_max_seconds = config->handshake_max_seconds;
     server->max_connections = config->max_connections;
     server->workers = config->workers;
@@ -57,6 +66,8 @@ bf_nbd_server_free(BfNbdServer *server)
     bf_timer_stop(&server->room_timer);
     g_ptr_array_unref(server->exports);
     bf_tls_creds_unref(server->tls_creds);
+    g_free(server->tls_authz);
+    bf_pool_lane_free(server->authz_lane);
     g_free(server->load);
     g_free(server->address);
     g_free(server);
@@ -75,14 +86,29 @@ failures_counted(void *arg)
 }
 
 void
-bf_nbd_server_log_failure(BfNbdServer *server, const char *text)
+bf_nbd_server_report(BfNbdClient *client, BfNbdClientRejectReason reason,
+                     const char *export_name, const char *text)
 {
+    BfNbdServer *server = client->server;
+    const BfNbdRejection rejection = {
+        .reason = reason,
+        .connection = client->id,
+        .peer = client->peer,
+        .stage = client->stage,
+        .name = client->label,
+        .export_name = export_name,
+        .message = text,
+    };
+
     if (server->failures++ == 0) {
         bf_timer_start(&server->failures_timer, BF_NS_PER_SEC, failures_counted,
                        server);
     }
     if (server->failures <= FAILURES_LOGGED_MAX) {
         g_message("%s", text);
+    }
+    if (server->events != NULL) {
+        server->events->rejected(server->events_opaque, &rejection);
     }
 }
 
@@ -287,11 +313,11 @@ bf_nbd_server_kill_clients(BfNbdServer *server, const BfNbdExport *exp)
     }
 }
 
-BfNbdExport *
-bf_nbd_server_find(BfNbdServer *server, BfNbdString name)
+static BfNbdExport *
+find_in(const GPtrArray *exports, BfNbdString name)
 {
-    for (unsigned i = 0; i < server->exports->len; i++) {
-        BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+    for (unsigned i = 0; i < exports->len; i++) {
+        BfNbdExport *exp = g_ptr_array_index(exports, i);
 
         if (exp->name.len == name.len &&
             memcmp(exp->name.data, name.data, name.len) == 0) {
@@ -299,6 +325,12 @@ bf_nbd_server_find(BfNbdServer *server, BfNbdString name)
         }
     }
     return NULL;
+}
+
+BfNbdExport *
+bf_nbd_server_find(BfNbdServer *server, BfNbdString name)
+{
+    return find_in(server->exports, name);
 }
 
 static uint16_t
@@ -356,11 +388,17 @@ answer_ask(void *arg)
     BfNbdAsk *ask = arg;
     BfNbdClient *client = ask->client;
     BfNbdServer *server = client->server;
-    BfNbdExport *exp = bf_nbd_server_find(server, ask->name);
+    BfNbdExport *exp = find_in(bf_nbd_rights_visible(client), ask->name);
 
     *ask->answer = (BfNbdExportAnswer){.found = false};
     /* A client that was told to leave must not keep an export alive. */
-    if (exp == NULL || client->killed) {
+    if (client->killed) {
+        return;
+    }
+    if (exp == NULL) {
+        if (ask->attach) {
+            bf_nbd_rights_report_absent(client, ask->name);
+        }
         return;
     }
     ask->answer->found = true;
@@ -371,6 +409,7 @@ answer_ask(void *arg)
         g_assert(client->exp == NULL);
         client->exp = exp;
         bf_export_attach(&exp->base);
+        bf_nbd_rights_clear(client);
     }
 }
 
@@ -385,7 +424,7 @@ bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
         .answer = ret_answer,
     };
 
-    bf_co_call(bf_loop_get_main(bf_loop_self()), answer_ask, &ask);
+    bf_nbd_rights_co_call(client, answer_ask, &ask);
 }
 
 void
@@ -399,10 +438,10 @@ static void
 answer_list(void *arg)
 {
     BfNbdAsk *ask = arg;
-    const BfNbdServer *server = ask->client->server;
+    const GPtrArray *exports = bf_nbd_rights_visible(ask->client);
 
-    for (unsigned i = 0; i < server->exports->len; i++) {
-        const BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+    for (unsigned i = 0; i < exports->len; i++) {
+        const BfNbdExport *exp = g_ptr_array_index(exports, i);
         GByteArray *entry = g_byte_array_new();
 
         bf_nbd_append_server(entry, exp->name, exp->description);
@@ -419,6 +458,6 @@ bf_nbd_server_co_list(BfNbdClient *client)
             g_ptr_array_new_with_free_func((GDestroyNotify)g_byte_array_unref),
     };
 
-    bf_co_call(bf_loop_get_main(bf_loop_self()), answer_list, &ask);
+    bf_nbd_rights_co_call(client, answer_list, &ask);
     return ask.list;
 }

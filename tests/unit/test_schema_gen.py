@@ -138,7 +138,7 @@ BROKEN = [
     ([struct("CArgs"), command({"x": member("int")})],
      "x.json: command 'c': type 'CArgs' is in the way"),
     ([{"event": "E", "doc": "d", "since": "1", "rate-key": "x"}],
-     "x.json: event 'E': rate-key 'x' is not a str argument"),
+     "x.json: event 'E': rate-key 'x' is not a str or enum argument"),
     ([STRUCT],
      "x.json: struct 'S': is not used by any command, event or option"),
 ]

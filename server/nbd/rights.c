@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which exports a client may see, by the tls-authz of the server and of each
+ * export.
+ *
+ * The rules are asked once after the handshake, about all exports, and again
+ * when a rule, an object or an export has changed. What comes out is a list of
+ * the exports that the client may see, and names are looked for in that list
+ * only: a name that is denied is not there, as little as one that does not
+ * exist, so neither the answer nor the time that it takes tells them apart.
+ *
+ * Main knows the rules and the list; asking may block, so a thread of the pool
+ * does that with references to the rules. Rules that change meanwhile are
+ * noticed by their generation.
+ */
+#include "core/error.h"
+#include "nbd-private.h"
+
+/* So often rules that change while they are asked are asked anew. Then what
+ * came out is used, and rules that were not asked deny. */
+#define TRIES_MAX 8
+
+/* What one set of rules says about a client. */
+typedef struct Verdict {
+    BfAuthz *authz; /* a reference */
+    bool allowed;
+    char *why; /* owned: not allowed */
+} Verdict;
+
+static void
+verdict_free(void *data)
+{
+    Verdict *verdict = data;
+
+    bf_authz_unref(verdict->authz);
+    g_free(verdict->why);
+    g_free(verdict);
+}
+
+/* Something to be done on main for a client whose rights are settled. */
+typedef struct Visit {
+    BfNbdClient *client;
+    BfFn *fn;
+    void *arg;
+    GHashTable *verdicts; /* (nullable) owned: Verdict by its rules */
+    uint64_t generation;  /* of @verdicts */
+    bool may_block;
+    unsigned tries;
+    bool done;
+} Visit;
+
+static bool
+is_restricted(const BfNbdServer *server)
+{
+    return server->tls_authz != NULL || server->n_restricted > 0;
+}
+
+static uint64_t
+generation_now(const BfNbdServer *server)
+{
+    /* Both only ever grow. */
+    return bf_objects_authz_generation(server->objects) +
+           server->exports_generation;
+}
+
+/* --- asking, on a thread of the pool --- */
+
+static void
+ask_rules(void *arg)
+{
+    const Visit *visit = arg;
+    const char *identity = visit->client->identity;
+    GHashTableIter iter;
+    Verdict *verdict = NULL;
+
+    g_hash_table_iter_init(&iter, visit->verdicts);
+    while (g_hash_table_iter_next(&iter, NULL, (void **)&verdict)) {
+        g_autoptr(GError) error = NULL;
+
+        if (identity == NULL) {
+            verdict->why = g_strdup("it has proved no name");
+            continue;
+        }
+        verdict->allowed = bf_authz_check(verdict->authz, identity, &error);
+        if (!verdict->allowed) {
+            verdict->why = g_strdup(error->message);
+        }
+    }
+}
+
+/* --- on main --- */
+
+static void
+collect_one(Visit *visit, const char *id)
+{
+    BfAuthz *authz = NULL;
+    Verdict *verdict = NULL;
+
+    if (id == NULL) {
+        return;
+    }
+    authz = bf_objects_find_authz(visit->client->server->objects, id, NULL);
+    if (authz == NULL || g_hash_table_contains(visit->verdicts, authz)) {
+        return;
+    }
+    verdict = g_new0(Verdict, 1);
+    verdict->authz = bf_authz_ref(authz);
+    visit->may_block |= bf_authz_may_block(authz);
+    g_hash_table_insert(visit->verdicts, authz, verdict);
+}
+
+/* Takes all rules along that matter. */
+static void
+collect(Visit *visit)
+{
+    const BfNbdServer *server = visit->client->server;
+
+    g_clear_pointer(&visit->verdicts, g_hash_table_unref);
+    visit->verdicts = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL,
+                                            verdict_free);
+    visit->generation = generation_now(server);
+    visit->may_block = false;
+    visit->tries++;
+    collect_one(visit, server->tls_authz);
+    for (unsigned i = 0; i < server->exports->len; i++) {
+        const BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+
+        collect_one(visit, exp->tls_authz);
+    }
+}
+
+/* The verdict of the object @id, NULL if there is none. */
+static const Verdict *
+find_verdict(const BfNbdClient *client, const char *id)
+{
+    const BfAuthz *authz =
+        bf_objects_find_authz(client->server->objects, id, NULL);
+
+    return authz != NULL ? g_hash_table_lookup(client->rights.verdicts, authz)
+                         : NULL;
+}
+
+static bool
+is_allowed(const BfNbdClient *client, const char *id)
+{
+    const Verdict *verdict = id != NULL ? find_verdict(client, id) : NULL;
+
+    return id == NULL || (verdict != NULL && verdict->allowed);
+}
+
+void
+bf_nbd_rights_clear(BfNbdClient *client)
+{
+    g_clear_pointer(&client->rights.verdicts, g_hash_table_unref);
+    g_clear_pointer(&client->rights.visible, g_ptr_array_unref);
+}
+
+/* Makes what the rules said the client's rights. */
+static void
+settle(Visit *visit)
+{
+    BfNbdClient *client = visit->client;
+    const BfNbdServer *server = client->server;
+
+    bf_nbd_rights_clear(client);
+    client->rights.verdicts = g_steal_pointer(&visit->verdicts);
+    client->rights.generation = visit->generation;
+    client->rights.visible = g_ptr_array_new();
+    if (!is_allowed(client, server->tls_authz)) {
+        return;
+    }
+    for (unsigned i = 0; i < server->exports->len; i++) {
+        BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+
+        if (is_allowed(client, exp->tls_authz)) {
+            g_ptr_array_add(client->rights.visible, exp);
+        }
+    }
+}
+
+static void
+visit_main(void *arg)
+{
+    Visit *visit = arg;
+    const BfNbdClient *client = visit->client;
+    const BfNbdServer *server = client->server;
+    bool is_current =
+        visit->verdicts != NULL && visit->generation == generation_now(server);
+
+    visit->done = true;
+    if (is_restricted(server) &&
+        (client->rights.visible == NULL ||
+         client->rights.generation != generation_now(server))) {
+        if (!is_current && visit->tries < TRIES_MAX) {
+            collect(visit);
+            visit->done = false;
+            return;
+        }
+        settle(visit);
+    }
+    visit->fn(visit->arg);
+}
+
+/* --- on the client's loop --- */
+
+void
+bf_nbd_rights_co_call(BfNbdClient *client, BfFn *fn, void *arg)
+{
+    Visit visit = {.client = client, .fn = fn, .arg = arg};
+    BfLoop *loop = bf_loop_self();
+
+    for (;;) {
+        bf_co_call(bf_loop_get_main(loop), visit_main, &visit);
+        if (visit.done) {
+            break;
+        }
+        /* What waits for other hosts must not keep handshakes waiting. */
+        bf_co_offload(visit.may_block
+                          ? client->server->authz_lane
+                          : bf_loop_lane(loop, BF_POOL_LANE_HANDSHAKE),
+                      ask_rules, &visit);
+    }
+    g_clear_pointer(&visit.verdicts, g_hash_table_unref);
+}
+
+/* --- on main, for a client whose rights are settled --- */
+
+const GPtrArray *
+bf_nbd_rights_visible(const BfNbdClient *client)
+{
+    return is_restricted(client->server) ? client->rights.visible
+                                         : client->server->exports;
+}
+
+/* Why the object @id denies the client. */
+static char *
+explain(const BfNbdClient *client, const char *id)
+{
+    const Verdict *verdict = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (bf_objects_find_authz(client->server->objects, id, &error) == NULL) {
+        return g_strdup(error->message);
+    }
+    verdict = find_verdict(client, id);
+    return g_strdup(verdict != NULL && verdict->why != NULL
+                        ? verdict->why
+                        : "its rules are being changed; try again");
+}
+
+typedef struct Admission {
+    BfNbdClient *client;
+    char *why; /* (nullable) owned: it is denied */
+} Admission;
+
+static void
+admit(void *arg)
+{
+    Admission *admission = arg;
+    const char *id = admission->client->server->tls_authz;
+
+    if (!is_allowed(admission->client, id)) {
+        admission->why = explain(admission->client, id);
+    }
+}
+
+bool
+bf_nbd_rights_co_admit(BfNbdClient *client, GError **error)
+{
+    Admission admission = {.client = client};
+
+    bf_nbd_rights_co_call(client, admit, &admission);
+    if (admission.why == NULL) {
+        return true;
+    }
+    bf_set_error(error, "tls-authz '%s' of the server does not allow '%s': %s",
+                 client->server->tls_authz,
+                 client->label != NULL ? client->label : "(no name)",
+                 admission.why);
+    g_free(admission.why);
+    return false;
+}
+
+/* The object that keeps the client from an export of this name. Looks at all
+ * exports, whichever it is. */
+static const char *
+find_denying(const BfNbdClient *client, BfNbdString name)
+{
+    const BfNbdServer *server = client->server;
+    const BfNbdExport *found = NULL;
+
+    for (unsigned i = 0; i < server->exports->len; i++) {
+        const BfNbdExport *exp = g_ptr_array_index(server->exports, i);
+
+        if (exp->name.len == name.len &&
+            memcmp(exp->name.data, name.data, name.len) == 0) {
+            found = exp;
+        }
+    }
+    if (found == NULL) {
+        return NULL;
+    }
+    return is_allowed(client, server->tls_authz) ? found->tls_authz
+                                                 : server->tls_authz;
+}
+
+void
+bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
+{
+    const char *id = find_denying(client, name);
+    g_autofree char *shown = bf_nbd_show_text(name);
+    g_autofree char *why = NULL;
+    g_autofree char *text = NULL;
+
+    if (id == NULL) {
+        text = g_strdup_printf(NBD_CLIENT_FORMAT
+                               ": wants export '%s', which does not exist; "
+                               "query-block-exports tells which ones do",
+                               NBD_CLIENT_ARGS(client), shown);
+    } else {
+        why = explain(client, id);
+        text = g_strdup_printf(
+            NBD_CLIENT_FORMAT ": wants export '%s', which tls-authz '%s' "
+                              "does not allow for '%s': %s",
+            NBD_CLIENT_ARGS(client), shown, id,
+            client->label != NULL ? client->label : "(no name)", why);
+    }
+    bf_nbd_server_report(client,
+                         id == NULL ? BF_NBD_CLIENT_REJECT_REASON_EXPORT_UNKNOWN
+                                    : BF_NBD_CLIENT_REJECT_REASON_EXPORT_DENIED,
+                         shown, text);
+}

@@ -58,6 +58,7 @@ static const struct {
     {"authz-simple", "authz"},       {"chardev-null", "chardev"},
     {"chardev-socket", "chardev"},   {"chardev-stdio", "chardev"},
     {"iothread", "event-loop-base"}, {"secret", "secret_common"},
+    {"tls-creds-anon", "tls-creds"}, {"tls-creds-psk", "tls-creds"},
     {"tls-creds-x509", "tls-creds"},
 };
 
@@ -563,4 +564,41 @@ bf_qmp_co_qom_set(BfQmpCall *call, const BfQomSetArgs *args, GError **error)
     json_decref(present);
     g_free(place.id);
     return ok;
+}
+
+/* --- TLS credentials --- */
+
+bool
+bf_qmp_co_tls_creds_reload(BfQmpCall *call, const BfTlsCredsReloadArgs *args,
+                           GError **error)
+{
+    return bf_objects_co_reload_tls_creds(call->daemon->objects, args->id,
+                                          error);
+}
+
+bool
+bf_qmp_co_query_tls_creds(BfQmpCall *call, const BfQueryTlsCredsArgs *args,
+                          BfTlsCredsInfoList **ret_value, GError **error)
+{
+    g_autoptr(GPtrArray) infos = NULL;
+    BfTlsCredsInfoList *list = NULL;
+
+    if (args->id != NULL &&
+        bf_objects_find_tls_creds(call->daemon->objects, args->id, error) ==
+            NULL) {
+        return false;
+    }
+    infos = bf_objects_query_tls_creds(call->daemon->objects,
+                                       g_get_real_time() / G_USEC_PER_SEC);
+    list = bf_type_new(&bf_tls_creds_info_list_type);
+    list->items = g_new0(BfTlsCredsInfo *, infos->len);
+    for (unsigned i = 0; i < infos->len; i++) {
+        BfTlsCredsInfo *info = g_ptr_array_index(infos, i);
+
+        if (args->id == NULL || strcmp(info->id, args->id) == 0) {
+            list->items[list->len++] = bf_tls_creds_info_copy(info);
+        }
+    }
+    *ret_value = list;
+    return true;
 }

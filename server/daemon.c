@@ -114,6 +114,12 @@ start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
     return true;
 }
 
+static int64_t
+wall_clock_s(void)
+{
+    return g_get_real_time() / G_USEC_PER_SEC;
+}
+
 BfDaemon *
 bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
 {
@@ -143,6 +149,11 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     bf_objects_set_authz_parser(daemon->objects, config->parse_authz);
     daemon->nbd_events = config->nbd_events;
     daemon->nbd_events_opaque = config->nbd_events_opaque;
+    daemon->tls_watch =
+        bf_tls_watch_new(daemon->objects, config->tls_events,
+                         config->tls_events_opaque, wall_clock_s);
+    bf_objects_set_tls_loaded(daemon->objects, bf_tls_watch_look,
+                              daemon->tls_watch);
     graph_config.workers = daemon->workers;
     graph_config.n_workers = daemon->n_workers;
     daemon->graph = bf_graph_new(&graph_config);
@@ -152,6 +163,19 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
                                           config->export_events_opaque);
     bf_objects_set_in_use(daemon->objects, loop_in_use, daemon);
     return daemon;
+}
+
+/* Who holds the credentials of the NBD server. */
+#define NBD_SERVER_USER "the NBD server"
+
+static void
+release_server_creds(BfDaemon *daemon)
+{
+    if (daemon->nbd_creds_id != NULL) {
+        bf_objects_release_tls_creds(daemon->objects, daemon->nbd_creds_id,
+                                     NBD_SERVER_USER);
+        g_clear_pointer(&daemon->nbd_creds_id, g_free);
+    }
 }
 
 /*
@@ -196,6 +220,7 @@ start_nbd_stop(BfDaemon *daemon)
     stop = g_rc_box_new0(NbdStop);
     stop->daemon = daemon;
     stop->server = g_steal_pointer(&daemon->nbd_server);
+    release_server_creds(daemon);
     bf_wait_group_add(&daemon->nbd_stopping, 1);
     bf_co_spawn(co_nbd_stop, g_rc_box_acquire(stop));
     return stop;
@@ -230,6 +255,7 @@ bf_daemon_co_close(BfDaemon *daemon)
     bf_assert_main();
     bf_daemon_co_disconnect(daemon);
     bf_graph_co_free(g_steal_pointer(&daemon->graph));
+    bf_tls_watch_free(g_steal_pointer(&daemon->tls_watch));
     bf_objects_co_free(g_steal_pointer(&daemon->objects));
 }
 
@@ -246,6 +272,7 @@ bf_daemon_free(BfDaemon *daemon)
         bf_loop_free(daemon->workers[i]);
     }
     g_free(daemon->workers);
+    g_free(daemon->nbd_creds_id);
     g_free(daemon);
 }
 
@@ -260,7 +287,7 @@ bf_daemon_serve(BfDaemon *daemon)
 }
 
 static BfTlsCreds *
-find_server_creds(BfDaemon *daemon, const char *id, GError **error)
+take_server_creds(BfDaemon *daemon, const char *id, GError **error)
 {
     BfTlsCreds *creds = bf_objects_find_tls_creds(daemon->objects, id, error);
 
@@ -268,7 +295,8 @@ find_server_creds(BfDaemon *daemon, const char *id, GError **error)
         !bf_tls_creds_check_endpoint(creds, BF_TLS_ENDPOINT_SERVER, error)) {
         return NULL;
     }
-    return creds;
+    return bf_objects_take_tls_creds(daemon->objects, id, NBD_SERVER_USER,
+                                     error);
 }
 
 /* Accepting what cannot be enforced would let everybody in. */
@@ -322,20 +350,19 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         return false;
     }
     if (options->tls_creds != NULL) {
-        config.tls_creds = find_server_creds(daemon, options->tls_creds, error);
+        config.tls_creds = take_server_creds(daemon, options->tls_creds, error);
         if (config.tls_creds == NULL) {
             return false;
         }
+        daemon->nbd_creds_id = g_strdup(options->tls_creds);
     }
-    if (!check_tls_authz(options, config.tls_creds, error)) {
-        return false;
+    if (check_tls_authz(options, config.tls_creds, error)) {
+        daemon->nbd_server = bf_nbd_server_co_start(&config, error);
     }
-    if (config.tls_creds != NULL) {
-        /* The object may be deleted while names are looked up. */
-        bf_tls_creds_ref(config.tls_creds);
-    }
-    daemon->nbd_server = bf_nbd_server_co_start(&config, error);
     bf_tls_creds_unref(config.tls_creds);
+    if (daemon->nbd_server == NULL) {
+        release_server_creds(daemon);
+    }
     return daemon->nbd_server != NULL;
 }
 

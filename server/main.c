@@ -516,6 +516,8 @@ run(Program *program, BfClock *clock, GError **error)
     program->config.nbd_events_opaque = program->monitors;
     program->config.node_events = bf_monitors_node_events();
     program->config.node_events_opaque = program->monitors;
+    program->config.tls_events = bf_monitors_tls_events();
+    program->config.tls_events_opaque = program->monitors;
     program->config.job_events = bf_monitors_job_events();
     program->config.job_events_opaque = program->monitors;
     program->daemon = bf_daemon_new(program->loop, &program->config, error);

@@ -6,9 +6,37 @@
 
 #include "block/throttle.h"
 #include "core/co-lock.h"
+#include "core/loop.h"
 #include "crypto/authz.h"
+#include "crypto/tls-creds.h"
 #include "schema/types.h"
 #include "serve/objects.h"
+
+/*
+ * Runs @fn on a thread of its own, named after the object @id: each object may
+ * read files, and storage that does not answer for one must not hold up the
+ * others.
+ */
+void bf_object_co_run_aside(const char *id, BfFn *fn, void *arg);
+
+/* Whether the options are those of a kind of TLS credentials. */
+bool bf_object_is_tls_creds(const BfObjectOptions *options);
+
+/* Options of TLS credentials as parameters; borrowed from them. */
+void bf_tls_params_from_options(const BfObjectOptions *options,
+                                BfTlsCredsParams *ret_params);
+
+/* Whether qom-set may go from @old to @options. */
+bool bf_tls_creds_check_change(const BfObjectOptions *old,
+                               const BfObjectOptions *options, GError **error);
+
+/*
+ * Reads the files that @options name, and logs warnings about them. @password
+ * is the one of the key: replaced by that of the secret, if it is still there.
+ */
+BfTlsCreds *bf_tls_object_co_load(BfObjects *objects,
+                                  const BfObjectOptions *options,
+                                  BfSecret **password, GError **error);
 
 /* Reads the limits that @props gives into @config, and checks all. */
 bool bf_throttle_properties_read(BfThrottleGroupProperties *props,

@@ -7,6 +7,7 @@
  */
 #include "serve/objects.h"
 
+#include "core/co-lock.h"
 #include "core/error.h"
 #include "core/registry.h"
 #include "crypto/secret.h"
@@ -15,10 +16,11 @@
 typedef struct BfObject {
     BfObjectOptions *options; /* owned: as given, with later changes */
     GPtrArray *users;         /* owned: names of who needs it; or NULL */
+    BfSecret *password; /* tls-creds-x509: a reference, for reloads; or NULL */
     union {
         BfLoop *loop;           /* iothread: owned */
         BfSecret *secret;       /* secret: a reference */
-        BfTlsCreds *creds;      /* tls-creds-x509: a reference */
+        BfTlsCreds *creds;      /* tls-creds-*: a reference */
         BfThrottleGroup *group; /* throttle-group: owned */
         BfAuthzSource *authz;   /* authz-*: owned */
     } u;
@@ -44,6 +46,9 @@ struct BfObjects {
     void *opaque;
     BfAuthzContext authz;
     uint64_t authz_generation; /* counts what may change a verdict */
+    BfFn *tls_loaded; /* (nullable) called when credentials changed */
+    void *tls_loaded_arg;
+    BfCoMutex reload_mutex; /* held by whoever reloads credentials */
 };
 
 /* --- iothread --- */
@@ -145,14 +150,10 @@ throttle_group_change(BfObject *object, BfObjectOptions *options,
                                          object->u.group, error);
 }
 
-/*
- * Runs @fn on a thread of its own: each object may read files, and storage
- * that does not answer for one must not hold up the others.
- */
-static void
-co_run_aside(const BfObject *object, BfFn *fn, void *arg)
+void
+bf_object_co_run_aside(const char *id, BfFn *fn, void *arg)
 {
-    BfPoolLane *lane = bf_pool_lane_new(object->options->id, 1);
+    BfPoolLane *lane = bf_pool_lane_new(id, 1);
 
     bf_co_offload(lane, fn, arg);
     bf_pool_lane_free(lane);
@@ -212,7 +213,7 @@ secret_co_create(BfObjects *objects, BfObject *object, GError **error)
             bf_secret_ref(job.key);
         }
     }
-    co_run_aside(object, load_secret, &job);
+    bf_object_co_run_aside(object->options->id, load_secret, &job);
     bf_secret_unref(job.key);
     g_clear_error(&job.key_error);
     if (job.ret_secret == NULL) {
@@ -229,58 +230,14 @@ secret_destroy(BfObject *object)
     bf_secret_unref(object->u.secret);
 }
 
-/* --- tls-creds-x509 --- */
-
-typedef struct CredsJob {
-    BfTlsCredsX509Params params;
-    BfTlsCreds *ret_creds;
-    GError *error;
-} CredsJob;
-
-static void
-load_creds(void *arg)
-{
-    CredsJob *job = arg;
-
-    job->ret_creds = bf_tls_creds_new_x509(&job->params, &job->error);
-}
+/* --- tls-creds-* --- */
 
 static bool
 creds_co_create(BfObjects *objects, BfObject *object, GError **error)
 {
-    const BfTlsCredsX509Properties *props = object->options->u.tls_creds_x509;
-    CredsJob job = {
-        .params =
-            {
-                .endpoint =
-                    props->endpoint == BF_QCRYPTO_TLS_CREDS_ENDPOINT_SERVER
-                        ? BF_TLS_ENDPOINT_SERVER
-                        : BF_TLS_ENDPOINT_CLIENT,
-                .dir = props->dir,
-                .verify_peer = props->verify_peer,
-                .priority = props->priority,
-                .sanity_check = props->sanity_check,
-                .password_id = props->passwordid,
-            },
-    };
-
-    if (props->passwordid != NULL) {
-        BfSecret *password =
-            bf_objects_find_secret(objects, props->passwordid, error);
-
-        if (password == NULL) {
-            return false;
-        }
-        job.params.password = bf_secret_ref(password);
-    }
-    co_run_aside(object, load_creds, &job);
-    bf_secret_unref(job.params.password);
-    if (job.ret_creds == NULL) {
-        g_propagate_error(error, job.error);
-        return false;
-    }
-    object->u.creds = job.ret_creds;
-    return true;
+    object->u.creds = bf_tls_object_co_load(objects, object->options,
+                                            &object->password, error);
+    return object->u.creds != NULL;
 }
 
 static void
@@ -320,6 +277,13 @@ authz_change(BfObject *object, BfObjectOptions *options, GError **error)
                                   error);
 }
 
+/* The files are read by the next tls-creds-reload. */
+static bool
+creds_change(BfObject *object, BfObjectOptions *options, GError **error)
+{
+    return bf_tls_creds_check_change(object->options, options, error);
+}
+
 static const BfObjectKind object_kinds[] = {
     {BF_OBJECT_TYPE_AUTHZ_LIST, NULL, authz_co_create, authz_destroy, NULL,
      authz_change},
@@ -336,8 +300,12 @@ static const BfObjectKind object_kinds[] = {
     {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL, NULL},
     {BF_OBJECT_TYPE_THROTTLE_GROUP, NULL, throttle_group_co_create,
      throttle_group_destroy, throttle_group_may_delete, throttle_group_change},
+    {BF_OBJECT_TYPE_TLS_CREDS_ANON, NULL, creds_co_create, creds_destroy, NULL,
+     creds_change},
+    {BF_OBJECT_TYPE_TLS_CREDS_PSK, NULL, creds_co_create, creds_destroy, NULL,
+     creds_change},
     {BF_OBJECT_TYPE_TLS_CREDS_X509, NULL, creds_co_create, creds_destroy, NULL,
-     NULL},
+     creds_change},
 };
 
 static const BfObjectKind *
@@ -359,6 +327,7 @@ object_free(BfObject *object, bool created)
     }
     bf_object_options_free(object->options);
     g_clear_pointer(&object->users, g_ptr_array_unref);
+    bf_secret_unref(object->password);
     g_free(object);
 }
 
@@ -404,6 +373,21 @@ bf_objects_set_in_use(BfObjects *objects,
 {
     objects->loop_in_use = loop_in_use;
     objects->opaque = opaque;
+}
+
+void
+bf_objects_set_tls_loaded(BfObjects *objects, BfFn *fn, void *arg)
+{
+    objects->tls_loaded = fn;
+    objects->tls_loaded_arg = arg;
+}
+
+static void
+tell_tls_loaded(BfObjects *objects)
+{
+    if (objects->tls_loaded != NULL) {
+        objects->tls_loaded(objects->tls_loaded_arg);
+    }
 }
 
 static bool
@@ -458,6 +442,9 @@ bf_objects_co_add(BfObjects *objects, const BfObjectOptions *options,
     }
     bf_registry_add(objects->registry, options->id, object);
     objects->authz_generation++;
+    if (bf_object_is_tls_creds(options)) {
+        tell_tls_loaded(objects);
+    }
     return true;
 }
 
@@ -540,7 +527,7 @@ bf_objects_find_tls_creds(BfObjects *objects, const char *id, GError **error)
         bf_set_error(error, "No TLS credentials with id '%s'", id);
         return NULL;
     }
-    if (object->options->qom_type != BF_OBJECT_TYPE_TLS_CREDS_X509) {
+    if (!bf_object_is_tls_creds(object->options)) {
         bf_set_error(error, "Object with id '%s' is not TLS credentials", id);
         return NULL;
     }
@@ -575,6 +562,134 @@ bf_objects_release_tls_creds(BfObjects *objects, const char *id,
 
     g_assert(found);
     g_ptr_array_remove_index(object->users, index);
+}
+
+/* Appends a phrase to the error, if there was one before. */
+static void
+add_error(GError **error, const char *id, const GError *more)
+{
+    g_autoptr(GError) before = g_steal_pointer(error);
+
+    if (before == NULL) {
+        bf_set_error(error,
+                     "TLS credentials '%s' were not reloaded, what they had "
+                     "stays in force: %s",
+                     id, more->message);
+    } else {
+        bf_set_error(error, "%s; nor were '%s': %s", before->message, id,
+                     more->message);
+    }
+}
+
+static bool
+co_reload_one(BfObjects *objects, const char *id, GError **error)
+{
+    static const char user[] = "tls-creds-reload";
+    /* Keeps the object from being deleted meanwhile. */
+    g_autoptr(BfTlsCreds) creds =
+        bf_objects_take_tls_creds(objects, id, user, error);
+    g_autoptr(BfTlsCreds) fresh = NULL;
+    BfObject *object = bf_registry_find(objects->registry, id);
+    g_autoptr(BfObjectOptions) options = NULL;
+    g_autoptr(GError) failure = NULL;
+
+    if (creds == NULL) {
+        return false;
+    }
+    options = bf_object_options_copy(object->options);
+    fresh =
+        bf_tls_object_co_load(objects, options, &object->password, &failure);
+    bf_objects_release_tls_creds(objects, id, user);
+    if (fresh == NULL) {
+        add_error(error, id, failure);
+        return false;
+    }
+    bf_tls_creds_replace(creds, fresh);
+    g_message("TLS credentials '%s' reloaded", id);
+    tell_tls_loaded(objects);
+    return true;
+}
+
+/* Ids, since objects may come and go while files are read. */
+static GPtrArray *
+list_tls_creds(BfObjects *objects)
+{
+    GPtrArray *ids = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) all = bf_objects_list(objects);
+
+    for (unsigned i = 0; i < all->len; i++) {
+        const BfObjectOptions *options = g_ptr_array_index(all, i);
+
+        if (bf_object_is_tls_creds(options)) {
+            g_ptr_array_add(ids, g_strdup(options->id));
+        }
+    }
+    return ids;
+}
+
+bool
+bf_objects_co_reload_tls_creds(BfObjects *objects, const char *id,
+                               GError **error)
+{
+    g_autoptr(GPtrArray) ids = NULL;
+    g_autoptr(GError) failures = NULL;
+
+    bf_assert_main();
+    /* What was read last is what is used last. */
+    bf_co_mutex_co_lock(&objects->reload_mutex);
+    ids = list_tls_creds(objects);
+    if (id != NULL) {
+        co_reload_one(objects, id, &failures);
+    }
+    for (unsigned i = 0; id == NULL && i < ids->len; i++) {
+        const char *each = g_ptr_array_index(ids, i);
+
+        if (bf_objects_find_tls_creds(objects, each, NULL) != NULL) {
+            co_reload_one(objects, each, &failures);
+        }
+    }
+    bf_co_mutex_unlock(&objects->reload_mutex);
+    if (failures != NULL) {
+        g_propagate_error(error, g_steal_pointer(&failures));
+        return false;
+    }
+    return true;
+}
+
+static BfStrList *
+list_users(const BfObject *object)
+{
+    BfStrList *list = bf_type_new(&bf_str_list_type);
+
+    if (object->users != NULL) {
+        list->len = object->users->len;
+        list->items = g_new0(char *, list->len);
+    }
+    for (size_t i = 0; i < list->len; i++) {
+        list->items[i] = g_strdup(g_ptr_array_index(object->users, i));
+    }
+    return list;
+}
+
+GPtrArray *
+bf_objects_query_tls_creds(BfObjects *objects, int64_t now_s)
+{
+    GPtrArray *infos =
+        g_ptr_array_new_with_free_func((GDestroyNotify)bf_tls_creds_info_free);
+    g_autoptr(GPtrArray) ids = list_tls_creds(objects);
+
+    for (unsigned i = 0; i < ids->len; i++) {
+        const char *id = g_ptr_array_index(ids, i);
+        const BfObject *object = bf_registry_find(objects->registry, id);
+        BfTlsCredsInfo *info = bf_tls_creds_describe(object->u.creds, now_s);
+
+        g_free(info->id);
+        info->id = g_strdup(id);
+        bf_str_list_free(info->users);
+        info->users = list_users(object);
+        g_ptr_array_add(infos, info);
+    }
+    return infos;
 }
 
 BfSecret *

@@ -2,14 +2,15 @@
 /*
  * TLS credentials: the certificates, keys and rules that sessions share.
  *
- * Credentials never change after their creation, so any thread may use them and
- * a session keeps those it began with. Making them reads files and checks
- * signatures: call bf_tls_creds_new_x509() on the thread pool. Everything else
- * may be called anywhere and never blocks.
+ * Making them reads files and checks signatures: call bf_tls_creds_new() and
+ * bf_tls_creds_check() on the thread pool. Everything else may be called
+ * anywhere and never blocks. What credentials consist of changes only as a
+ * whole, by bf_tls_creds_replace(), and a session keeps what it began with.
  */
 #pragma once
 
 #include "crypto/secret.h"
+#include "schema/types.h"
 
 #include <glib.h>
 #include <stdbool.h>
@@ -32,25 +33,35 @@ typedef enum BfTlsEndpoint {
 /**
  * BfTlsCredsKind: how the peers prove who they are
  * @BF_TLS_CREDS_X509: by X.509 certificates
+ * @BF_TLS_CREDS_PSK: by a key that both have (RFC 4279, RFC 8446)
+ * @BF_TLS_CREDS_ANON: not at all
  */
 typedef enum BfTlsCredsKind {
     BF_TLS_CREDS_X509,
+    BF_TLS_CREDS_PSK,
+    BF_TLS_CREDS_ANON,
 } BfTlsCredsKind;
 
 /**
- * BfTlsCredsX509Params: what X.509 credentials are made of
+ * BfTlsCredsParams: what credentials are made of
+ * @kind: how the peers prove who they are
  * @endpoint: the side that they are for; decides which files are read
- * @dir: (nullable): directory with ca-cert.pem and server-cert.pem,
- *   server-key.pem (server) or client-cert.pem, client-key.pem (client, both
- *   optional); a server also takes ca-crl.pem and dh-params.pem if they exist.
- *   NULL is an error of the user's
- * @verify_peer: whether the peer's certificate is checked
+ * @dir: (nullable): the directory of the files.
+ *   X509: ca-cert.pem, and server-cert.pem with server-key.pem (server) or
+ *   client-cert.pem with client-key.pem (client, both optional); ca-crl.pem if
+ *   it exists. PSK: keys.psk. A server of any kind also takes dh-params.pem if
+ *   it exists. NULL is an error of the user's, except for ANON
+ * @verify_peer: X509: whether the peer's certificate is checked
  * @priority: (nullable): gnutls priority string, NULL for the built-in one
- * @sanity_check: whether our own certificates are checked at creation
- * @password: (nullable): the password of the private key
+ * @sanity_check: X509: whether our own certificates are checked at creation
+ * @password: (nullable): X509: the password of the private key
  * @password_id: (nullable): the id of @password, for messages
+ * @username: (nullable): PSK: the user that a client is, NULL for "qemu"
+ * @hostname: (nullable): X509: the name by which clients reach a server; there
+ *   is a warning if its certificate is not for that name
  */
-typedef struct BfTlsCredsX509Params {
+typedef struct BfTlsCredsParams {
+    BfTlsCredsKind kind;
     BfTlsEndpoint endpoint;
     const char *dir;
     bool verify_peer;
@@ -58,21 +69,79 @@ typedef struct BfTlsCredsX509Params {
     bool sanity_check;
     BfSecret *password;
     const char *password_id;
-} BfTlsCredsX509Params;
+    const char *username;
+    const char *hostname;
+} BfTlsCredsParams;
 
 /**
- * bf_tls_creds_new_x509:
+ * BfTlsReport: what is wrong with credentials
+ * @errors: (element-type utf8): why they cannot be used, worst first
+ * @warnings: (element-type utf8): what should be seen to nevertheless
+ */
+typedef struct BfTlsReport {
+    GPtrArray *errors;
+    GPtrArray *warnings;
+} BfTlsReport;
+
+/**
+ * bf_tls_report_new:
+ *
+ * Returns: (transfer full): an empty report
+ */
+BfTlsReport *bf_tls_report_new(void);
+
+/**
+ * bf_tls_report_free:
+ * @report: (nullable) (transfer full): a report
+ */
+void bf_tls_report_free(BfTlsReport *report);
+
+/**
+ * bf_tls_creds_new:
  * @params: see the type; everything is copied
  * @error: set on failure; names the file, what is wrong with it, and what to do
  *
  * Reads all files, once, and checks them. That the key fits the certificate and
  * that the priority string can be used is checked in any case; the validity,
- * purpose and signature of our own certificates only with sanity_check.
+ * purpose, strength and signature of our own certificates, and that they are
+ * not revoked, only with sanity_check. The file of keys of a PSK server is read
+ * again for each handshake.
  *
  * Returns: (transfer full): the credentials, or NULL
  */
-BfTlsCreds *bf_tls_creds_new_x509(const BfTlsCredsX509Params *params,
-                                  GError **error);
+BfTlsCreds *bf_tls_creds_new(const BfTlsCredsParams *params, GError **error);
+
+/**
+ * bf_tls_creds_check:
+ * @params: as for bf_tls_creds_new()
+ * @report: gets everything that is found
+ *
+ * Does what bf_tls_creds_new() does, but does not stop at the first error.
+ *
+ * Returns: (transfer full): the credentials, or NULL if there are errors
+ */
+BfTlsCreds *bf_tls_creds_check(const BfTlsCredsParams *params,
+                               BfTlsReport *report);
+
+/**
+ * bf_tls_creds_replace:
+ * @creds: credentials in use
+ * @fresh: others of the same kind and endpoint
+ *
+ * New sessions of @creds use what @fresh consists of; those that have begun go
+ * on as they are.
+ */
+void bf_tls_creds_replace(BfTlsCreds *creds, BfTlsCreds *fresh);
+
+/**
+ * bf_tls_creds_describe:
+ * @creds: credentials
+ * @now_s: the present time, in seconds since the epoch
+ *
+ * Returns: (transfer full): what they consist of; the id is empty and there are
+ * no users
+ */
+BfTlsCredsInfo *bf_tls_creds_describe(BfTlsCreds *creds, int64_t now_s);
 
 /**
  * bf_tls_creds_ref:
@@ -108,7 +177,8 @@ BfTlsEndpoint bf_tls_creds_get_endpoint(const BfTlsCreds *creds);
  * bf_tls_creds_get_verify_peer:
  * @creds: credentials
  *
- * Returns: whether the peer must show a certificate that passes all checks
+ * Returns: whether a session's peer has proven who it is: by a certificate that
+ * passes all checks, or by its key. Never with anonymous credentials
  */
 bool bf_tls_creds_get_verify_peer(const BfTlsCreds *creds);
 
@@ -133,3 +203,4 @@ bool bf_tls_creds_check_endpoint(const BfTlsCreds *creds,
 bool bf_tls_creds_check_identity(const BfTlsCreds *creds, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfTlsCreds, bf_tls_creds_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfTlsReport, bf_tls_report_free)

@@ -71,6 +71,15 @@ const BfNbdEvents *bf_monitors_nbd_events(void);
 const BfNodeEvents *bf_monitors_node_events(void);
 
 /**
+ * bf_monitors_tls_events:
+ *
+ * For BfDaemonConfig, as bf_monitors_export_events().
+ *
+ * Returns: (transfer none): functions that turn notices into QMP events
+ */
+const BfTlsEvents *bf_monitors_tls_events(void);
+
+/**
  * bf_monitors_job_events:
  *
  * For BfDaemonConfig, as bf_monitors_export_events().

@@ -12,6 +12,7 @@
 #include "serve/fdsets.h"
 #include "serve/nbd-server.h"
 #include "serve/objects.h"
+#include "serve/tls-watch.h"
 
 /* Worker loops if the command line does not say: as many as processors, but
  * at least and at most this many. */
@@ -25,11 +26,13 @@
  * @n_workers: at least %BF_WORKERS_MIN
  * @budget: bounds the memory of all requests
  * @objects: owned
+ * @tls_watch: owned
  * @fdsets: owned
  * @graph: owned
  * @jobs: owned
  * @exports: owned
  * @nbd_server: (nullable): owned; NULL while none runs
+ * @nbd_creds_id: (nullable): owned; the credentials that @nbd_server holds
  * @nbd_mutex: held by whoever starts or stops @nbd_server
  * @nbd_stopping: servers that are being stopped
  * @nbd_events: (nullable): borrowed constant
@@ -42,11 +45,13 @@ typedef struct BfDaemon {
     unsigned n_workers;
     BfBudget budget;
     BfObjects *objects;
+    BfTlsWatch *tls_watch;
     BfFdsets *fdsets;
     BfGraph *graph;
     BfJobTable *jobs;
     BfExportTable *exports;
     BfNbdServer *nbd_server;
+    char *nbd_creds_id;
     BfCoMutex nbd_mutex;
     BfWaitGroup nbd_stopping;
     const BfNbdEvents *nbd_events;
@@ -65,6 +70,8 @@ typedef struct BfDaemon {
  * @export_events_opaque: passed to @export_events
  * @node_events: borrowed constant
  * @node_events_opaque: passed to @node_events
+ * @tls_events: borrowed constant
+ * @tls_events_opaque: passed to @tls_events
  * @job_events: borrowed constant
  * @job_events_opaque: passed to @job_events
  */
@@ -78,6 +85,8 @@ typedef struct BfDaemonConfig {
     void *export_events_opaque;
     const BfNodeEvents *node_events;
     void *node_events_opaque;
+    const BfTlsEvents *tls_events;
+    void *tls_events_opaque;
     const BfJobEvents *job_events;
     void *job_events_opaque;
 } BfDaemonConfig;

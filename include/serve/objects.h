@@ -81,6 +81,14 @@ void bf_objects_set_in_use(BfObjects *objects,
                            void *opaque);
 
 /**
+ * bf_objects_set_tls_loaded:
+ * @objects: the objects
+ * @fn: called after TLS credentials were made or reloaded; must not suspend
+ * @arg: passed to @fn
+ */
+void bf_objects_set_tls_loaded(BfObjects *objects, BfFn *fn, void *arg);
+
+/**
  * bf_objects_list:
  * @objects: the objects
  *
@@ -106,8 +114,9 @@ const BfObjectOptions *bf_objects_get_options(BfObjects *objects,
  * @options: (transfer full): new options of an existing object, same type
  * @error: set on failure
  *
- * What qom-set does. Credentials and secrets keep what they loaded: only the
- * stored text changes. Limits of a throttle-group take effect at once.
+ * What qom-set does. Secrets keep what they loaded: only the stored text
+ * changes. TLS credentials do so until they are reloaded. Limits of a
+ * throttle-group take effect at once.
  *
  * Returns: false on failure
  */
@@ -148,6 +157,30 @@ BfTlsCreds *bf_objects_take_tls_creds(BfObjects *objects, const char *id,
  */
 void bf_objects_release_tls_creds(BfObjects *objects, const char *id,
                                   const char *user);
+
+/**
+ * bf_objects_co_reload_tls_creds:
+ * @objects: the objects
+ * @id: (nullable): the only object that is meant; NULL for all TLS credentials
+ * @error: set on failure; tells why, for each that failed
+ *
+ * Reads their files again. Credentials whose files cannot be used keep what
+ * they had.
+ *
+ * Returns: false if some failed
+ */
+bool bf_objects_co_reload_tls_creds(BfObjects *objects, const char *id,
+                                    GError **error);
+
+/**
+ * bf_objects_query_tls_creds:
+ * @objects: the objects
+ * @now_s: the present time, in seconds since the epoch
+ *
+ * Returns: (transfer full) (element-type BfTlsCredsInfo): all TLS credentials,
+ * oldest first
+ */
+GPtrArray *bf_objects_query_tls_creds(BfObjects *objects, int64_t now_s);
 
 /**
  * bf_objects_find_secret:

@@ -1,385 +1,245 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * TLS credentials: finds, reads and loads the files.
+ * TLS credentials: a handle that lasts, and what it consists of at the moment.
  *
- * Every file is read once, and what was checked is what is used. All files are
- * read before the first is parsed, so that one missing is the first complaint.
+ * Objects, servers and nodes hold the handle on main; sessions begin on any
+ * loop. So the material behind it is counted, never changed, and replaced as a
+ * whole.
  */
 #include "crypto/tls-creds.h"
 
-#include <errno.h>
-#include <string.h>
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
+#include <time.h>
 
 #include "core/error.h"
+#include "core/ref-slot.h"
 #include "tls-private.h"
 
-/* TLS 1.2 and 1.3 with forward secrecy and authenticated ciphers only. */
-#define PRIORITY_HEAD                                                          \
-    "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-CIPHER-ALL:"
-#define PRIORITY_TAIL ":%SERVER_PRECEDENCE"
+struct BfTlsCreds {
+    /* Never changed. */
+    BfTlsCredsKind kind;
+    BfTlsEndpoint endpoint;
+    bool verify_peer;
 
-/*
- * The order of ciphers decides the speed of the whole server: with AES in the
- * processor AES-GCM is about ten times as fast as ChaCha20, without it
- * ChaCha20 is the faster one by far. AES-128 comes before AES-256 since it does
- * less work and is no weaker against anything known. SERVER_PRECEDENCE makes
- * our order win over the client's, which is often made for other hardware.
- */
-#define PRIORITY_AES                                                           \
-    PRIORITY_HEAD "+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305" PRIORITY_TAIL
-#define PRIORITY_CHACHA                                                        \
-    PRIORITY_HEAD "+CHACHA20-POLY1305:+AES-128-GCM:+AES-256-GCM" PRIORITY_TAIL
-
-enum {
-    FILE_CA,
-    FILE_CRL,
-    FILE_CERT,
-    FILE_KEY,
-    FILE_DH,
-    N_FILES,
+    BfRefSlot material; /* of BfTlsMaterial */
 };
 
-typedef struct FileRule {
-    const char *name; /* NULL: not used on this side */
-    bool required;
-} FileRule;
-
-/* Indexed by endpoint; the order is that in which a missing file is found. */
-static const FileRule file_rules[][N_FILES] = {
-    [BF_TLS_ENDPOINT_CLIENT] =
-        {
-            [FILE_CA] = {"ca-cert.pem", true},
-            [FILE_CERT] = {"client-cert.pem", false},
-            [FILE_KEY] = {"client-key.pem", false},
-        },
-    [BF_TLS_ENDPOINT_SERVER] =
-        {
-            [FILE_CA] = {"ca-cert.pem", true},
-            [FILE_CRL] = {"ca-crl.pem", false},
-            [FILE_CERT] = {"server-cert.pem", true},
-            [FILE_KEY] = {"server-key.pem", true},
-            [FILE_DH] = {"dh-params.pem", false},
-        },
+static const char *const kind_names[] = {
+    [BF_TLS_CREDS_X509] = "tls-creds-x509",
+    [BF_TLS_CREDS_PSK] = "tls-creds-psk",
+    [BF_TLS_CREDS_ANON] = "tls-creds-anon",
 };
 
-/* All that is read from the directory; data is NULL for a file not there. */
-typedef struct CredFiles {
-    char *path[N_FILES];
-    BfSecret *data[N_FILES]; /* keys are among them */
-    BfTlsCerts ca;
-    BfTlsCerts leaf;
-} CredFiles;
-
-static void
-certs_clear(BfTlsCerts *certs)
+BfTlsMaterial *
+bf_tls_material_new(BfTlsCredsKind kind, const BfTlsCredsParams *params)
 {
-    for (unsigned int i = 0; i < certs->len; i++) {
-        gnutls_x509_crt_deinit(certs->certs[i]);
-    }
-    gnutls_free(certs->certs);
-    certs->certs = NULL;
-    certs->len = 0;
+    BfTlsMaterial *material = g_atomic_rc_box_new0(BfTlsMaterial);
+    BfTlsCredsInfo *info = bf_type_new(&bf_tls_creds_info_type);
+
+    material->kind = kind;
+    material->endpoint = params->endpoint;
+    material->verify_peer = kind == BF_TLS_CREDS_PSK ||
+                            (kind == BF_TLS_CREDS_X509 && params->verify_peer);
+    info->id = g_strdup("");
+    info->qom_type = g_strdup(kind_names[kind]);
+    info->endpoint = params->endpoint == BF_TLS_ENDPOINT_SERVER
+                         ? BF_QCRYPTO_TLS_CREDS_ENDPOINT_SERVER
+                         : BF_QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT;
+    info->verify_peer = material->verify_peer;
+    info->dir = g_strdup(params->dir);
+    info->loaded = bf_tls_time_text(time(NULL));
+    info->files = bf_type_new(&bf_str_list_type);
+    info->certificates = bf_type_new(&bf_tls_certificate_info_list_type);
+    info->warnings = bf_type_new(&bf_str_list_type);
+    info->users = bf_type_new(&bf_str_list_type);
+    material->info = info;
+    return material;
 }
 
 static void
-files_clear(CredFiles *files)
+add_text(BfStrList *list, const char *text)
 {
-    certs_clear(&files->ca);
-    certs_clear(&files->leaf);
-    for (int i = 0; i < N_FILES; i++) {
-        g_free(files->path[i]);
-        bf_secret_unref(files->data[i]);
-    }
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CredFiles, files_clear)
-
-static gnutls_datum_t
-file_datum(const CredFiles *files, int which)
-{
-    gnutls_datum_t datum;
-    size_t size;
-
-    datum.data =
-        (unsigned char *)bf_secret_get_bytes(files->data[which], &size);
-    datum.size = size; /* at most BF_TLS_FILE_MAX_BYTES */
-    return datum;
+    list->items = g_renew(char *, list->items, list->len + 1);
+    list->items[list->len++] = g_strdup(text);
 }
 
-static bool
-read_files(const BfTlsCredsX509Params *params, CredFiles *files, GError **error)
+void
+bf_tls_material_add_file(BfTlsMaterial *material, const BfTlsFile *file)
 {
-    for (int i = 0; i < N_FILES; i++) {
-        const FileRule *rule = &file_rules[params->endpoint][i];
-        int ret;
-
-        if (rule->name == NULL) {
-            continue;
-        }
-        files->path[i] = g_build_filename(params->dir, rule->name, NULL);
-        ret = bf_secret_load_file(files->path[i], BF_TLS_FILE_MAX_BYTES,
-                                  &files->data[i]);
-        if (ret == 0 || (ret == -ENOENT && !rule->required)) {
-            continue;
-        }
-        bf_set_error(error, "Unable to access credentials %s: %s%s",
-                     files->path[i], g_strerror(-ret),
-                     ret != -ENOENT ? ""
-                     : params->endpoint == BF_TLS_ENDPOINT_SERVER
-                         ? "; 'dir' must hold ca-cert.pem, server-cert.pem and "
-                           "server-key.pem"
-                         : "; 'dir' must hold ca-cert.pem");
-        return false;
-    }
-    return true;
-}
-
-/* What to tell a user whose file could not be parsed. */
-static const char *
-pem_hint(const gnutls_datum_t *datum)
-{
-    const char *text = (const char *)datum->data; /* a NUL follows */
-
-    if (strstr(text, "-----BEGIN ") == NULL) {
-        return "the file is not in PEM form (is it DER? "
-               "'openssl x509 -inform der' converts it)";
-    }
-    if (strstr(text, "CERTIFICATE-----") == NULL) {
-        return "the file holds no certificate";
-    }
-    return "a certificate in the file is damaged";
-}
-
-static bool
-import_certs(const CredFiles *files, int which, const char *what,
-             unsigned int flags, BfTlsCerts *ret_certs, GError **error)
-{
-    gnutls_datum_t datum = file_datum(files, which);
-    int ret;
-
-    ret_certs->path = files->path[which];
-    ret = gnutls_x509_crt_list_import2(&ret_certs->certs, &ret_certs->len,
-                                       &datum, GNUTLS_X509_FMT_PEM, flags);
-    if (ret < 0 || ret_certs->len == 0) {
-        g_autofree char *text = bf_tls_error_text(ret);
-
-        ret_certs->certs = NULL;
-        ret_certs->len = 0;
-        bf_set_error(error, "Unable to import %s %s: %s: %s", what,
-                     files->path[which], pem_hint(&datum), text);
-        return false;
-    }
-    return true;
-}
-
-static bool
-parse_certs(BfTlsEndpoint endpoint, CredFiles *files, GError **error)
-{
-    const char *what = endpoint == BF_TLS_ENDPOINT_SERVER
-                           ? "server certificate"
-                           : "client certificate";
-
-    /* A client without both files just has no certificate. */
-    if (files->data[FILE_CERT] != NULL && files->data[FILE_KEY] != NULL &&
-        !import_certs(files, FILE_CERT, what, GNUTLS_X509_CRT_LIST_SORT,
-                      &files->leaf, error)) {
-        return false;
-    }
-    return import_certs(files, FILE_CA, "CA certificate list", 0, &files->ca,
-                        error);
-}
-
-static const char *
-key_hint(int ret, bool have_password, const gnutls_datum_t *datum)
-{
-    if (strstr((const char *)datum->data, "PRIVATE KEY-----") == NULL) {
-        return "; the key file holds no private key in PEM form";
-    }
-    switch (ret) {
-    case GNUTLS_E_CERTIFICATE_KEY_MISMATCH:
-        return "; the first certificate in the file must be the one that was "
-               "made for this key";
-    case GNUTLS_E_DECRYPTION_FAILED:
-        return have_password
-                   ? "; the password that 'passwordid' names does not open "
-                     "the key"
-                   : "; the key is encrypted, set 'passwordid' to the id of a "
-                     "secret with its password";
-    default:
-        return "";
+    if (file->data != NULL) {
+        add_text(material->info->files, file->path);
     }
 }
 
-static bool
-load_key(BfTlsCreds *creds, const BfTlsCredsX509Params *params,
-         const CredFiles *files, GError **error)
+static void
+material_clear(gpointer data)
 {
-    gnutls_datum_t datum = file_datum(files, FILE_KEY);
-    const char *password = NULL;
-    gnutls_x509_privkey_t key = NULL;
-    int ret;
+    BfTlsMaterial *material = data;
 
-    if (params->password != NULL) {
-        password = bf_secret_get_text(
-            params->password,
-            params->password_id != NULL ? params->password_id : "", error);
-        if (password == NULL) {
-            return false;
-        }
+    if (material->x509 != NULL) {
+        gnutls_certificate_free_credentials(material->x509);
     }
-    ret = gnutls_x509_privkey_init(&key);
-    if (ret == 0) {
-        ret = gnutls_x509_privkey_import2(key, &datum, GNUTLS_X509_FMT_PEM,
-                                          password, 0);
+    if (material->psk_server != NULL) {
+        gnutls_psk_free_server_credentials(material->psk_server);
     }
-    if (ret == 0) {
-        ret = gnutls_certificate_set_x509_key(creds->x509, files->leaf.certs,
-                                              files->leaf.len, key);
+    if (material->psk_client != NULL) {
+        gnutls_psk_free_client_credentials(material->psk_client);
     }
-    gnutls_x509_privkey_deinit(key);
-    if (ret < 0) {
-        g_autofree char *text = bf_tls_error_text(ret);
-
-        bf_set_error(error, "Cannot load certificate '%s' & key '%s': %s%s",
-                     files->path[FILE_CERT], files->path[FILE_KEY], text,
-                     key_hint(ret, password != NULL, &datum));
-        return false;
+    if (material->anon_server != NULL) {
+        gnutls_anon_free_server_credentials(material->anon_server);
     }
-    return true;
+    if (material->anon_client != NULL) {
+        gnutls_anon_free_client_credentials(material->anon_client);
+    }
+    if (material->dh_params != NULL) {
+        gnutls_dh_params_deinit(material->dh_params);
+    }
+    if (material->priority != NULL) {
+        gnutls_priority_deinit(material->priority);
+    }
+    bf_tls_creds_info_free(material->info);
+    g_free(material->peer_file);
 }
 
-static bool
-load_crl(BfTlsCreds *creds, const CredFiles *files, GError **error)
+void
+bf_tls_material_unref(BfTlsMaterial *material)
 {
-    gnutls_datum_t datum = file_datum(files, FILE_CRL);
-    int ret = gnutls_certificate_set_x509_crl_mem(creds->x509, &datum,
-                                                  GNUTLS_X509_FMT_PEM);
-
-    if (ret <= 0) {
-        g_autofree char *text =
-            bf_tls_error_text(ret < 0 ? ret : GNUTLS_E_NO_CERTIFICATE_FOUND);
-
-        bf_set_error(error,
-                     "Cannot load CRL '%s': %s; the file must hold revocation "
-                     "lists in PEM form, remove it if there is none",
-                     files->path[FILE_CRL], text);
-        return false;
+    if (material != NULL) {
+        g_atomic_rc_box_release_full(material, material_clear);
     }
-    return true;
+}
+
+static void
+set_dh(BfTlsMaterial *material)
+{
+    if (material->x509 != NULL) {
+        gnutls_certificate_set_dh_params(material->x509, material->dh_params);
+    } else if (material->psk_server != NULL) {
+        gnutls_psk_set_server_dh_params(material->psk_server,
+                                        material->dh_params);
+    } else if (material->anon_server != NULL) {
+        gnutls_anon_set_server_dh_params(material->anon_server,
+                                         material->dh_params);
+    }
 }
 
 /*
  * Clients that know RFC 7919 never see these parameters. Making some for the
  * others would take seconds and gain nothing over the well-known ones.
  */
-static bool
-load_dh(BfTlsCreds *creds, const CredFiles *files, GError **error)
+static void
+set_known_dh(BfTlsMaterial *material)
 {
-    gnutls_datum_t datum;
+    const gnutls_sec_param_t strength = GNUTLS_SEC_PARAM_MEDIUM;
+
+    if (material->x509 != NULL) {
+        gnutls_certificate_set_known_dh_params(material->x509, strength);
+    } else if (material->psk_server != NULL) {
+        gnutls_psk_set_server_known_dh_params(material->psk_server, strength);
+    } else if (material->anon_server != NULL) {
+        gnutls_anon_set_server_known_dh_params(material->anon_server, strength);
+    }
+}
+
+void
+bf_tls_load_dh(BfTlsMaterial *material, const gnutls_datum_t *pem,
+               const char *path, BfTlsReport *report)
+{
     int ret;
 
-    if (files->data[FILE_DH] == NULL) {
-        gnutls_certificate_set_known_dh_params(creds->x509,
-                                               GNUTLS_SEC_PARAM_MEDIUM);
-        return true;
+    if (pem == NULL) {
+        set_known_dh(material);
+        return;
     }
-    datum = file_datum(files, FILE_DH);
-    ret = gnutls_dh_params_init(&creds->dh_params);
+    ret = gnutls_dh_params_init(&material->dh_params);
     if (ret == 0) {
-        ret = gnutls_dh_params_import_pkcs3(creds->dh_params, &datum,
+        ret = gnutls_dh_params_import_pkcs3(material->dh_params, pem,
                                             GNUTLS_X509_FMT_PEM);
     }
     if (ret < 0) {
         g_autofree char *text = bf_tls_error_text(ret);
 
-        bf_set_error(error,
-                     "Unable to load DH parameters from %s: %s; remove the "
-                     "file to use well-known parameters",
-                     files->path[FILE_DH], text);
-        return false;
+        bf_tls_report_error(report,
+                            "Unable to load DH parameters from %s: %s; remove "
+                            "the file to use well-known parameters",
+                            path, text);
+        return;
     }
-    gnutls_certificate_set_dh_params(creds->x509, creds->dh_params);
-    return true;
+    set_dh(material);
 }
 
-static bool
-load_all(BfTlsCreds *creds, const BfTlsCredsX509Params *params,
-         const CredFiles *files, GError **error)
+static BfTlsMaterial *
+load(const BfTlsCredsParams *params, BfTlsReport *report)
 {
-    int ret = gnutls_certificate_allocate_credentials(&creds->x509);
+    BfTlsMaterial *material = bf_tls_material_new(params->kind, params);
 
-    if (ret == 0) {
-        ret = gnutls_certificate_set_x509_trust(creds->x509, files->ca.certs,
-                                                files->ca.len);
+    switch (params->kind) {
+    case BF_TLS_CREDS_X509:
+        bf_tls_load_x509(material, params, report);
+        break;
+    case BF_TLS_CREDS_PSK:
+        bf_tls_load_psk(material, params, report);
+        break;
+    case BF_TLS_CREDS_ANON:
+        bf_tls_load_anon(material, params, report);
+        break;
     }
-    if (ret < 0) {
-        g_autofree char *text = bf_tls_error_text(ret);
-
-        bf_set_error(error, "Cannot load CA certificate '%s': %s",
-                     files->path[FILE_CA], text);
-        return false;
+    bf_tls_load_priority(material, params->priority, report);
+    for (unsigned int i = 0; i < report->warnings->len; i++) {
+        add_text(material->info->warnings,
+                 g_ptr_array_index(report->warnings, i));
     }
-    if (files->leaf.len > 0 && !load_key(creds, params, files, error)) {
-        return false;
-    }
-    if (files->data[FILE_CRL] != NULL && !load_crl(creds, files, error)) {
-        return false;
-    }
-    return params->endpoint == BF_TLS_ENDPOINT_CLIENT ||
-           load_dh(creds, files, error);
+    return material;
 }
 
-/* False only if we know that AES would be computed in software. */
-static bool
-cpu_has_aes(void)
+BfTlsCreds *
+bf_tls_creds_check(const BfTlsCredsParams *params, BfTlsReport *report)
 {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-#elif defined(__aarch64__)
-    return (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
-#else
-    return true;
-#endif
+    g_autoptr(BfTlsMaterial) material = load(params, report);
+    BfTlsCreds *creds;
+
+    if (report->errors->len > 0) {
+        return NULL;
+    }
+    creds = g_atomic_rc_box_new0(BfTlsCreds);
+    creds->kind = material->kind;
+    creds->endpoint = material->endpoint;
+    creds->verify_peer = material->verify_peer;
+    bf_ref_slot_init(&creds->material, g_steal_pointer(&material));
+    return creds;
 }
 
-static bool
-load_priority(BfTlsCreds *creds, const char *priority, GError **error)
+BfTlsCreds *
+bf_tls_creds_new(const BfTlsCredsParams *params, GError **error)
 {
-    const char *built_in = cpu_has_aes() ? PRIORITY_AES : PRIORITY_CHACHA;
-    const char *wrong_at = NULL;
-    int ret = gnutls_priority_init(
-        &creds->priority, priority != NULL ? priority : built_in, &wrong_at);
+    g_autoptr(BfTlsReport) report = bf_tls_report_new();
+    BfTlsCreds *creds = bf_tls_creds_check(params, report);
 
-    if (ret == 0) {
-        return true;
+    if (creds == NULL) {
+        bf_set_error(error, "%s",
+                     (const char *)g_ptr_array_index(report->errors, 0));
     }
-    creds->priority = NULL;
-    if (priority == NULL) {
-        g_autofree char *text = bf_tls_error_text(ret);
+    return creds;
+}
 
-        bf_set_error(error,
-                     "Cannot set the built-in TLS session priority: %s; does "
-                     "this host's gnutls configuration forbid TLS 1.2 and 1.3?",
-                     text);
-    } else if (ret == GNUTLS_E_INVALID_REQUEST && wrong_at != NULL) {
-        bf_set_error(error,
-                     "Cannot set TLS session priority '%s': not understood "
-                     "from '%s' on; 'gnutls-cli --list --priority STRING' "
-                     "tries a string",
-                     priority, wrong_at);
-    } else {
-        g_autofree char *text = bf_tls_error_text(ret);
+void
+bf_tls_creds_replace(BfTlsCreds *creds, BfTlsCreds *fresh)
+{
+    g_assert(creds->kind == fresh->kind && creds->endpoint == fresh->endpoint &&
+             creds->verify_peer == fresh->verify_peer);
+    bf_tls_material_unref(
+        bf_ref_slot_swap(&creds->material, bf_tls_creds_get_material(fresh)));
+}
 
-        bf_set_error(error,
-                     "Cannot set TLS session priority '%s': %s; it must leave "
-                     "a protocol, a cipher, a key exchange and a signature",
-                     priority, text);
-    }
-    return false;
+BfTlsMaterial *
+bf_tls_creds_get_material(BfTlsCreds *creds)
+{
+    return bf_ref_slot_get(&creds->material);
+}
+
+BfTlsCreds *
+bf_tls_creds_ref(BfTlsCreds *creds)
+{
+    return g_atomic_rc_box_acquire(creds);
 }
 
 static void
@@ -387,52 +247,7 @@ creds_clear(gpointer data)
 {
     BfTlsCreds *creds = data;
 
-    if (creds->x509 != NULL) {
-        gnutls_certificate_free_credentials(creds->x509);
-    }
-    if (creds->dh_params != NULL) {
-        gnutls_dh_params_deinit(creds->dh_params);
-    }
-    if (creds->priority != NULL) {
-        gnutls_priority_deinit(creds->priority);
-    }
-    g_free(creds->ca_path);
-}
-
-BfTlsCreds *
-bf_tls_creds_new_x509(const BfTlsCredsX509Params *params, GError **error)
-{
-    g_autoptr(BfTlsCreds) creds = g_atomic_rc_box_new0(BfTlsCreds);
-    g_auto(CredFiles) files = {0};
-
-    if (params->dir == NULL) {
-        bf_set_error(error, "Missing 'dir' property value: the directory that "
-                            "holds the certificates");
-        return NULL;
-    }
-    creds->kind = BF_TLS_CREDS_X509;
-    creds->endpoint = params->endpoint;
-    creds->verify_peer = params->verify_peer;
-    if (!read_files(params, &files, error) ||
-        !parse_certs(params->endpoint, &files, error)) {
-        return NULL;
-    }
-    if (params->sanity_check &&
-        !bf_tls_check_own(params->endpoint, &files.leaf, &files.ca, error)) {
-        return NULL;
-    }
-    if (!load_all(creds, params, &files, error) ||
-        !load_priority(creds, params->priority, error)) {
-        return NULL;
-    }
-    creds->ca_path = g_steal_pointer(&files.path[FILE_CA]);
-    return g_steal_pointer(&creds);
-}
-
-BfTlsCreds *
-bf_tls_creds_ref(BfTlsCreds *creds)
-{
-    return g_atomic_rc_box_acquire(creds);
+    bf_tls_material_unref(bf_ref_slot_clear(&creds->material));
 }
 
 void

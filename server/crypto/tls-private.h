@@ -6,6 +6,7 @@
 #pragma once
 
 #include "crypto/tls-session.h"
+#include "schema/types.h"
 
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -25,15 +26,208 @@ typedef struct BfTlsCerts {
     unsigned int len;
 } BfTlsCerts;
 
-struct BfTlsCreds {
+/**
+ * BfTlsFile: a file of credentials
+ * @path: owned; NULL if such a file is not used
+ * @data: owned; NULL if it is not there or could not be read
+ */
+typedef struct BfTlsFile {
+    char *path;
+    BfSecret *data;
+} BfTlsFile;
+
+/**
+ * BfTlsMaterial: what was loaded for credentials; a counted reference, and
+ * never changed
+ *
+ * A session keeps the one it began with, while bf_tls_creds_replace() gives the
+ * credentials another.
+ *
+ * @kind: which of the members of gnutls are there
+ * @endpoint: the side that it is for
+ * @verify_peer: see bf_tls_creds_get_verify_peer()
+ * @peer_file: the file that peers are checked with, for messages; or NULL
+ * @x509: or NULL
+ * @psk_server: or NULL
+ * @psk_client: or NULL
+ * @anon_server: or NULL
+ * @anon_client: or NULL
+ * @dh_params: or NULL
+ * @info: all but the id, the users and what depends on the present time
+ */
+typedef struct BfTlsMaterial {
     BfTlsCredsKind kind;
     BfTlsEndpoint endpoint;
     bool verify_peer;
-    char *ca_path; /* owned; for messages */
+    char *peer_file;
     gnutls_certificate_credentials_t x509;
+    gnutls_psk_server_credentials_t psk_server;
+    gnutls_psk_client_credentials_t psk_client;
+    gnutls_anon_server_credentials_t anon_server;
+    gnutls_anon_client_credentials_t anon_client;
     gnutls_priority_t priority;
-    gnutls_dh_params_t dh_params; /* or NULL */
-};
+    gnutls_dh_params_t dh_params;
+    BfTlsCredsInfo *info;
+} BfTlsMaterial;
+
+/**
+ * bf_tls_material_new:
+ * @kind: how the peers prove who they are
+ * @params: what all kinds have in common
+ *
+ * Returns: (transfer full): material without anything loaded
+ */
+BfTlsMaterial *bf_tls_material_new(BfTlsCredsKind kind,
+                                   const BfTlsCredsParams *params);
+
+/**
+ * bf_tls_material_unref:
+ * @material: (nullable) (transfer full): a reference
+ */
+void bf_tls_material_unref(BfTlsMaterial *material);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfTlsMaterial, bf_tls_material_unref)
+
+/**
+ * bf_tls_material_add_file:
+ * @material: gets the path in its description
+ * @file: a file; nothing happens if it was not there
+ */
+void bf_tls_material_add_file(BfTlsMaterial *material, const BfTlsFile *file);
+
+/**
+ * bf_tls_creds_get_material:
+ * @creds: credentials
+ *
+ * Returns: (transfer full): what they consist of now
+ */
+BfTlsMaterial *bf_tls_creds_get_material(BfTlsCreds *creds);
+
+/**
+ * bf_tls_load_x509:
+ * @material: new
+ * @params: see the type
+ * @report: gets what is wrong
+ *
+ * Reads certificates and their keys, and checks them.
+ */
+void bf_tls_load_x509(BfTlsMaterial *material, const BfTlsCredsParams *params,
+                      BfTlsReport *report);
+
+/**
+ * bf_tls_load_psk:
+ * @material: new
+ * @params: see the type
+ * @report: gets what is wrong
+ *
+ * Reads keys that both sides have.
+ */
+void bf_tls_load_psk(BfTlsMaterial *material, const BfTlsCredsParams *params,
+                     BfTlsReport *report);
+
+/**
+ * bf_tls_load_anon:
+ * @material: new
+ * @params: see the type
+ * @report: gets what is wrong
+ *
+ * Makes credentials that nobody can be recognised by.
+ */
+void bf_tls_load_anon(BfTlsMaterial *material, const BfTlsCredsParams *params,
+                      BfTlsReport *report);
+
+/**
+ * bf_tls_load_priority:
+ * @material: gets the order of ciphers that fits its kind
+ * @priority: (nullable): what the user wants instead of it
+ * @report: gets an error if that cannot be used
+ */
+void bf_tls_load_priority(BfTlsMaterial *material, const char *priority,
+                          BfTlsReport *report);
+
+/**
+ * bf_tls_load_dh:
+ * @material: a server's
+ * @pem: (nullable): the file's contents
+ * @path: the file, for messages
+ * @report: gets an error if it cannot be used
+ *
+ * Gives a server the parameters that sessions of TLS 1.2 without elliptic
+ * curves need.
+ */
+void bf_tls_load_dh(BfTlsMaterial *material, const gnutls_datum_t *pem,
+                    const char *path, BfTlsReport *report);
+
+/**
+ * BfTlsFileUse: how a file is used
+ * @BF_TLS_FILE_REQUIRED: it must be there
+ * @BF_TLS_FILE_OPTIONAL: it need not be there
+ * @BF_TLS_FILE_SECRET: only its owner and group should be able to read it
+ */
+typedef enum BfTlsFileUse {
+    BF_TLS_FILE_REQUIRED = 0,
+    BF_TLS_FILE_OPTIONAL = 1 << 0,
+    BF_TLS_FILE_SECRET = 1 << 1,
+} BfTlsFileUse;
+
+/**
+ * bf_tls_file_read:
+ * @file: (out caller-allocates): the file
+ * @dir: its directory
+ * @name: its name
+ * @needs: the names of all files that must be there, for messages
+ * @use: how it is used
+ * @report: gets what is wrong with it: what was looked for, and what was found
+ *
+ * Reads a file of at most %BF_TLS_FILE_MAX_BYTES.
+ */
+void bf_tls_file_read(BfTlsFile *file, const char *dir, const char *name,
+                      const char *needs, BfTlsFileUse use, BfTlsReport *report);
+
+/**
+ * bf_tls_file_datum:
+ * @file: a file that was read; a NUL follows its contents
+ *
+ * Returns: (transfer none): its contents
+ */
+gnutls_datum_t bf_tls_file_datum(const BfTlsFile *file);
+
+/**
+ * bf_tls_file_clear:
+ * @file: wiped and emptied
+ */
+void bf_tls_file_clear(BfTlsFile *file);
+
+/**
+ * bf_tls_report_error:
+ * @report: gets the error
+ * @format: for the text: the file, what is wrong, and what to do
+ */
+void bf_tls_report_error(BfTlsReport *report, const char *format, ...)
+    G_GNUC_PRINTF(2, 3);
+
+/**
+ * bf_tls_report_warning:
+ * @report: gets the warning
+ * @format: alike
+ */
+void bf_tls_report_warning(BfTlsReport *report, const char *format, ...)
+    G_GNUC_PRINTF(2, 3);
+
+/**
+ * bf_tls_psk_find:
+ * @pem: the contents of a file of keys
+ * @user: whose key is wanted
+ * @user_len: number of bytes in @user
+ * @ret_key: (out): the key, by gnutls_malloc(); wipe it
+ * @ret_line: (out): the number of the user's line
+ *
+ * Returns: 1 if the user has a good key, 0 if there is no such user, -1 if the
+ * key is not one
+ */
+int bf_tls_psk_find(const gnutls_datum_t *pem, const void *user,
+                    size_t user_len, gnutls_datum_t *ret_key,
+                    unsigned int *ret_line);
 
 /**
  * bf_tls_error_text:
@@ -93,19 +287,70 @@ char *bf_tls_cert_issuer_label(gnutls_x509_crt_t cert);
 const char *bf_tls_chain_reason(unsigned int status);
 
 /**
- * bf_tls_check_own:
- * @endpoint: the side that the certificate is for
- * @leaf: our own certificate and what it was sent with; empty if there is none
+ * BfTlsOwn: our own certificates and what they are checked with
+ * @endpoint: the side that they are for
+ * @leaf: our own certificate and what it is sent with; empty if there is none
  * @ca: the certificates that we trust
- * @error: set when a check fails
+ * @crls: (nullable): revocation lists
+ * @n_crls: number of entries in @crls
+ * @crl_path: the file that they are from
+ */
+typedef struct BfTlsOwn {
+    BfTlsEndpoint endpoint;
+    const BfTlsCerts *leaf;
+    const BfTlsCerts *ca;
+    gnutls_x509_crl_t *crls;
+    unsigned int n_crls;
+    const char *crl_path;
+} BfTlsOwn;
+
+/**
+ * bf_tls_check_own:
+ * @own: what is to be checked
+ * @report: gets everything that is wrong, in the order of importance
  *
  * Checks, before they are put to use, that certificates are valid, fit for
- * their purpose, and signed.
- *
- * Returns: true if all is well
+ * their purpose, strong enough, signed, and not revoked.
  */
-bool bf_tls_check_own(BfTlsEndpoint endpoint, const BfTlsCerts *leaf,
-                      const BfTlsCerts *ca, GError **error);
+void bf_tls_check_own(const BfTlsOwn *own, BfTlsReport *report);
+
+/**
+ * bf_tls_check_soon:
+ * @own: certificates that passed bf_tls_check_own(), or need not
+ * @hostname: (nullable): the name by which clients reach a server, or by which
+ *   a client reaches it
+ * @report: gets warnings: what ends soon, who will not be recognised
+ */
+void bf_tls_check_soon(const BfTlsOwn *own, const char *hostname,
+                       BfTlsReport *report);
+
+/**
+ * bf_tls_describe_certs:
+ * @own: our certificates
+ * @info: gets them in its list
+ */
+void bf_tls_describe_certs(const BfTlsOwn *own, BfTlsCredsInfo *info);
+
+/**
+ * bf_tls_cert_allows:
+ * @cert: a certificate
+ * @needed: the OID of a purpose (extendedKeyUsage)
+ * @ret_critical: (out): whether the extension is critical
+ *
+ * Returns: whether it may be used for that
+ */
+bool bf_tls_cert_allows(gnutls_x509_crt_t cert, const char *needed,
+                        bool *ret_critical);
+
+/**
+ * bf_tls_cert_names:
+ * @cert: a certificate
+ * @max: most names that are wanted
+ *
+ * Returns: (transfer full): the host names and addresses that it is for,
+ * printable
+ */
+GPtrArray *bf_tls_cert_names(gnutls_x509_crt_t cert, unsigned int max);
 
 /**
  * BfTlsBlock: a piece of the output; it never moves
@@ -246,7 +491,7 @@ typedef enum BfTlsState {
 typedef struct BfTls13 BfTls13;
 
 struct BfTlsSession {
-    BfTlsCreds *creds;    /* a reference */
+    BfTlsMaterial *creds; /* a reference */
     gnutls_session_t tls; /* NULL once the engine for TLS 1.3 took over */
     BfTls13 *tls13;       /* owned; NULL if the engine is out of the question */
     const char *version;  /* of the protocol; set by the handshake */
@@ -254,6 +499,7 @@ struct BfTlsSession {
     char *hostname;       /* owned; NULL for servers */
     char *peer_dn;        /* owned; NULL without a certificate */
     char *peer_label;
+    char *psk_fault; /* owned: what is wrong with the peer's user, or NULL */
     BfTlsState state;
     BfTlsInput input;
     BfTlsOutput output;

@@ -87,6 +87,28 @@ session_push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int niov)
     return total;
 }
 
+static int
+set_credentials(BfTlsSession *session)
+{
+    const BfTlsMaterial *material = session->creds;
+    bool is_server = material->endpoint == BF_TLS_ENDPOINT_SERVER;
+
+    switch (material->kind) {
+    case BF_TLS_CREDS_PSK:
+        return gnutls_credentials_set(session->tls, GNUTLS_CRD_PSK,
+                                      is_server ? (void *)material->psk_server
+                                                : (void *)material->psk_client);
+    case BF_TLS_CREDS_ANON:
+        return gnutls_credentials_set(session->tls, GNUTLS_CRD_ANON,
+                                      is_server
+                                          ? (void *)material->anon_server
+                                          : (void *)material->anon_client);
+    default:
+        return gnutls_credentials_set(session->tls, GNUTLS_CRD_CERTIFICATE,
+                                      material->x509);
+    }
+}
+
 /* The steps of creation that can fail inside the library. */
 static int
 set_up(BfTlsSession *session)
@@ -106,12 +128,11 @@ set_up(BfTlsSession *session)
     if (ret < 0) {
         return ret;
     }
-    ret = gnutls_credentials_set(session->tls, GNUTLS_CRD_CERTIFICATE,
-                                 session->creds->x509);
+    ret = set_credentials(session);
     if (ret < 0) {
         return ret;
     }
-    if (is_server) {
+    if (is_server && session->creds->kind == BF_TLS_CREDS_X509) {
         /*
          * Not REQUIRE: bf_tls_session_verify() decides, with a better message.
          */
@@ -157,10 +178,10 @@ bf_tls_session_new(BfTlsCreds *creds, const char *peer_hostname, GError **error)
     if (!choose_engine(&own_records, error)) {
         return NULL;
     }
-    session->creds = bf_tls_creds_ref(creds);
+    session->creds = bf_tls_creds_get_material(creds);
     session->records = &bf_tls_records_gnutls;
     session->input.wanted = INPUT_MIN_BYTES;
-    if (creds->endpoint == BF_TLS_ENDPOINT_CLIENT) {
+    if (session->creds->endpoint == BF_TLS_ENDPOINT_CLIENT) {
         session->hostname = g_strdup(peer_hostname);
     }
     ret = set_up(session);
@@ -191,7 +212,8 @@ bf_tls_session_free(BfTlsSession *session)
     g_free(session->hostname);
     g_free(session->peer_dn);
     g_free(session->peer_label);
-    bf_tls_creds_unref(session->creds);
+    g_free(session->psk_fault);
+    bf_tls_material_unref(session->creds);
     g_free(session);
 }
 
@@ -346,39 +368,87 @@ bf_tls_alert_text(const BfTlsSession *session)
     return name != NULL ? name : "unknown";
 }
 
-static void
-set_handshake_error(BfTlsSession *session, int ret, GError **error)
+static const char *
+exchange_text(const BfTlsSession *session)
+{
+    switch (session->creds->kind) {
+    case BF_TLS_CREDS_PSK:
+        return "by pre-shared keys (tls-creds-psk)";
+    case BF_TLS_CREDS_ANON:
+        return "without authentication (tls-creds-anon)";
+    default:
+        return "by certificates (tls-creds-x509)";
+    }
+}
+
+/* That the two have nothing in common, the peer may find out before us. */
+static bool
+is_mismatch(const BfTlsSession *session, int ret)
+{
+    switch (ret) {
+    case GNUTLS_E_FATAL_ALERT_RECEIVED: {
+        int alert = gnutls_alert_get(session->tls);
+
+        return alert == GNUTLS_A_HANDSHAKE_FAILURE ||
+               alert == GNUTLS_A_MISSING_EXTENSION ||
+               alert == GNUTLS_A_INSUFFICIENT_SECURITY ||
+               alert == GNUTLS_A_UNKNOWN_PSK_IDENTITY;
+    }
+    case GNUTLS_E_NO_CIPHER_SUITES:
+    case GNUTLS_E_NO_COMMON_KEY_SHARE:
+    case GNUTLS_E_NO_PRIORITIES_WERE_SET:
+    case GNUTLS_E_INSUFFICIENT_CREDENTIALS:
+    case GNUTLS_E_UNKNOWN_CIPHER_SUITE:
+    case GNUTLS_E_MISSING_EXTENSION:
+    case GNUTLS_E_INSUFFICIENT_SECURITY:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The cause, in words of ours where the library's do not help. */
+static char *
+handshake_failure_text(const BfTlsSession *session, int ret)
 {
     g_autofree char *text = bf_tls_error_text(ret);
 
     if (bf_tls_session_is_cut_off(session, ret)) {
-        bf_set_error(error, "TLS handshake failed: the peer closed the "
-                            "connection in the middle of it");
-        return;
+        return g_strdup("the peer closed the connection in the middle of it");
     }
     switch (ret) {
     case GNUTLS_E_FATAL_ALERT_RECEIVED:
-        bf_set_error(error,
-                     "TLS handshake failed: the peer refused with alert '%s'",
-                     bf_tls_alert_text(session));
-        break;
+        return g_strdup_printf("the peer refused with alert '%s'",
+                               bf_tls_alert_text(session));
     case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
     case GNUTLS_E_UNEXPECTED_PACKET:
     case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-        bf_set_error(error,
-                     "TLS handshake failed: %s; does the peer speak TLS 1.2 "
-                     "or later?",
-                     text);
-        break;
+        return g_strdup_printf("%s; does the peer speak TLS 1.2 or later?",
+                               text);
     case GNUTLS_E_PULL_ERROR:
-        bf_set_error(error,
-                     "TLS handshake failed: the peer sent more than %zu bytes",
-                     BF_TLS_HANDSHAKE_MAX_BYTES);
-        break;
+        return g_strdup_printf("the peer sent more than %zu bytes",
+                               BF_TLS_HANDSHAKE_MAX_BYTES);
     default:
-        bf_set_error(error, "TLS handshake failed: %s", text);
-        break;
+        return g_steal_pointer(&text);
     }
+}
+
+static void
+set_handshake_error(BfTlsSession *session, int ret, GError **error)
+{
+    g_autofree char *text = handshake_failure_text(session, ret);
+    g_autofree char *hint = NULL;
+
+    if (session->psk_fault != NULL) {
+        hint = g_strdup_printf("; %s", session->psk_fault);
+    } else if (is_mismatch(session, ret)) {
+        hint = g_strdup_printf("; the peers may have no key exchange in "
+                               "common: here it is %s, the other side needs "
+                               "credentials of the same kind",
+                               exchange_text(session));
+    }
+    bf_set_error(error, "TLS handshake failed: %s%s", text,
+                 hint != NULL ? hint : "");
 }
 
 BfTlsStatus

@@ -8,7 +8,7 @@
 #include "tls-private.h"
 #include "tls13-private.h"
 
-#include <arpa/inet.h>
+#include <string.h>
 #include <time.h>
 
 #include "core/error.h"
@@ -96,6 +96,32 @@ check_times(const BfTlsSession *session, gnutls_x509_crt_t cert, GError **error)
     return true;
 }
 
+/* A certificate of a client must not make its owner a server, or the reverse
+ * (RFC 5280, 4.2.1.12). */
+static bool
+check_purpose(const BfTlsSession *session, gnutls_x509_crt_t leaf,
+              GError **error)
+{
+    const char *role = peer_role(session);
+    g_autofree char *label = NULL;
+    bool critical;
+
+    if (bf_tls_cert_allows(leaf,
+                           session->creds->endpoint == BF_TLS_ENDPOINT_SERVER
+                               ? GNUTLS_KP_TLS_WWW_CLIENT
+                               : GNUTLS_KP_TLS_WWW_SERVER,
+                           &critical)) {
+        return true;
+    }
+    label = bf_tls_cert_label(leaf);
+    bf_set_error(error,
+                 "The certificate purpose does not allow use with a TLS %s: "
+                 "the extendedKeyUsage of '%s', sent by the %s, lacks %sAuth; "
+                 "issue the %s a certificate with it",
+                 role, label, role, role, role);
+    return false;
+}
+
 /*
  * Times first: the library reports an expired certificate as an untrusted
  * chain, and without saying which one it is.
@@ -130,48 +156,20 @@ check_chain(const BfTlsSession *session, const GPtrArray *certs, GError **error)
     bf_set_error(error,
                  "%s: '%s', sent by the %s, issued by '%s', checked against %s",
                  bf_tls_chain_reason(status), label, peer_role(session), issuer,
-                 session->creds->ca_path);
+                 session->creds->peer_file);
     return false;
-}
-
-static char *
-address_text(const char *bytes, size_t size)
-{
-    char text[INET6_ADDRSTRLEN] = "?";
-
-    if (size == 4) {
-        inet_ntop(AF_INET, bytes, text, sizeof(text));
-    } else if (size == 16) {
-        inet_ntop(AF_INET6, bytes, text, sizeof(text));
-    }
-    return g_strdup(text);
 }
 
 /* The names that a certificate is valid for, as "'a', 'b'". */
 static char *
 list_names(gnutls_x509_crt_t cert)
 {
+    g_autoptr(GPtrArray) names = bf_tls_cert_names(cert, NAMES_MAX);
     g_autoptr(GString) list = g_string_new(NULL);
 
-    for (unsigned int i = 0; i < NAMES_MAX; i++) {
-        char name[256];
-        size_t size = sizeof(name) - 1;
-        g_autofree char *text = NULL;
-        int type =
-            gnutls_x509_crt_get_subject_alt_name(cert, i, name, &size, NULL);
-
-        if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) {
-            break;
-        }
-        if (type == GNUTLS_SAN_DNSNAME) {
-            name[size] = 0;
-            text = bf_tls_printable(name);
-        } else if (type == GNUTLS_SAN_IPADDRESS) {
-            text = address_text(name, size);
-        } else {
-            continue;
-        }
-        g_string_append_printf(list, "%s'%s'", list->len > 0 ? ", " : "", text);
+    for (unsigned int i = 0; i < names->len; i++) {
+        g_string_append_printf(list, "%s'%s'", i > 0 ? ", " : "",
+                               (const char *)names->pdata[i]);
     }
     if (list->len == 0) {
         g_autofree char *label = bf_tls_cert_label(cert);
@@ -206,6 +204,25 @@ check_hostname(const BfTlsSession *session, gnutls_x509_crt_t leaf,
     return false;
 }
 
+/* The handshake has proven that the peer has the user's key. */
+static bool
+check_user(BfTlsSession *session, GError **error)
+{
+    gnutls_datum_t user;
+
+    if (session->creds->endpoint == BF_TLS_ENDPOINT_CLIENT) {
+        return true;
+    }
+    if (gnutls_psk_server_get_username2(session->tls, &user) < 0 ||
+        user.size == 0 || memchr(user.data, 0, user.size) != NULL) {
+        bf_set_error(error, "the client sent no user name that can be used");
+        return false;
+    }
+    session->peer_dn = g_strndup((const char *)user.data, user.size);
+    session->peer_label = bf_tls_printable(session->peer_dn);
+    return true;
+}
+
 static bool
 check_peer(BfTlsSession *session, gnutls_alert_description_t *alert,
            GError **error)
@@ -214,6 +231,10 @@ check_peer(BfTlsSession *session, gnutls_alert_description_t *alert,
     g_autoptr(GPtrArray) certs =
         import_peer_certs(session, must_verify ? error : NULL);
 
+    if (session->creds->kind == BF_TLS_CREDS_PSK) {
+        *alert = GNUTLS_A_UNKNOWN_PSK_IDENTITY;
+        return check_user(session, error);
+    }
     *alert = GNUTLS_A_BAD_CERTIFICATE;
     if (certs != NULL && certs->len > 0) {
         session->peer_dn = bf_tls_cert_dn(certs->pdata[0]);
@@ -231,10 +252,11 @@ check_peer(BfTlsSession *session, gnutls_alert_description_t *alert,
                      "No certificate was found: the %s must send one that is "
                      "signed by a CA in %s (or it has one, and found that CA "
                      "is not its issuer)",
-                     peer_role(session), session->creds->ca_path);
+                     peer_role(session), session->creds->peer_file);
         return false;
     }
     return check_chain(session, certs, error) &&
+           check_purpose(session, certs->pdata[0], error) &&
            (session->creds->endpoint == BF_TLS_ENDPOINT_SERVER ||
             check_hostname(session, certs->pdata[0], error));
 }

@@ -299,7 +299,7 @@ static BfTlsCreds *
 make_creds(void)
 {
     char *dir = bf_test_tmp_dir();
-    const BfTlsCredsX509Params params = {
+    const BfTlsCredsParams params = {
         .endpoint = BF_TLS_ENDPOINT_SERVER,
         .dir = dir,
         .sanity_check = true,
@@ -313,7 +313,7 @@ make_creds(void)
     bf_test_write_certs(dir, "ca-cert.pem", ca, NULL);
     bf_test_write_certs(dir, "server-cert.pem", cert, NULL);
     bf_test_write_key(dir, "server-key.pem", cert);
-    creds = bf_tls_creds_new_x509(&params, &error);
+    creds = bf_tls_creds_new(&params, &error);
     g_assert_no_error(error);
     bf_test_remove_dir(dir);
     return creds;

@@ -38,10 +38,10 @@ new_server_dir(const BfTestCertSpec *leaf_spec, const BfTestCert *issuer)
     return dir;
 }
 
-static BfTlsCredsX509Params
+static BfTlsCredsParams
 server_params(const char *dir)
 {
-    return (BfTlsCredsX509Params){
+    return (BfTlsCredsParams){
         .endpoint = BF_TLS_ENDPOINT_SERVER,
         .dir = dir,
         .verify_peer = true,
@@ -50,10 +50,10 @@ server_params(const char *dir)
 }
 
 static void
-assert_loads(const BfTlsCredsX509Params *params)
+assert_loads(const BfTlsCredsParams *params)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(BfTlsCreds) creds = bf_tls_creds_new_x509(params, &error);
+    g_autoptr(BfTlsCreds) creds = bf_tls_creds_new(params, &error);
 
     g_assert_no_error(error);
     g_assert_nonnull(creds);
@@ -64,10 +64,10 @@ assert_loads(const BfTlsCredsX509Params *params)
 
 /* @...: phrases that must be in the message, then NULL. */
 static void G_GNUC_NULL_TERMINATED
-assert_refused(const BfTlsCredsX509Params *params, ...)
+assert_refused(const BfTlsCredsParams *params, ...)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(BfTlsCreds) creds = bf_tls_creds_new_x509(params, &error);
+    g_autoptr(BfTlsCreds) creds = bf_tls_creds_new(params, &error);
     const char *phrase;
     va_list args;
 
@@ -87,7 +87,7 @@ static void
 test_good_server_loads(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     assert_loads(&params);
     params.verify_peer = false;
@@ -100,7 +100,7 @@ test_missing_files_are_named_in_order(void)
 {
     char *dir = bf_test_tmp_dir();
     g_autoptr(BfTestCert) leaf = bf_test_cert_new(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(NULL);
+    BfTlsCredsParams params = server_params(NULL);
 
     assert_refused(&params, "Missing 'dir' property value", NULL);
     params.dir = "/does/not/exist";
@@ -126,7 +126,7 @@ test_client_needs_only_a_ca(void)
     char *dir = bf_test_tmp_dir();
     g_autoptr(BfTestCert) leaf =
         bf_test_cert_new(&(BfTestCertSpec){.cn = "c"}, ca);
-    BfTlsCredsX509Params params = {.dir = dir, .sanity_check = true};
+    BfTlsCredsParams params = {.dir = dir, .sanity_check = true};
 
     assert_refused(&params, "/ca-cert.pem: No such file", NULL);
     bf_test_write_certs(dir, "ca-cert.pem", ca, NULL);
@@ -136,9 +136,11 @@ test_client_needs_only_a_ca(void)
     assert_loads(&params);
     bf_test_write_key(dir, "client-key.pem", leaf);
     assert_loads(&params);
-    /* A client has no use for a revocation list, not even for a bad one. */
-    bf_test_write(dir, "ca-crl.pem", "rubbish");
+    /* It must not trust a server that was revoked, so a bad list is bad. */
+    bf_test_write_crl(dir, "ca-crl.pem", ca, NULL);
     assert_loads(&params);
+    bf_test_write(dir, "ca-crl.pem", "rubbish");
+    assert_refused(&params, "Cannot load CRL", "ca-crl.pem", NULL);
     bf_test_remove_dir(dir);
 }
 
@@ -146,7 +148,7 @@ static void
 test_optional_file_must_be_absent_or_readable(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
     g_autofree char *path = g_build_filename(dir, "ca-crl.pem", NULL);
 
     g_assert_cmpint(mkdir(path, 0700), ==, 0);
@@ -161,7 +163,7 @@ static void
 check_leaf(const BfTestCertSpec *spec, const char *phrase, const char *remedy)
 {
     char *dir = new_server_dir(spec, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     assert_refused(&params, "server-cert.pem", "server1", phrase, remedy, NULL);
     params.sanity_check = false;
@@ -221,7 +223,7 @@ static void
 check_leaf_loads(const BfTestCertSpec *spec)
 {
     char *dir = new_server_dir(spec, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     assert_loads(&params);
     bf_test_remove_dir(dir);
@@ -257,7 +259,7 @@ static void
 check_ca(const BfTestCertSpec *spec, const char *phrase, const char *remedy)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
     g_autoptr(BfTestCert) bad = bf_test_cert_new(spec, NULL);
 
     bf_test_write_certs(dir, "ca-cert.pem", ca, bad, NULL);
@@ -299,7 +301,7 @@ static void
 test_ca_usage_matters_only_if_critical(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
     const BfTestCertSpec spec = {
         .cn = "x", .ca = 1, .usage = GNUTLS_KEY_DIGITAL_SIGNATURE};
     g_autoptr(BfTestCert) odd = bf_test_cert_new(&spec, NULL);
@@ -315,7 +317,7 @@ test_leaf_is_checked_before_ca_and_signature(void)
     g_autoptr(BfTestCert) other = bf_test_ca_new("other", NULL);
     BfTestCertSpec spec = good_leaf;
     char *dir;
-    BfTlsCredsX509Params params;
+    BfTlsCredsParams params;
 
     spec.until_s = -60;
     dir = new_server_dir(&spec, other);
@@ -330,7 +332,7 @@ test_leaf_must_be_signed_by_our_ca(void)
 {
     g_autoptr(BfTestCert) other = bf_test_ca_new("other", NULL);
     char *dir = new_server_dir(&good_leaf, other);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     assert_refused(&params, "Our own certificate", "server-cert.pem",
                    "failed validation against", "ca-cert.pem",
@@ -345,7 +347,7 @@ static void
 test_self_signed_leaf_is_refused(void)
 {
     char *dir = new_server_dir(&good_leaf, NULL);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     assert_refused(&params, "failed validation against", NULL);
     bf_test_remove_dir(dir);
@@ -358,7 +360,7 @@ test_intermediate_may_be_in_either_file(void)
     g_autoptr(BfTestCert) lower = bf_test_ca_new("lower", middle);
     g_autoptr(BfTestCert) leaf = bf_test_cert_new(&good_leaf, lower);
     char *dir = bf_test_tmp_dir();
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     bf_test_write_key(dir, "server-key.pem", leaf);
     bf_test_write_certs(dir, "ca-cert.pem", ca, NULL);
@@ -385,7 +387,7 @@ test_expired_intermediate_is_found(void)
     g_autoptr(BfTestCert) old = bf_test_cert_new(&spec, ca);
     g_autoptr(BfTestCert) leaf = bf_test_cert_new(&good_leaf, old);
     char *dir = bf_test_tmp_dir();
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     bf_test_write_key(dir, "server-key.pem", leaf);
     bf_test_write_certs(dir, "ca-cert.pem", ca, NULL);
@@ -400,7 +402,7 @@ test_key_must_match(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
     g_autoptr(BfTestCert) other = bf_test_cert_new(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     bf_test_write_key(dir, "server-key.pem", other);
     params.sanity_check = false;
@@ -444,7 +446,7 @@ test_encrypted_key_needs_its_password(void)
     gnutls_x509_privkey_t key = open_encrypted_key();
     const BfTestCertSpec spec = {.cn = "server1", .key = key};
     g_autoptr(BfTestCert) leaf = bf_test_cert_new(&spec, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
     g_autoptr(BfSecret) right = bf_secret_new_bytes("sesame", 6);
     g_autoptr(BfSecret) wrong = bf_secret_new_bytes("simsala", 7);
     g_autoptr(BfSecret) binary = bf_secret_new_bytes("\xff\xfe", 2);
@@ -471,7 +473,7 @@ static void
 test_damaged_certificates_are_named(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     bf_test_write(dir, "server-cert.pem", "rubbish");
     assert_refused(&params, "Unable to import server certificate",
@@ -497,7 +499,7 @@ static void
 test_crl_and_dh_are_loaded_if_there(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     bf_test_write_crl(dir, "ca-crl.pem", ca, NULL);
     assert_loads(&params);
@@ -514,7 +516,7 @@ static void
 test_priority_is_checked_at_once(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
+    BfTlsCredsParams params = server_params(dir);
 
     params.priority = "BOGUS";
     assert_refused(&params, "priority 'BOGUS'", NULL);
@@ -533,8 +535,8 @@ static void
 test_role_is_checked(void)
 {
     char *dir = new_server_dir(&good_leaf, ca);
-    BfTlsCredsX509Params params = server_params(dir);
-    g_autoptr(BfTlsCreds) server = bf_tls_creds_new_x509(&params, NULL);
+    BfTlsCredsParams params = server_params(dir);
+    g_autoptr(BfTlsCreds) server = bf_tls_creds_new(&params, NULL);
     g_autoptr(GError) error = NULL;
 
     g_assert_true(

@@ -132,12 +132,11 @@ test_revoked_client(void)
     bf_test_remove_dir(dir);
 }
 
-/* An own server certificate that is on the list may still be used. */
 static void
-test_own_revoked_certificate_loads(void)
+test_own_revoked_certificate_is_refused(void)
 {
     char *dir = bf_test_new_server_dir(bf_test_tls.ca, bf_test_tls.server);
-    const BfTlsCredsX509Params params = {
+    BfTlsCredsParams params = {
         .endpoint = BF_TLS_ENDPOINT_SERVER,
         .dir = dir,
         .sanity_check = true,
@@ -146,9 +145,51 @@ test_own_revoked_certificate_loads(void)
     g_autoptr(BfTlsCreds) creds = NULL;
 
     bf_test_write_crl(dir, "ca-crl.pem", bf_test_tls.ca, bf_test_tls.server);
-    creds = bf_tls_creds_new_x509(&params, &error);
-    g_assert_no_error(error);
+    g_assert_null(bf_tls_creds_new(&params, &error));
+    g_assert_nonnull(strstr(error->message, "has been revoked"));
+    g_assert_nonnull(strstr(error->message, "ca-crl.pem"));
+    params.sanity_check = false;
+    creds = bf_tls_creds_new(&params, NULL);
+    g_assert_nonnull(creds);
     bf_test_remove_dir(dir);
+}
+
+/* A client looks at the list of its authority as well. */
+static void
+test_revoked_server_is_refused(void)
+{
+    char *dir = bf_test_new_client_dir(bf_test_tls.ca, bf_test_tls.client);
+    g_autoptr(BfTlsCreds) client = NULL;
+    g_autoptr(GError) error = NULL;
+    g_auto(BfTestPair) pair = {0};
+
+    bf_test_write_crl(dir, "ca-crl.pem", bf_test_tls.ca, bf_test_tls.server);
+    client = bf_test_load(BF_TLS_ENDPOINT_CLIENT, dir, true, NULL);
+    bf_test_pair_init(&pair, bf_test_tls.server_creds, client,
+                      "server1.example");
+    bf_test_pair_handshake(&pair);
+    g_assert_false(bf_tls_session_verify(pair.client, &error));
+    bf_test_assert_message(error, "has been revoked");
+    bf_test_remove_dir(dir);
+}
+
+static void
+test_purpose_of_the_peer_is_checked(void)
+{
+    const BfTestCertSpec specs[] = {
+        {.cn = "x", .purpose = GNUTLS_KP_TLS_WWW_SERVER},
+        {.cn = "x", .purpose = GNUTLS_KP_TLS_WWW_CLIENT},
+        {.cn = "x", .purpose = GNUTLS_KP_ANY},
+        {.cn = "x"},
+    };
+
+    for (unsigned int i = 0; i < G_N_ELEMENTS(specs); i++) {
+        g_autoptr(BfTestCert) cert =
+            bf_test_cert_new(&specs[i], bf_test_tls.ca);
+
+        check_client_cert(cert, bf_test_tls.server_creds,
+                          i == 0 ? "lacks clientAuth" : NULL);
+    }
 }
 
 static void
@@ -271,7 +312,9 @@ add_verify_tests(void)
     ADD("client-certificate-times", client_certificate_times);
     ADD("client-through-intermediate", client_through_intermediate);
     ADD("revoked-client", revoked_client);
-    ADD("own-revoked-loads", own_revoked_certificate_loads);
+    ADD("own-revoked", own_revoked_certificate_is_refused);
+    ADD("revoked-server", revoked_server_is_refused);
+    ADD("purpose", purpose_of_the_peer_is_checked);
     ADD("label-cannot-garble-a-log", label_cannot_garble_a_log);
     ADD("hostname-must-match", hostname_must_match);
     ADD("ipv6-address-must-match", ipv6_address_must_match);

@@ -14,7 +14,7 @@ BfTlsCreds *
 bf_test_load(BfTlsEndpoint endpoint, const char *dir, bool verify,
              const char *priority)
 {
-    const BfTlsCredsX509Params params = {
+    const BfTlsCredsParams params = {
         .endpoint = endpoint,
         .dir = dir,
         .verify_peer = verify,
@@ -22,7 +22,7 @@ bf_test_load(BfTlsEndpoint endpoint, const char *dir, bool verify,
         .sanity_check = false,
     };
     g_autoptr(GError) error = NULL;
-    BfTlsCreds *creds = bf_tls_creds_new_x509(&params, &error);
+    BfTlsCreds *creds = bf_tls_creds_new(&params, &error);
 
     g_assert_no_error(error);
     return creds;

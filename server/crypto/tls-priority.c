@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which protocols, key exchanges and ciphers sessions may use, and in what
+ * order.
+ *
+ * The order of ciphers decides the speed of the whole server: with AES in the
+ * processor AES-GCM is about ten times as fast as ChaCha20, without it ChaCha20
+ * is the faster one by far. AES-128 comes before AES-256 since it does less
+ * work and is no weaker against anything known. SERVER_PRECEDENCE makes our
+ * order win over the client's, which is often made for other hardware.
+ */
+#include "tls-private.h"
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+#define CIPHERS_AES "+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
+#define CIPHERS_CHACHA "+CHACHA20-POLY1305:+AES-128-GCM:+AES-256-GCM"
+
+/*
+ * TLS 1.2 and 1.3 with forward secrecy and authenticated ciphers only, and
+ * certificates of some strength (PROFILE_MEDIUM: 112 bits).
+ */
+#define PRIORITY_HEAD                                                          \
+    "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL:%PROFILE_MEDIUM:"  \
+    "%SERVER_PRECEDENCE:"
+
+/* By kind: key exchanges, and what is added to a user's own string. */
+static const struct {
+    const char *exchanges;
+    const char *addition;
+} kinds[] = {
+    [BF_TLS_CREDS_X509] = {":-RSA", ""},
+    /*
+     * Not plain PSK: it has no forward secrecy. DHE first, because with TLS 1.2
+     * the library has AES-GCM for it, and only ChaCha20 for ECDHE; with TLS 1.3
+     * the order means nothing.
+     */
+    [BF_TLS_CREDS_PSK] = {":-KX-ALL:+DHE-PSK:+ECDHE-PSK",
+                          ":+ECDHE-PSK:+DHE-PSK:+PSK"},
+    /* TLS 1.3 always authenticates. */
+    [BF_TLS_CREDS_ANON] = {":-VERS-TLS1.3:-KX-ALL:+ANON-DH", ":+ANON-DH"},
+};
+
+/* False only if we know that AES would be computed in software. */
+static bool
+cpu_has_aes(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
+#elif defined(__aarch64__)
+    return (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
+#else
+    return true;
+#endif
+}
+
+static void
+report_failure(const char *priority, int ret, const char *wrong_at,
+               BfTlsReport *report)
+{
+    g_autofree char *text = bf_tls_error_text(ret);
+
+    if (priority == NULL) {
+        bf_tls_report_error(
+            report,
+            "Cannot set the built-in TLS session priority: %s; does this "
+            "host's gnutls configuration forbid TLS 1.2 and 1.3?",
+            text);
+    } else if (ret == GNUTLS_E_INVALID_REQUEST && wrong_at != NULL &&
+               *wrong_at != '\0') {
+        bf_tls_report_error(
+            report,
+            "Cannot set TLS session priority '%s': not understood from '%s' "
+            "on; correct the property 'priority', 'gnutls-cli --list "
+            "--priority STRING' tries a string",
+            priority, wrong_at);
+    } else {
+        bf_tls_report_error(
+            report,
+            "Cannot set TLS session priority '%s': %s; the property 'priority' "
+            "must leave a protocol, a cipher, a key exchange and a signature",
+            priority, text);
+    }
+}
+
+void
+bf_tls_load_priority(BfTlsMaterial *material, const char *priority,
+                     BfTlsReport *report)
+{
+    const char *wrong_at = NULL;
+    g_autofree char *full =
+        priority != NULL
+            ? g_strconcat(priority, kinds[material->kind].addition, NULL)
+            : g_strconcat(PRIORITY_HEAD,
+                          cpu_has_aes() ? CIPHERS_AES : CIPHERS_CHACHA,
+                          kinds[material->kind].exchanges, NULL);
+    int ret = gnutls_priority_init(&material->priority, full, &wrong_at);
+
+    if (ret < 0) {
+        material->priority = NULL;
+        report_failure(priority, ret, wrong_at, report);
+    }
+}

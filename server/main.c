@@ -41,6 +41,7 @@ enum {
     OPT_NBD_SERVER,
     OPT_OBJECT,
     OPT_PIDFILE,
+    OPT_SIGHUP,
     OPT_WORKERS,
 };
 
@@ -55,6 +56,7 @@ static const struct option long_options[] = {
     {"nbd-server", required_argument, NULL, OPT_NBD_SERVER},
     {"object", required_argument, NULL, OPT_OBJECT},
     {"pidfile", required_argument, NULL, OPT_PIDFILE},
+    {"sighup", required_argument, NULL, OPT_SIGHUP},
     {"version", no_argument, NULL, 'V'},
     {"workers", required_argument, NULL, OPT_WORKERS},
     {NULL, 0, NULL, 0},
@@ -65,6 +67,7 @@ typedef struct Program {
     int argc;
     char **argv;
     bool daemonize;
+    bool sighup_reloads;
     const char *pidfile_path; /* borrowed from argv, or NULL */
     BfDaemonConfig config;
     int ready_fd; /* owned; -1 if nobody waits */
@@ -74,6 +77,7 @@ typedef struct Program {
     BfDaemon *daemon;     /* owned */
     BfPidfile *pidfile;   /* owned */
     BfCancel cancel;      /* ends the wait for signals */
+    BfWaitGroup reloads;  /* after SIGHUP, that have not ended */
     BfCoQueue setup_done; /* woken when set-up has ended */
     bool setting_up;
     bool has_export;
@@ -111,6 +115,10 @@ print_help(void)
         "[,writable=on]\n"
         "                             export a block node\n"
         "  --pidfile PATH             write the process id to PATH when ready\n"
+        "  --sighup=end|reload        what SIGHUP does: end the program "
+        "(default), or\n"
+        "                             read the files of TLS credentials "
+        "again\n"
         "  --daemonize                go to the background when ready\n"
         "  --workers N                worker threads, 1..%d (default: number "
         "of processors)\n"
@@ -136,6 +144,21 @@ parse_workers(Program *program, const char *text)
         return false;
     }
     program->config.n_workers = (unsigned)n;
+    return true;
+}
+
+static bool
+parse_sighup(Program *program, const char *text)
+{
+    program->sighup_reloads = strcmp(text, "reload") == 0;
+    if (!program->sighup_reloads && strcmp(text, "end") != 0) {
+        fprintf(stderr,
+                PROGRAM ": --sighup=%s: expected 'end', to end the program, "
+                        "or 'reload', to read the files of TLS credentials "
+                        "again\n",
+                text);
+        return false;
+    }
     return true;
 }
 
@@ -165,6 +188,12 @@ parse_process_options(Program *program)
             break;
         case OPT_WORKERS:
             if (!parse_workers(program, optarg)) {
+                program->exit_status = EXIT_FAILURE;
+                return false;
+            }
+            break;
+        case OPT_SIGHUP:
+            if (!parse_sighup(program, optarg)) {
                 program->exit_status = EXIT_FAILURE;
                 return false;
             }
@@ -400,6 +429,7 @@ co_shut_down(void *arg)
     bf_process_notify_systemd("STOPPING=1");
     idle = bf_monitors_co_stop(program->monitors);
     bf_daemon_co_disconnect(program->daemon);
+    bf_wait_group_co_wait(&program->reloads);
     if (idle) {
         bf_daemon_co_close(program->daemon);
     }
@@ -450,6 +480,35 @@ co_set_up(void *arg)
     }
 }
 
+/* The objects go only after all that was begun here has ended. */
+static void
+co_reload(void *arg)
+{
+    Program *program = arg;
+    g_autoptr(GError) error = NULL;
+
+    if (!program->stopping && !bf_objects_co_reload_tls_creds(
+                                  program->daemon->objects, NULL, &error)) {
+        g_warning("%s", error->message);
+    }
+    bf_wait_group_done(&program->reloads);
+}
+
+static void
+handle_signal(Program *program, const struct signalfd_siginfo *info)
+{
+    if (info->ssi_signo == SIGHUP && program->sighup_reloads) {
+        g_message("reloading on signal %u (%s)", info->ssi_signo,
+                  strsignal((int)info->ssi_signo));
+        bf_wait_group_add(&program->reloads, 1);
+        bf_co_spawn_later(co_reload, program);
+        return;
+    }
+    g_message("ending on signal %u (%s)", info->ssi_signo,
+              strsignal((int)info->ssi_signo));
+    start_shutdown(program);
+}
+
 static void
 co_wait_for_signals(void *arg)
 {
@@ -466,9 +525,7 @@ co_wait_for_signals(void *arg)
     g_assert(fd >= 0);
     while (bf_co_poll(fd, POLLIN, BF_FOREVER, &program->cancel) > 0) {
         if (read(fd, &info, sizeof(info)) == sizeof(info)) {
-            g_message("ending on signal %u (%s)", info.ssi_signo,
-                      strsignal((int)info.ssi_signo));
-            start_shutdown(program);
+            handle_signal(program, &info);
         }
     }
 }

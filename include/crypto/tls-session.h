@@ -280,10 +280,12 @@ const char *bf_tls_session_get_records(const BfTlsSession *session);
  *
  * The subject of the peer's certificate, attribute by attribute in the order of
  * the encoding, for example "C=GB,O=Example\, Org,CN=client1". It is what
- * authorization rules compare with. With verify-peer off it proves nothing.
+ * authorization rules compare with. With verify-peer off it proves nothing. On
+ * the server's side of a session with pre-shared keys it is the user, who has
+ * proven to have the key.
  *
- * Returns: (transfer none) (nullable): the name, NULL if there is no
- * certificate
+ * Returns: (transfer none) (nullable): the name, NULL if there is neither a
+ * certificate nor a user
  */
 const char *bf_tls_session_get_peer_dn(const BfTlsSession *session);
 

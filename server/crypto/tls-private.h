@@ -499,6 +499,8 @@ struct BfTlsSession {
     char *hostname;       /* owned; NULL for servers */
     char *peer_dn;        /* owned; NULL without a certificate */
     char *peer_label;
+    char *psk_user;  /* owned: who the peer says to be, or NULL; proven once the
+                        session is verified, when it is peer_dn as well */
     char *psk_fault; /* owned: what is wrong with the peer's user, or NULL */
     BfTlsState state;
     BfTlsInput input;

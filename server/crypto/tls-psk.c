@@ -176,14 +176,12 @@ check_lines(const BfTlsFile *file, BfTlsReport *report)
 }
 
 static void
-set_fault(BfTlsSession *session, const gnutls_datum_t *user, const char *reason)
+set_fault(BfTlsSession *session, const char *reason)
 {
-    g_autofree char *raw = g_strndup((const char *)user->data, user->size);
-    g_autofree char *name = bf_tls_printable(raw);
-
     g_free(session->psk_fault);
-    session->psk_fault = g_strdup_printf("the user '%s' %s %s", name, reason,
-                                         session->creds->peer_file);
+    session->psk_fault =
+        g_strdup_printf("the user '%s' %s %s", session->peer_label, reason,
+                        session->creds->peer_file);
 }
 
 /* Called by the library in a handshake. */
@@ -199,7 +197,13 @@ find_server_key(gnutls_session_t tls, const gnutls_datum_t *user,
     int ret = bf_secret_load_file(session->creds->peer_file,
                                   BF_TLS_FILE_MAX_BYTES, &data);
 
+    *key = (gnutls_datum_t){NULL, 0};
+    g_free(session->psk_user);
+    g_free(session->peer_label);
+    session->psk_user = g_strndup((const char *)user->data, user->size);
+    session->peer_label = bf_tls_printable(session->psk_user);
     if (ret < 0) {
+        g_free(session->psk_fault);
         session->psk_fault =
             g_strdup_printf("%s cannot be read: %s", session->creds->peer_file,
                             g_strerror(-ret));
@@ -209,11 +213,11 @@ find_server_key(gnutls_session_t tls, const gnutls_datum_t *user,
     file.size = size;
     ret = bf_tls_psk_find(&file, user->data, user->size, key, &line);
     if (ret > 0) {
-        set_fault(session, user, "must have the key that is in");
+        set_fault(session, "must have the key that is in");
         return 0;
     }
     key_clear(key);
-    set_fault(session, user, ret == 0 ? "is not in" : "has a damaged line in");
+    set_fault(session, ret == 0 ? "is not in" : "has a damaged line in");
     return 1;
 }
 

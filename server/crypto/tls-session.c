@@ -212,6 +212,7 @@ bf_tls_session_free(BfTlsSession *session)
     g_free(session->hostname);
     g_free(session->peer_dn);
     g_free(session->peer_label);
+    g_free(session->psk_user);
     g_free(session->psk_fault);
     bf_tls_material_unref(session->creds);
     g_free(session);

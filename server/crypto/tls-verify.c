@@ -218,8 +218,13 @@ check_user(BfTlsSession *session, GError **error)
         bf_set_error(error, "the client sent no user name that can be used");
         return false;
     }
-    session->peer_dn = g_strndup((const char *)user.data, user.size);
-    session->peer_label = bf_tls_printable(session->peer_dn);
+    /* What the handshake asked for, and nothing else, was proven. */
+    if (session->psk_user == NULL || strlen(session->psk_user) != user.size ||
+        memcmp(session->psk_user, user.data, user.size) != 0) {
+        bf_set_error(error, "the client has changed its user name");
+        return false;
+    }
+    session->peer_dn = g_strdup(session->psk_user);
     return true;
 }
 

@@ -74,6 +74,14 @@ bf_options_parse_monitor(const char *text, GError **error)
                : PARSE(bf_monitor_options, text, "chardev", error);
 }
 
+BfCheckTlsCredsOptions *
+bf_options_parse_check_tls_creds(const char *text, GError **error)
+{
+    return refuse_help(text, error)
+               ? NULL
+               : PARSE(bf_check_tls_creds_options, text, "dir", error);
+}
+
 static int
 compare_fields(const void *a, const void *b)
 {

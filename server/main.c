@@ -22,6 +22,7 @@
 #include "qmp/authz-text.h"
 #include "qmp/monitors.h"
 #include "qmp/options.h"
+#include "serve/check-creds.h"
 #include "serve/daemon.h"
 #include "serve/log.h"
 #include "serve/process.h"
@@ -34,6 +35,7 @@
 enum {
     OPT_BLOCKDEV = 256,
     OPT_CHARDEV,
+    OPT_CHECK_CREDS,
     OPT_DAEMONIZE,
     OPT_EXPORT,
     OPT_FAULTS,
@@ -49,6 +51,7 @@ static const struct option long_options[] = {
     {"allow-fault-injection", no_argument, NULL, OPT_FAULTS},
     {"blockdev", required_argument, NULL, OPT_BLOCKDEV},
     {"chardev", required_argument, NULL, OPT_CHARDEV},
+    {"check-tls-creds", required_argument, NULL, OPT_CHECK_CREDS},
     {"daemonize", no_argument, NULL, OPT_DAEMONIZE},
     {"export", required_argument, NULL, OPT_EXPORT},
     {"help", no_argument, NULL, 'h'},
@@ -68,6 +71,7 @@ typedef struct Program {
     char **argv;
     bool daemonize;
     bool sighup_reloads;
+    const char *check_creds;  /* borrowed from argv, or NULL */
     const char *pidfile_path; /* borrowed from argv, or NULL */
     BfDaemonConfig config;
     int ready_fd; /* owned; -1 if nobody waits */
@@ -114,6 +118,11 @@ print_help(void)
         "  --export [type=]nbd,id=ID,node-name=NODE[,name=NAME]"
         "[,writable=on]\n"
         "                             export a block node\n"
+        "  --check-tls-creds dir=DIR,endpoint=server|client"
+        "[,hostname=NAME][...]\n"
+        "                             tell whether the files in DIR are good "
+        "as TLS\n"
+        "                             credentials, and end\n"
         "  --pidfile PATH             write the process id to PATH when ready\n"
         "  --sighup=end|reload        what SIGHUP does: end the program "
         "(default), or\n"
@@ -179,6 +188,9 @@ parse_process_options(Program *program)
             return false;
         case OPT_DAEMONIZE:
             program->daemonize = true;
+            break;
+        case OPT_CHECK_CREDS:
+            program->check_creds = optarg;
             break;
         case OPT_PIDFILE:
             program->pidfile_path = optarg;
@@ -612,6 +624,26 @@ find_help(Program *program)
     return help;
 }
 
+/* Returns the program's exit status. */
+static int
+check_creds(const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BfCheckTlsCredsOptions) options =
+        bf_options_parse_check_tls_creds(text, &error);
+    g_autofree char *result = NULL;
+    bool good;
+
+    if (options == NULL) {
+        fprintf(stderr, PROGRAM ": --check-tls-creds %s: %s\n", text,
+                error->message);
+        return EXIT_FAILURE;
+    }
+    good = bf_check_creds(options, &result);
+    fputs(result, stdout);
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -629,6 +661,9 @@ main(int argc, char **argv)
     if (help != NULL) {
         fputs(help, stdout);
         return EXIT_SUCCESS;
+    }
+    if (program.check_creds != NULL) {
+        return check_creds(program.check_creds);
     }
     if (program.daemonize && !bf_process_daemonize(&program.ready_fd, &error)) {
         fprintf(stderr, PROGRAM ": %s\n", error->message);

@@ -59,6 +59,7 @@ typedef enum BfTlsCredsKind {
  * @username: (nullable): PSK: the user that a client is, NULL for "qemu"
  * @hostname: (nullable): X509: the name by which clients reach a server; there
  *   is a warning if its certificate is not for that name
+ * @needs_hostname: an error instead of a warning
  */
 typedef struct BfTlsCredsParams {
     BfTlsCredsKind kind;
@@ -71,16 +72,20 @@ typedef struct BfTlsCredsParams {
     const char *password_id;
     const char *username;
     const char *hostname;
+    bool needs_hostname;
 } BfTlsCredsParams;
 
 /**
  * BfTlsReport: what is wrong with credentials
  * @errors: (element-type utf8): why they cannot be used, worst first
  * @warnings: (element-type utf8): what should be seen to nevertheless
+ * @info: (nullable): owned: what was found, as by bf_tls_creds_describe(), but
+ *   without the days left
  */
 typedef struct BfTlsReport {
     GPtrArray *errors;
     GPtrArray *warnings;
+    BfTlsCredsInfo *info;
 } BfTlsReport;
 
 /**
@@ -142,6 +147,15 @@ void bf_tls_creds_replace(BfTlsCreds *creds, BfTlsCreds *fresh);
  * no users
  */
 BfTlsCredsInfo *bf_tls_creds_describe(BfTlsCreds *creds, int64_t now_s);
+
+/**
+ * bf_tls_days_left:
+ * @cert: the description of a certificate
+ * @now_s: the present time, in seconds since the epoch
+ *
+ * Returns: whole days until its end; negative if that has passed
+ */
+int64_t bf_tls_days_left(const BfTlsCertificateInfo *cert, int64_t now_s);
 
 /**
  * bf_tls_creds_ref:

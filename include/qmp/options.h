@@ -56,6 +56,16 @@ BfNbdServerOptions *bf_options_parse_nbd_server(const char *text,
 BfMonitorOptions *bf_options_parse_monitor(const char *text, GError **error);
 
 /**
+ * bf_options_parse_check_tls_creds:
+ * @text: the argument of --check-tls-creds
+ * @error: set on failure, naming the member
+ *
+ * Returns: (transfer full): what to check, or NULL
+ */
+BfCheckTlsCredsOptions *bf_options_parse_check_tls_creds(const char *text,
+                                                         GError **error);
+
+/**
  * bf_options_object_help:
  * @text: the argument of --object
  *

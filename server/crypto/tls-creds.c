@@ -188,6 +188,8 @@ load(const BfTlsCredsParams *params, BfTlsReport *report)
         add_text(material->info->warnings,
                  g_ptr_array_index(report->warnings, i));
     }
+    bf_tls_creds_info_free(report->info);
+    report->info = bf_tls_creds_info_copy(material->info);
     return material;
 }
 

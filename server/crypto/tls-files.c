@@ -35,6 +35,7 @@ bf_tls_report_free(BfTlsReport *report)
     if (report != NULL) {
         g_ptr_array_unref(report->errors);
         g_ptr_array_unref(report->warnings);
+        bf_tls_creds_info_free(report->info);
         g_free(report);
     }
 }

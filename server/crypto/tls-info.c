@@ -94,34 +94,50 @@ warn_of_end(const BfTlsCerts *certs, const char *what, BfTlsReport *report)
     }
 }
 
-static void
-warn_of_name(const BfTlsOwn *own, const char *hostname, BfTlsReport *report)
+/* A host often knows its name only without the domain. */
+static bool
+is_first_label(const GPtrArray *names, const char *hostname)
 {
-    gnutls_x509_crt_t leaf = own->leaf->certs[0];
-    g_autoptr(GPtrArray) names = NULL;
-    g_autofree char *text = NULL;
+    size_t len = strlen(hostname);
 
-    if (gnutls_x509_crt_check_hostname(leaf, hostname)) {
-        return;
-    }
-    names = bf_tls_cert_names(leaf, NAMES_MAX);
-    for (unsigned int i = 0; i < names->len; i++) {
+    for (unsigned int i = 0; strchr(hostname, '.') == NULL && i < names->len;
+         i++) {
         const char *name = names->pdata[i];
-        size_t len = strlen(hostname);
 
-        /* A host often knows its name only without the domain. */
-        if (strchr(hostname, '.') == NULL &&
-            g_ascii_strncasecmp(name, hostname, len) == 0 && name[len] == '.') {
-            return;
+        if (g_ascii_strncasecmp(name, hostname, len) == 0 && name[len] == '.') {
+            return true;
         }
     }
-    text = join_names(names);
-    bf_tls_report_warning(
-        report,
-        "the server certificate %s is for %s, not for '%s': clients that "
-        "connect by that name must set tls-hostname; issue it with this name "
-        "in subjectAltName",
-        own->leaf->path, names->len > 0 ? text : "no name at all", hostname);
+    return false;
+}
+
+static void
+check_name(const BfTlsOwn *own, const BfTlsCredsParams *params,
+           BfTlsReport *report)
+{
+    gnutls_x509_crt_t leaf = own->leaf->certs[0];
+    g_autoptr(GPtrArray) names = bf_tls_cert_names(leaf, NAMES_MAX);
+    g_autofree char *text = NULL;
+
+    if (gnutls_x509_crt_check_hostname(leaf, params->hostname)) {
+        return;
+    }
+    text = names->len > 0 ? join_names(names) : g_strdup("no name at all");
+    if (params->needs_hostname) {
+        bf_tls_report_error(
+            report,
+            "The server certificate %s is for %s, not for '%s': clients that "
+            "connect by that name will refuse it; issue it with this name in "
+            "subjectAltName, or let them set tls-hostname",
+            own->leaf->path, text, params->hostname);
+    } else if (!is_first_label(names, params->hostname)) {
+        bf_tls_report_warning(
+            report,
+            "the server certificate %s is for %s, not for '%s', the name of "
+            "this host: clients that connect by that name must set "
+            "tls-hostname; issue it with this name in subjectAltName",
+            own->leaf->path, text, params->hostname);
+    }
 }
 
 static void
@@ -157,15 +173,15 @@ warn_of_crls(const BfTlsOwn *own, BfTlsReport *report)
 }
 
 void
-bf_tls_check_soon(const BfTlsOwn *own, const char *hostname,
+bf_tls_check_soon(const BfTlsOwn *own, const BfTlsCredsParams *params,
                   BfTlsReport *report)
 {
     warn_of_end(own->leaf, "certificate", report);
     warn_of_end(own->ca, "CA certificate", report);
     warn_of_crls(own, report);
-    if (own->leaf->len > 0 && hostname != NULL &&
+    if (own->leaf->len > 0 && params->hostname != NULL &&
         own->endpoint == BF_TLS_ENDPOINT_SERVER) {
-        warn_of_name(own, hostname, report);
+        check_name(own, params, report);
     }
 }
 
@@ -251,9 +267,11 @@ bf_tls_describe_certs(const BfTlsOwn *own, BfTlsCredsInfo *info)
 }
 
 /* Towards the past, so that what has just ended is not "0 days". */
-static int64_t
-whole_days(int64_t seconds)
+int64_t
+bf_tls_days_left(const BfTlsCertificateInfo *cert, int64_t now_s)
 {
+    int64_t seconds = cert->valid_until_seconds - now_s;
+
     return seconds >= 0 ? seconds / DAY_S : -((-seconds + DAY_S - 1) / DAY_S);
 }
 
@@ -266,7 +284,7 @@ bf_tls_creds_describe(BfTlsCreds *creds, int64_t now_s)
     for (size_t i = 0; i < info->certificates->len; i++) {
         BfTlsCertificateInfo *cert = info->certificates->items[i];
 
-        cert->days_left = whole_days(cert->valid_until_seconds - now_s);
+        cert->days_left = bf_tls_days_left(cert, now_s);
     }
     return info;
 }

@@ -317,11 +317,11 @@ void bf_tls_check_own(const BfTlsOwn *own, BfTlsReport *report);
 /**
  * bf_tls_check_soon:
  * @own: certificates that passed bf_tls_check_own(), or need not
- * @hostname: (nullable): the name by which clients reach a server, or by which
- *   a client reaches it
- * @report: gets warnings: what ends soon, who will not be recognised
+ * @params: what they were loaded for
+ * @report: gets warnings: what ends soon, who will not be recognised; and an
+ *   error if a name is needed that is missing
  */
-void bf_tls_check_soon(const BfTlsOwn *own, const char *hostname,
+void bf_tls_check_soon(const BfTlsOwn *own, const BfTlsCredsParams *params,
                        BfTlsReport *report);
 
 /**

@@ -341,7 +341,7 @@ check(Loading *loading)
     if (loading->params->sanity_check) {
         bf_tls_check_own(&own, loading->report);
     }
-    bf_tls_check_soon(&own, loading->params->hostname, loading->report);
+    bf_tls_check_soon(&own, loading->params, loading->report);
     bf_tls_describe_certs(&own, loading->material->info);
 }
 

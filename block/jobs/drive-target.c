@@ -44,7 +44,9 @@ BfNode *
 bf_drive_co_open_target(BfGraph *graph, const BfDriveTarget *target,
                         GError **error)
 {
-    const BfNode *source = bf_graph_require_node(graph, target->device, error);
+    BfNode *source = bf_graph_require_node(graph, target->device, error);
+    BfRoot *guard = NULL;
+    bool ok;
 
     bf_assert_main();
     if (source == NULL) {
@@ -55,9 +57,16 @@ bf_drive_co_open_target(BfGraph *graph, const BfDriveTarget *target,
                      target->format);
         return NULL;
     }
-    if (target->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS &&
-        !co_make_file(target, source->size, error)) {
-        return NULL;
+    if (target->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS) {
+        /* A source without users has no locks, and could be made empty. */
+        guard = bf_root_co_new(graph, source, "the source of a copy",
+                               BF_PERM_CONSISTENT_READ,
+                               BF_PERM_ALL & ~(unsigned)BF_PERM_RESIZE, error);
+        ok = guard != NULL && co_make_file(target, source->size, error);
+        bf_root_co_free(guard);
+        if (!ok) {
+            return NULL;
+        }
     }
     return co_open_file(graph, target, error);
 }

@@ -281,6 +281,17 @@ def test_drive_mirror_makes_its_target(daemon, box, noise, end):
     assert (target.read_bytes()[:5] == b"after") == (end == "complete")
 
 
+@pytest.mark.ours("the reference makes a source without users empty")
+@pytest.mark.parametrize("command", ["drive-mirror", "drive-backup"])
+def test_target_that_is_the_source_leaves_it_alone(daemon, box, noise, command):
+    before = sha(noise)
+    daemon.add_file(noise, "src")
+    error = daemon.error(command, job_id="m", device="src", sync="full",
+                         target=str(noise))
+    assert f"'{noise}' is in use" in error.desc
+    assert sha(noise) == before
+
+
 @pytest.mark.ours("other words")
 def test_drive_mirror_refuses(daemon, box, noise):
     daemon.serve_file(noise, "src")

@@ -508,14 +508,13 @@ bf_job_co_abandon(BfJob *job)
     bf_job_unref(job);
 }
 
-/* One step towards an empty table. Returns false if there was none to make. */
+/* One step towards an empty table. Returns false if there was none to make, as
+ * for a job that is not started: what it uses is not ours to give back before
+ * its owner starts or abandons it. */
 static bool
 co_end(BfJob *job)
 {
     switch (job->status) {
-    case BF_JOB_STATUS_CREATED:
-        bf_job_co_abandon(job);
-        return true;
     case BF_JOB_STATUS_CONCLUDED:
         bf_job_forget(job);
         return true;

@@ -463,6 +463,33 @@ def test_a_transaction_that_fails_leaves_nothing(disk):
     assert daemon.cmd("transaction", actions=[]) == {}
 
 
+def test_quit_while_a_transaction_waits(disk, box, connect_nbd):
+    """It takes back what it has prepared, and the end waits for that."""
+    daemon = disk.daemon
+    hang = harness.make_image(box / "hang.img", SIZE)
+    daemon.execute("blockdev-add", {
+        "driver": "fault", "node-name": "hang",
+        "image": {"driver": "file", "filename": str(hang)},
+        "rules": [{"op": "write", "delay-ms": 1000, "errno": ""}]})
+    daemon.add_export("hang", "hang", writable=True)
+    nbd = connect_nbd(daemon.nbd_path, "hang")
+    nbd.aio_pwrite(bytearray(512), 0)
+    name, _ = disk.target()
+    other = daemon.client()
+    daemon.qmp.send("transaction", {"actions": [
+        {"type": "block-dirty-bitmap-add", "data": {"node": "src",
+                                                    "name": "bm"}},
+        {"type": "blockdev-backup", "data": {
+            "job-id": "b0", "device": "src", "target": name, "sync": "full",
+            "bitmap": "bm", "bitmap-mode": "always"}},
+        {"type": "block-dirty-bitmap-add", "data": {"node": "hang",
+                                                    "name": "bm"}},
+        {"type": "abort", "data": {}}]})
+    other.take_event("JOB_STATUS_CHANGE", id="b0", status="created")
+    other.cmd("quit")
+    assert daemon.wait() == 0
+
+
 def test_grouping_is_for_jobs(disk):
     error = disk.daemon.error(
         "transaction", properties={"completion-mode": "grouped"}, actions=[

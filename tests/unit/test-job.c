@@ -151,6 +151,7 @@ test_verbs_by_state(void *arg)
                 g_assert_cmpint(c.job->base.status, ==, status);
             }
             leave(&c);
+            bf_job_co_abandon(&c.job->base); /* if it is not started */
             bf_job_unref(&c.job->base);
             bf_test_jobs_co_free();
         }

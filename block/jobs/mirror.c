@@ -24,7 +24,15 @@
 static bool
 mirror_co_complete(BfJob *job, GError **error)
 {
-    bf_atomic_store(&((BfMirror *)job)->wish, MIRROR_WISH_PIVOT);
+    BfMirror *mirror = (BfMirror *)job;
+
+    /* Whoever has cancelled it relies on the users' staying. */
+    if (bf_atomic_load(&mirror->wish) == MIRROR_WISH_COPY) {
+        bf_set_error(error, "The active block job '%s' cannot be completed",
+                     job->id);
+        return false;
+    }
+    bf_atomic_store(&mirror->wish, MIRROR_WISH_PIVOT);
     return true;
 }
 

@@ -454,6 +454,27 @@ def test_other_size_fails_later(daemon, box, noise):
 
 # Verbs at each state.
 
+def test_soft_cancel_is_not_turned_into_a_pivot(pair):
+    pair.mirror(auto_finalize=False)
+    pair.ready()
+    pair.daemon.cmd("job-pause", id="m")
+    wait_status(pair.daemon, "m", "standby")
+    pair.daemon.cmd("job-resume", id="m")
+    cancel, complete = (
+        pair.daemon.qmp.send("block-job-cancel", {"device": "m"}),
+        pair.daemon.qmp.send("job-complete", {"id": "m"}))
+    assert "return" in pair.daemon.qmp.reply(cancel)
+    assert pair.daemon.qmp.reply(complete)["error"]["desc"] in (
+        "The active block job 'm' cannot be completed",
+        "Job 'm' in state 'pending' cannot accept command verb 'complete'")
+    wait_event(pair.daemon, "BLOCK_JOB_PENDING", id="m")
+    pair.daemon.cmd("job-finalize", id="m")
+    wait_status(pair.daemon, "m", "null")
+    with pair.connect() as client:
+        assert client.write(0, b"source") == 0
+    assert pair.source.read_bytes()[:6] == b"source"
+
+
 def test_force_cancel_when_ready(pair):
     pair.mirror()
     pair.ready()

@@ -200,10 +200,34 @@ is_same_file(int fd, const struct stat *st)
            other.st_ino == st->st_ino;
 }
 
+/*
+ * A duplicate from a set has its locks in common with all others of the same
+ * descriptor, so that the end of one node would unlock the image of another.
+ * If we may open the file ourselves, the node gets locks of its own.
+ */
+static void
+part_from_set(FileDesc *desc)
+{
+    const int kept = O_ACCMODE | O_DIRECT | O_DSYNC | O_SYNC | O_NOATIME;
+    char proc[64];
+    int fd;
+
+    if (desc->kind != FILE_REGULAR) {
+        return; /* to open a device may do more than that */
+    }
+    g_snprintf(proc, sizeof(proc), "/proc/self/fd/%d", desc->fd);
+    fd = open(proc, (fcntl(desc->fd, F_GETFL) & kept) | O_CLOEXEC | O_NOCTTY);
+    if (fd >= 0) {
+        close(desc->fd);
+        desc->fd = fd;
+    }
+}
+
 static OpenProblem
 open_and_look(OpenCall *call)
 {
     FileDesc *desc = &call->desc;
+    bool from_set = desc->fd >= 0;
     struct stat st;
 
     /* Opening the wrong thing can block (a FIFO) or do harm (a device). */
@@ -225,6 +249,9 @@ open_and_look(OpenCall *call)
     }
     if (call->old_fd >= 0 && !is_same_file(call->old_fd, &st)) {
         return OPEN_REPLACED;
+    }
+    if (from_set) {
+        part_from_set(desc);
     }
     desc->direct = (fcntl(desc->fd, F_GETFL) & O_DIRECT) != 0;
     desc->writable = call->writable;

@@ -67,6 +67,27 @@ def test_locks_follow_the_users(daemon, disk):
     daemon.cmd("blockdev-del", node_name="disk")
 
 
+@pytest.mark.ours("the reference has no descriptor passing")
+def test_nodes_with_one_descriptor_have_locks_of_their_own(daemon, disk):
+    with open(disk, "r+b") as file:
+        added = daemon.cmd("add-fd", _fds=[file.fileno()])
+    path = f"/dev/fdset/{added['fdset-id']}"
+    daemon.start_nbd()
+    for node in ("n0", "n1"):
+        daemon.add_file(path, node)
+        daemon.add_export(node, writable=True)
+    held = ({CONSISTENT_READ, WRITE}, {RESIZE})
+    assert locks(disk) == held
+    daemon.cmd("block-export-del", id="exp-n1")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n1")
+    assert locks(disk) == held
+    daemon.cmd("blockdev-del", node_name="n1")
+    assert locks(disk) == held
+    daemon.cmd("block-export-del", id="exp-n0")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-n0")
+    assert locks(disk) == (set(), set())
+
+
 def test_locking_can_be_turned_off(daemon, disk):
     daemon.serve_file(disk, locking="off")
     assert locks(disk) == (set(), set())

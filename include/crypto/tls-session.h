@@ -270,6 +270,10 @@ const char *bf_tls_session_get_cipher(const BfTlsSession *session);
  * or everything if the environment variable BLOCKFERRY_TLS_RECORDS is "gnutls"
  * when a session is made.
  *
+ * Both change their keys after 2^23 records or more, far from what tests send.
+ * With the environment variable BLOCKFERRY_TLS_REKEY_RECORDS they do so after
+ * that many, but not more often than five times in a second.
+ *
  * Returns: (transfer none): "own" or "gnutls"
  */
 const char *bf_tls_session_get_records(const BfTlsSession *session);

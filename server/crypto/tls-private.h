@@ -451,6 +451,55 @@ typedef struct BfTlsInput {
 } BfTlsInput;
 
 /**
+ * BfTlsRekey: when a session changes the key that it writes with
+ * @after: so many records are written under one key; 0 leaves it to the library
+ * @pause_us: least time from one key to the next, microseconds
+ * @last_us: when the key was changed last
+ * @sent: key updates so far
+ * @received: the peer's, if our own engine handles them
+ */
+typedef struct BfTlsRekey {
+    uint64_t after;
+    gint64 pause_us;
+    gint64 last_us;
+    uint64_t sent;
+    uint64_t received;
+} BfTlsRekey;
+
+/**
+ * bf_tls_rekey_init:
+ * @rekey: set to what the environment says
+ * @error: set if that is nonsense
+ *
+ * Returns: false on failure
+ */
+bool bf_tls_rekey_init(BfTlsRekey *rekey, GError **error);
+
+/**
+ * bf_tls_rekey_is_due:
+ * @rekey: of a session
+ * @records: written under the key of now
+ *
+ * Returns: true if the next record needs a new key
+ */
+bool bf_tls_rekey_is_due(const BfTlsRekey *rekey, uint64_t records);
+
+/**
+ * bf_tls_rekey_note:
+ * @rekey: of a session that has a new key
+ */
+void bf_tls_rekey_note(BfTlsRekey *rekey);
+
+/**
+ * bf_tls_rekey_log:
+ * @rekey: of a session that ends
+ * @engine: the name of its record engine
+ *
+ * Tells how often the keys were changed, at level debug.
+ */
+void bf_tls_rekey_log(const BfTlsRekey *rekey, const char *engine);
+
+/**
  * BfTlsRecordOps: a record engine, used once a session is verified
  * @name: see bf_tls_session_get_records()
  * @open: see bf_tls_session_open()
@@ -506,6 +555,8 @@ struct BfTlsSession {
     BfTlsInput input;
     BfTlsOutput output;
     const BfTlsRecordOps *records;
+    BfTlsRekey rekey;
+    uint64_t written; /* records under the key of now, by gnutls' engine */
     size_t handshake_bytes; /* taken from the input before it was done */
     int open_result;  /* what gnutls said behind data, for the next open */
     bool peer_closed; /* the peer's close message came */

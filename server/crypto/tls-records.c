@@ -142,10 +142,33 @@ next_record(const BfTlsSource *source, size_t max, uint8_t **scratch,
     return *scratch;
 }
 
+/* The library does it by itself, too, but late. */
+static int
+change_key_in_time(BfTlsSession *session)
+{
+    int ret;
+
+    if (!bf_tls_rekey_is_due(&session->rekey, session->written) ||
+        gnutls_protocol_get_version(session->tls) != GNUTLS_TLS1_3) {
+        return 0;
+    }
+    ret = gnutls_session_key_update(session->tls, 0);
+    if (ret >= 0) {
+        session->written = 0;
+        bf_tls_rekey_note(&session->rekey);
+    }
+    return ret;
+}
+
 /* Sends one record's worth; the library may make more than one record of it. */
 static int
 send_record(BfTlsSession *session, const uint8_t *data, size_t len)
 {
+    int ret = change_key_in_time(session);
+
+    if (ret < 0) {
+        return ret;
+    }
     while (len > 0) {
         ssize_t n = gnutls_record_send(session->tls, data, len);
 
@@ -157,6 +180,7 @@ send_record(BfTlsSession *session, const uint8_t *data, size_t len)
         }
         data += n;
         len -= n;
+        session->written++;
     }
     return 0;
 }

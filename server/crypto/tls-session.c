@@ -175,7 +175,8 @@ bf_tls_session_new(BfTlsCreds *creds, const char *peer_hostname, GError **error)
     bool own_records;
     int ret;
 
-    if (!choose_engine(&own_records, error)) {
+    if (!choose_engine(&own_records, error) ||
+        !bf_tls_rekey_init(&session->rekey, error)) {
         return NULL;
     }
     session->creds = bf_tls_creds_get_material(creds);
@@ -203,6 +204,9 @@ bf_tls_session_free(BfTlsSession *session)
     if (session == NULL) {
         return;
     }
+    bf_tls_rekey_log(&session->rekey, session->records != NULL
+                                          ? session->records->name
+                                          : "nobody");
     if (session->tls != NULL) {
         gnutls_deinit(session->tls);
     }

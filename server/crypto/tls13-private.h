@@ -61,7 +61,6 @@ struct BfTls13 {
     BfTls13Keys read;
     BfTls13Keys write;
     size_t max_record;     /* most data that the peer takes in one record */
-    uint64_t rekey_after;  /* so many records are written under one key */
     bool update_due;       /* the peer wants us to change our key */
     size_t plain;          /* opened bytes at the start of the input */
     size_t behind;         /* what follows them and is to be dropped */

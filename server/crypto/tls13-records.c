@@ -115,7 +115,6 @@ bf_tls13_prepare(BfTlsSession *session)
 
     session->tls13 = self;
     self->is_server = session->creds->endpoint == BF_TLS_ENDPOINT_SERVER;
-    self->rekey_after = REKEY_AFTER_RECORDS;
     self->peer_alert = -1;
     self->keylog = gnutls_session_get_keylog_function(session->tls);
     gnutls_session_set_keylog_function(session->tls, tls13_keylog);
@@ -160,6 +159,9 @@ bf_tls13_take_over(BfTlsSession *session)
         self->max_record =
             MIN(self->max_record, gnutls_record_get_max_size(session->tls));
         session->records = &bf_tls_records_own;
+        if (session->rekey.after == 0) {
+            session->rekey.after = REKEY_AFTER_RECORDS;
+        }
         /* It must not write a record with these keys, and it is large. */
         gnutls_deinit(session->tls);
         session->tls = NULL;
@@ -249,6 +251,7 @@ update_write_key(BfTlsSession *session)
         ret = bf_tls13_keys_next(&self->write, self->suite);
     }
     self->update_due = false;
+    bf_tls_rekey_note(&session->rekey);
     return ret;
 }
 
@@ -313,7 +316,8 @@ tls13_seal(BfTlsSession *session, const struct iovec *iov, int niov,
                                max_output) {
             break;
         }
-        if (self->update_due || self->write.sequence >= self->rekey_after) {
+        if (self->update_due ||
+            bf_tls_rekey_is_due(&session->rekey, self->write.sequence)) {
             ret = update_write_key(session);
         }
         if (ret >= 0) {
@@ -379,8 +383,9 @@ take_alert(BfTlsSession *session, const uint8_t *bytes, size_t len)
 
 /* RFC 8446, 4.6.3 */
 static Step
-take_key_update(BfTls13 *self, bool ends_record)
+take_key_update(BfTlsSession *session, bool ends_record)
 {
+    BfTls13 *self = session->tls13;
     uint8_t request = self->message[MESSAGE_HEADER_BYTES];
     gint64 now = g_get_monotonic_time();
 
@@ -410,6 +415,7 @@ take_key_update(BfTls13 *self, bool ends_record)
      * many requests while we are silent have one answer. */
     self->update_due = self->update_due || request == 1;
     self->message_len = 0;
+    session->rekey.received++;
     return STEP_NEXT;
 }
 
@@ -442,8 +448,9 @@ check_message_header(BfTls13 *self)
 
 /* Messages may be split over records, and may share one (RFC 8446, 5.1). */
 static Step
-take_handshake(BfTls13 *self, const uint8_t *bytes, size_t len)
+take_handshake(BfTlsSession *session, const uint8_t *bytes, size_t len)
 {
+    BfTls13 *self = session->tls13;
     Step step = STEP_NEXT;
 
     if (len == 0) {
@@ -464,7 +471,7 @@ take_handshake(BfTls13 *self, const uint8_t *bytes, size_t len)
         if (self->message_len == MESSAGE_HEADER_BYTES) {
             step = check_message_header(self);
         } else if (self->message_len == BF_TLS13_MESSAGE_BYTES) {
-            step = take_key_update(self, len == 0);
+            step = take_key_update(session, len == 0);
         }
     }
     return step;
@@ -475,15 +482,13 @@ static Step
 take_message(BfTlsSession *session, uint8_t type, const uint8_t *bytes,
              size_t len)
 {
-    BfTls13 *self = session->tls13;
-
     if (type == TYPE_HANDSHAKE) {
-        return take_handshake(self, bytes, len);
+        return take_handshake(session, bytes, len);
     }
     if (type == TYPE_ALERT) {
         return take_alert(session, bytes, len);
     }
-    return set_fault(self, GNUTLS_A_UNEXPECTED_MESSAGE,
+    return set_fault(session->tls13, GNUTLS_A_UNEXPECTED_MESSAGE,
                      "the peer sent a record without a known content type");
 }
 

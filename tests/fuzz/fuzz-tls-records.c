@@ -92,7 +92,6 @@ new_session(bool is_server)
     tls13->is_server = is_server;
     tls13->suite = &suite;
     tls13->max_record = BF_TLS_RECORD_MAX_BYTES;
-    tls13->rekey_after = UINT64_MAX;
     tls13->peer_alert = -1;
     g_assert_cmpint(bf_tls13_keys_next(&tls13->read, &suite), >=, 0);
     g_assert_cmpint(bf_tls13_keys_next(&tls13->write, &suite), >=, 0);

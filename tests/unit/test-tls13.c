@@ -442,17 +442,18 @@ check_rekey(BfTlsSession *from, BfTlsSession *to)
 {
     guint8 buf[4];
 
-    if (from->tls13 == NULL) {
-        return; /* only our own engine can be told to do it early */
-    }
-    from->tls13->rekey_after = 5;
+    from->rekey.after = 5;
     for (guint8 i = 0; i < 30; i++) {
         g_assert_cmpint(bf_test_seal(from, &i, 1, 4096), ==, 1);
-        g_assert_cmpint(from->tls13->write.sequence, ==, i % 5 + 1);
+        g_assert_cmpint(from->tls13 != NULL ? from->tls13->write.sequence
+                                            : from->written,
+                        ==, i % 5 + 1);
         bf_test_move(from, to, 0);
         g_assert_cmpint(bf_test_open(to, buf, 4, NULL), ==, 1);
         g_assert_cmpint(buf[0], ==, i);
     }
+    g_assert_cmpint(from->rekey.sent, ==, 5);
+    g_assert_cmpint(to->rekey.received, ==, to->tls13 != NULL ? 5 : 0);
 }
 
 static void
@@ -463,6 +464,53 @@ test_key_changes_in_time(void)
     bf_test_pair_init_ready(&pair);
     check_rekey(pair.client, pair.server);
     check_rekey(pair.server, pair.client);
+}
+
+static void
+check_rekey_by_variable(BfTlsSession *from, BfTlsSession *to)
+{
+    guint8 buf[4];
+
+    g_assert_cmpuint(from->rekey.pause_us, >=, G_USEC_PER_SEC / 8);
+    from->rekey.pause_us = 0;
+    for (unsigned i = 0; i < 1000; i++) {
+        g_assert_cmpint(bf_test_seal(from, "x", 1, 4096), ==, 1);
+        bf_test_move(from, to, 0);
+        g_assert_cmpint(bf_test_open(to, buf, 4, NULL), ==, 1);
+    }
+    g_assert_cmpint(from->rekey.sent, ==, 3);
+}
+
+static void
+test_key_changes_when_told_to(void)
+{
+    g_auto(BfTestPair) pair = {0};
+    g_autoptr(GError) error = NULL;
+
+    g_setenv("BLOCKFERRY_TLS_REKEY_RECORDS", "255", TRUE);
+    g_assert_null(bf_tls_session_new(bf_test_tls.server_creds, NULL, &error));
+    bf_test_assert_message(error, "it takes a number of records from 256");
+    g_setenv("BLOCKFERRY_TLS_REKEY_RECORDS", "256", TRUE);
+    bf_test_pair_init_ready(&pair);
+    check_rekey_by_variable(pair.client, pair.server);
+    check_rekey_by_variable(pair.server, pair.client);
+    g_unsetenv("BLOCKFERRY_TLS_REKEY_RECORDS");
+}
+
+/* A pause is kept, however much is written. */
+static void
+test_keys_do_not_change_too_often(void)
+{
+    g_auto(BfTestPair) pair = {0};
+
+    bf_test_pair_init_ready(&pair);
+    pair.client->rekey.after = 1;
+    pair.client->rekey.pause_us = G_MAXINT64 / 2;
+    pair.client->rekey.last_us = g_get_monotonic_time();
+    for (unsigned i = 0; i < 100; i++) {
+        g_assert_cmpint(bf_test_seal(pair.client, "x", 1, 4096), ==, 1);
+    }
+    g_assert_cmpint(pair.client->rekey.sent, ==, 0);
 }
 
 /* One direction of a long conversation. */
@@ -638,6 +686,10 @@ add_tests(void)
     ADD("open/random-damage-is-noticed", random_damage_is_noticed);
     bf_test_add_records("/crypto/tls13/seal/key-changes-in-time",
                         test_key_changes_in_time);
+    bf_test_add_records("/crypto/tls13/seal/key-changes-when-told-to",
+                        test_key_changes_when_told_to);
+    bf_test_add_records("/crypto/tls13/seal/keys-do-not-change-too-often",
+                        test_keys_do_not_change_too_often);
     bf_test_add_records("/crypto/tls13/long-conversation",
                         test_long_conversation);
 }

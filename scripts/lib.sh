@@ -14,7 +14,8 @@ ninja-build         runs the build
 python3             schema generator and scripts
 libglib2.0-dev      data structures, errors, logs
 libjansson-dev      JSON values for QMP
-libgnutls28-dev     TLS
+libgnutls28-dev     TLS, hashes and ciphers
+nettle-dev          ciphers that GnuTLS does not show
 liburing-dev        io_uring
 libpam0g-dev        authz-pam objects
 '
@@ -35,7 +36,8 @@ python3-libnbd      NBD client library of the tests
 python3-fusepy      a file system that stops answering
 fuse3               mounts it
 gnutls-bin          certtool makes test certificates
-openssl             encrypts secrets for a test
+openssl             encrypts secrets for a test, and is compared with
+bsdextrautils       hexdump, in the recipe for that
 qemu-utils          qemu-img, qemu-io, qemu-nbd: NBD clients and servers
 qemu-system-common  qemu-storage-daemon, the reference
 qemu-system-x86     qemu-system-x86_64 mirrors a disk to us

@@ -1,147 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Secrets: read, decode, decrypt, wipe.
+ * Secrets: decode, decrypt. secret-read.c gets the bytes.
  *
  * Every buffer that holds a part of a secret is itself a BfSecret, so that each
  * way out wipes it; and no message may quote what was read.
  */
 #include "crypto/secret.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
-#include <stdbool.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/error.h"
-#include "core/util.h"
+#include "crypto/cipher.h"
+#include "secret-private.h"
 
-#define KEY_BYTES 32   /* AES-256 */
-#define BLOCK_BYTES 16 /* AES */
-
-struct BfSecret {
-    size_t len;
-    uint8_t bytes[]; /* @len bytes in use, then at least one NUL */
-};
-
-static BfSecret *
-secret_alloc(size_t len)
-{
-    BfSecret *secret = g_atomic_rc_box_alloc0(sizeof(BfSecret) + len + 1);
-
-    secret->len = len;
-    return secret;
-}
-
-static void
-secret_wipe(gpointer data)
-{
-    /* All of the box: @len may have been made smaller. */
-    explicit_bzero(data, g_atomic_rc_box_get_size(data));
-}
-
-BfSecret *
-bf_secret_ref(BfSecret *secret)
-{
-    return g_atomic_rc_box_acquire(secret);
-}
-
-void
-bf_secret_unref(BfSecret *secret)
-{
-    if (secret != NULL) {
-        g_atomic_rc_box_release_full(secret, secret_wipe);
-    }
-}
-
-BfSecret *
-bf_secret_new_bytes(const void *bytes, size_t len)
-{
-    BfSecret *secret = secret_alloc(len);
-
-    if (len > 0) {
-        memcpy(secret->bytes, bytes, len);
-    }
-    return secret;
-}
-
-const uint8_t *
-bf_secret_get_bytes(const BfSecret *secret, size_t *ret_len)
-{
-    *ret_len = secret->len;
-    return secret->bytes;
-}
-
-const char *
-bf_secret_get_text(const BfSecret *secret, const char *id, GError **error)
-{
-    const char *text = (const char *)secret->bytes;
-
-    if (!g_utf8_validate_len(text, secret->len, NULL)) {
-        bf_set_error(error,
-                     "Data from secret %s is not valid UTF-8; a password "
-                     "must be text without NUL bytes",
-                     id);
-        return NULL;
-    }
-    return text;
-}
-
-/* Reads up to @max bytes and one more, to see whether there are more. */
-static int
-read_all(int fd, size_t size_hint, size_t max, BfSecret **ret_secret)
-{
-    g_autoptr(BfSecret) secret = secret_alloc(MIN(size_hint, max) + 1);
-    size_t used = 0;
-
-    for (;;) {
-        ssize_t n = read(fd, secret->bytes + used, secret->len - used);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return -errno;
-        }
-        if (n == 0) {
-            break;
-        }
-        used += n;
-        if (used > max) {
-            return -EFBIG;
-        }
-        if (used == secret->len) {
-            BfSecret *larger = secret_alloc(MIN(used * 2, max + 1));
-
-            memcpy(larger->bytes, secret->bytes, used);
-            bf_secret_unref(secret);
-            secret = larger;
-        }
-    }
-    secret->len = used;
-    secret->bytes[used] = 0;
-    *ret_secret = g_steal_pointer(&secret);
-    return 0;
-}
-
-int
-bf_secret_load_file(const char *path, size_t max_bytes, BfSecret **ret_secret)
-{
-    bf_autofd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    struct stat st;
-
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        return -errno;
-    }
-    if (S_ISDIR(st.st_mode)) {
-        return -EISDIR;
-    }
-    return read_all(fd, S_ISREG(st.st_mode) ? st.st_size : 4096, max_bytes,
-                    ret_secret);
-}
+#define KEY_BYTES 32 /* AES-256 */
 
 /* The value of one base64 digit, or -1. */
 static int
@@ -166,7 +38,7 @@ base64_value(uint8_t c)
 static BfSecret *
 decode_base64(const uint8_t *text, size_t len, const char *what, GError **error)
 {
-    g_autoptr(BfSecret) out = secret_alloc(len / 4 * 3 + 3);
+    g_autoptr(BfSecret) out = bf_secret_alloc(len / 4 * 3 + 3);
     uint32_t bits = 0;
     size_t digits = 0;
     size_t padding = 0;
@@ -202,37 +74,8 @@ decode_base64(const uint8_t *text, size_t len, const char *what, GError **error)
                      what);
         return NULL;
     }
-    out->len = used;
-    out->bytes[used] = 0;
+    bf_secret_cut(out, used);
     return g_steal_pointer(&out);
-}
-
-static BfSecret *
-read_source(const BfSecretParams *params, GError **error)
-{
-    BfSecret *secret = NULL;
-    int ret;
-
-    if (params->data == NULL && params->file == NULL) {
-        bf_set_error(error, "Either 'file' or 'data' must be provided");
-        return NULL;
-    }
-    if (params->data != NULL && params->file != NULL) {
-        bf_set_error(error, "'file' and 'data' are mutually exclusive; give "
-                            "only one of them");
-        return NULL;
-    }
-    if (params->data != NULL) {
-        return bf_secret_new_bytes(params->data, strlen(params->data));
-    }
-    ret = bf_secret_load_file(params->file, BF_SECRET_MAX_BYTES, &secret);
-    if (ret == -EFBIG) {
-        bf_set_error(error, "Unable to read %s: it holds more than %zu bytes",
-                     params->file, BF_SECRET_MAX_BYTES);
-    } else if (ret < 0) {
-        bf_set_errno(error, -ret, "Unable to read %s", params->file);
-    }
-    return secret;
 }
 
 /* The key named by @params, checked; then its initialisation vector. */
@@ -262,7 +105,7 @@ find_key(const BfSecretParams *params, BfSecretLookup lookup, void *opaque,
     if (iv == NULL) {
         return false;
     }
-    if (iv->len != BLOCK_BYTES) {
+    if (iv->len != BF_CIPHER_BLOCK_BYTES) {
         bf_set_error(error, "IV should be 16 bytes in length not %zu", iv->len);
         return false;
     }
@@ -272,65 +115,71 @@ find_key(const BfSecretParams *params, BfSecretLookup lookup, void *opaque,
 }
 
 /*
- * Only the last byte of the padding is looked at, as some programs fill the
- * others with random bytes.
+ * All of the padding is looked at. With one block, a wrong key and a wrong iv
+ * look alike; with more, the iv does not reach the last one.
  */
 static bool
-strip_padding(BfSecret *plain, GError **error)
+strip_padding(BfSecret *plain, const char *keyid, GError **error)
 {
+    const char *suspect = plain->len > BF_CIPHER_BLOCK_BYTES
+                              ? "the key is wrong"
+                              : "key or 'iv' is wrong";
     uint8_t padding = plain->bytes[plain->len - 1];
+    bool ok = padding > 0 && padding <= BF_CIPHER_BLOCK_BYTES;
 
-    if (padding == 0 || padding > BLOCK_BYTES) {
-        bf_set_error(error,
-                     "Incorrect number of padding bytes (%u) found on "
-                     "decrypted data; is it the right key and 'iv'?",
-                     padding);
-        return false;
+    for (size_t i = 1; ok && i <= padding; i++) {
+        ok = plain->bytes[plain->len - i] == padding;
     }
-    plain->len -= padding;
-    memset(plain->bytes + plain->len, 0, padding);
-    return true;
+    if (ok) {
+        bf_secret_cut(plain, plain->len - padding);
+        return true;
+    }
+    bf_set_error(error,
+                 "Incorrect number of padding bytes (%u) found on decrypted "
+                 "data: %s (secret '%s'), or the data was not padded to 16 "
+                 "bytes as in PKCS#7",
+                 padding, suspect, keyid);
+    return false;
 }
 
 static BfSecret *
-decrypt(const BfSecret *data, BfSecret *key, BfSecret *iv, GError **error)
+decrypt(const BfSecret *data, const char *keyid, const BfSecret *key,
+        const BfSecret *iv, GError **error)
 {
     g_autoptr(BfSecret) plain = NULL;
-    gnutls_datum_t key_datum = {key->bytes, key->len};
-    gnutls_datum_t iv_datum = {iv->bytes, iv->len};
-    gnutls_cipher_hd_t cipher;
-    int ret;
+    g_autoptr(BfCipher) cipher = NULL;
 
-    if (data->len == 0 || data->len % BLOCK_BYTES != 0) {
-        bf_set_error(error, "Length %zu must be a multiple of block size 16%s",
+    if (data->len == 0 || data->len % BF_CIPHER_BLOCK_BYTES != 0) {
+        bf_set_error(error,
+                     "Length %zu must be a multiple of block size 16%s: the "
+                     "data is cut off, or 'format' is not that of the data",
                      data->len, data->len == 0 ? " and not 0" : "");
         return NULL;
     }
-    plain = secret_alloc(data->len);
-    ret = gnutls_cipher_init(&cipher, GNUTLS_CIPHER_AES_256_CBC, &key_datum,
-                             &iv_datum);
-    if (ret == 0) {
-        ret = gnutls_cipher_decrypt2(cipher, data->bytes, data->len,
-                                     plain->bytes, plain->len);
-        gnutls_cipher_deinit(cipher);
-    }
-    if (ret < 0) {
-        bf_set_error(error, "Unable to decrypt the secret: %s",
-                     gnutls_strerror(ret));
+    plain = bf_secret_alloc(data->len);
+    cipher = bf_cipher_new(BF_CIPHER_ALG_AES_256, BF_CIPHER_MODE_CBC,
+                           key->bytes, key->len, error);
+    if (cipher == NULL ||
+        !bf_cipher_set_iv(cipher, iv->bytes, iv->len, error) ||
+        !bf_cipher_decrypt(cipher, data->bytes, plain->bytes, data->len,
+                           error)) {
+        g_prefix_error(error, "Unable to decrypt the secret: ");
         return NULL;
     }
-    return strip_padding(plain, error) ? g_steal_pointer(&plain) : NULL;
+    return strip_padding(plain, keyid, error) ? g_steal_pointer(&plain) : NULL;
 }
 
 BfSecret *
-bf_secret_new(const BfSecretParams *params, BfSecretLookup lookup, void *opaque,
-              GError **error)
+bf_secret_decode(BfSecret *written, const BfSecretParams *params,
+                 BfSecretLookup lookup, void *opaque, GError **error)
 {
-    g_autoptr(BfSecret) data = read_source(params, error);
+    g_autoptr(BfSecret) data = bf_secret_ref(written);
     g_autoptr(BfSecret) key = NULL;
     g_autoptr(BfSecret) iv = NULL;
 
-    if (data == NULL) {
+    if (params->keyid == NULL && params->iv != NULL) {
+        bf_set_error(error, "'iv' is for data that is encrypted: set 'keyid' "
+                            "to the secret with the key, or leave 'iv' out");
         return NULL;
     }
     if (params->keyid != NULL &&
@@ -347,5 +196,16 @@ bf_secret_new(const BfSecretParams *params, BfSecretLookup lookup, void *opaque,
     if (data == NULL || key == NULL) {
         return g_steal_pointer(&data);
     }
-    return decrypt(data, key, iv, error);
+    return decrypt(data, params->keyid, key, iv, error);
+}
+
+BfSecret *
+bf_secret_new(const BfSecretParams *params, BfSecretLookup lookup, void *opaque,
+              GError **error)
+{
+    g_autoptr(BfSecret) written = bf_secret_read(params, error);
+
+    return written != NULL
+               ? bf_secret_decode(written, params, lookup, opaque, error)
+               : NULL;
 }

@@ -274,7 +274,9 @@ test_refuses_bad_padding(void)
         BfSecretParams p = {
             .format = BF_SECRET_FORMAT_BASE64, .keyid = "key", .iv = IV_TEXT};
         g_autofree char *phrase = g_strdup_printf(
-            "Incorrect number of padding bytes (%u) found", bad[i]);
+            "Incorrect number of padding bytes (%u) found on decrypted data: "
+            "the key is wrong (secret 'key')",
+            bad[i]);
 
         plain[31] = bad[i];
         encrypt(plain, 32, wrapped);
@@ -282,6 +284,23 @@ test_refuses_bad_padding(void)
         p.data = text;
         assert_refused(&p, phrase);
     }
+}
+
+/* PKCS#7 has the number in all bytes; in one block, the iv matters as well. */
+static void
+test_all_padding_is_checked(void)
+{
+    static const char plain[] = "0123456789ab\x04\x03\x04\x04";
+    guint8 wrapped[16];
+    g_autofree char *text = NULL;
+    BfSecretParams p = {
+        .format = BF_SECRET_FORMAT_BASE64, .keyid = "key", .iv = IV_TEXT};
+
+    encrypt(plain, 16, wrapped);
+    text = g_base64_encode(wrapped, 16);
+    p.data = text;
+    assert_refused(&p, "padding bytes (4) found on decrypted data: key or "
+                       "'iv' is wrong");
 }
 
 static void
@@ -298,6 +317,9 @@ test_refuses_wrong_key_or_iv(void)
     assert_refused(&p, "IV should be 16 bytes in length not 1");
     p.iv = "not base64";
     assert_refused(&p, "invalid characters ('iv'");
+    p.iv = IV_TEXT;
+    p.keyid = NULL;
+    assert_refused(&p, "'iv' is for data that is encrypted: set 'keyid'");
 }
 
 static void
@@ -369,6 +391,7 @@ main(int argc, char **argv)
     ADD("new/unwraps-every-length", unwraps_every_length);
     ADD("new/unwraps-raw-file", unwraps_raw_file);
     ADD("new/refuses-bad-padding", refuses_bad_padding);
+    ADD("new/all-padding-is-checked", all_padding_is_checked);
     ADD("new/refuses-wrong-key-or-iv", refuses_wrong_key_or_iv);
     ADD("new/refuses-wrong-cipher-length", refuses_wrong_cipher_length);
     ADD("new/message-never-quotes-secret", message_never_quotes_secret);

@@ -228,6 +228,26 @@ def test_greeting_has_same_shape(daemons):
         assert isinstance(greeting["QMP"]["capabilities"], list)
 
 
+# Commands that the reference has and ours has not; README.md says why.
+ABSENT = set("""block-commit block-stream change-backing-file
+    blockdev-snapshot blockdev-snapshot-sync blockdev-snapshot-internal-sync
+    blockdev-snapshot-delete-internal-sync x-blockdev-amend
+    x-blockdev-set-iothread chardev-add chardev-change chardev-remove
+    chardev-send-break query-chardev-backends ringbuf-read ringbuf-write
+    """.split())
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+@pytest.mark.ours("compares two daemons")
+def test_absent_commands_are_those_that_the_readme_names(daemons, daemon):
+    theirs = daemons(program=harness.REFERENCE, name="theirs", workers=False)
+    names = {d: {c["name"] for c in d.cmd("query-commands")}
+             for d in (theirs, daemon)}
+    assert names[theirs] - names[daemon] == ABSENT
+    readme = (harness.TESTS.parent / "README.md").read_text()
+    assert not [c for c in ABSENT if f"`{c}`" not in readme]
+
+
 # What the first issue's commands take in the reference and ours leaves out.
 MISSING_ALLOWED = {"object-add", "blockdev-add", "blockdev-reopen",
                    "block-export-add"}

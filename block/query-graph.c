@@ -77,7 +77,9 @@ add_edge(Picture *picture, gconstpointer parent, const BfEdge *edge,
     BfXDbgBlockGraphEdgeList *list = picture->graph->edges;
     BfXDbgBlockGraphEdge *info;
 
-    if (edge->child == NULL) {
+    /* One that is being made or unmade has no child, or an unlisted one. */
+    if (edge->child == NULL ||
+        !g_hash_table_contains(picture->ids, edge->child)) {
         return;
     }
     info = bf_type_new(&bf_x_dbg_block_graph_edge_type);

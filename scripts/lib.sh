@@ -45,6 +45,7 @@ libnbd-bin          nbdinfo, nbdcopy, nbdsh
 nbd-client          lists exports
 nbdkit              server for our client
 nbd-server          server for our client
+tmux                a terminal, for the tests of qmp-shell
 procps              looks at processes
 util-linux          taskset, mount
 '

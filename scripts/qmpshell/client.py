@@ -192,7 +192,12 @@ class Client:
             self._lost(error.strerror)
         if not data:
             self._lost("the daemon has closed it")
-        for value in self.splitter.feed(data):
+        try:
+            values = self.splitter.feed(data)
+        except Offline:
+            self.close()
+            raise
+        for value in values:
             if self.trace:
                 self.trace("<-", value)
             self.messages.append(value)

@@ -5,6 +5,8 @@ The answer is computed from the text up to the cursor, from the types of the
 introspection, and from queries for live names; the line editor is not known
 here. The values given elsewhere in the line choose the branches of unions.
 """
+import json
+
 from . import grammar, live
 
 # Commands of the shell -> how their words are completed.
@@ -28,10 +30,19 @@ def escape(text):
 def argument_note(member):
     words = ["*" if member.required else " ", member.type.text()]
     if member.default is not None:
-        words.append(f"(default {grammar.json.dumps(member.default)})")
+        words.append(f"(default {json.dumps(member.default)})")
     if member.doc:
         words.append("- " + first_sentence(member.doc))
     return " ".join(words)
+
+
+def action_at(command, path, given):
+    """The action whose data a path of the command transaction leads into."""
+    if command != "transaction" or path[0] != "actions" or len(path) < 3:
+        return None
+    for part in path[:2]:
+        given = given.get(part) if isinstance(given, dict) else None
+    return given.get("type") if isinstance(given, dict) else None
 
 
 def first_sentence(text):
@@ -79,10 +90,10 @@ class Completer:
         if not words:
             return self._first(schema, current.text, in_transaction)
         name = words[0].text
-        if in_transaction:
+        kind, _ = self.builtins.get(name, (None, ""))
+        if kind is None and in_transaction:
             return self._arguments(name, schema.action(name), words[1:],
                                    current, after)
-        kind, _ = self.builtins.get(name, (None, ""))
         if kind in (EVENT, QUERY):
             words = [words[0]] + self._without_options(words[1:])
         if kind is None:
@@ -113,6 +124,8 @@ class Completer:
 
     def _topics(self, schema, kind, start):
         """Words after help, watch and wait."""
+        if kind == COMMAND:
+            yield from self._plain(self.builtins, start)
         for meta in ("command", "event"):
             if kind in (meta, COMMAND) or kind == QUERY and meta == "command":
                 yield from self._calls(schema, meta, start)
@@ -144,6 +157,7 @@ class Completer:
         path = name.split(".")
         if value is None:
             return self._names(typ, path[:-1], path[-1], given)
+        command = action_at(command, path, given) or command
         return self._values(command, typ, path, value, given)
 
     @staticmethod

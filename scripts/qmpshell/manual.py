@@ -191,7 +191,7 @@ class Explainer:
         found = list(self._object(call.args, arguments, ""))
         if not found:
             found = list(self._dangling(command, call.args, arguments,
-                                        error.desc, arguments))
+                                        error.desc))
         return found[:MAX_HINTS]
 
     # Values that do not fit their types.
@@ -263,36 +263,44 @@ class Explainer:
 
     # Names of things that do not exist.
 
-    def _dangling(self, command, typ, value, desc, given):
-        for member in typ.members(value):
-            part = value.get(member.name)
-            if isinstance(part, dict):
-                inner = member.type
-                if inner.kind == "alternate":
-                    inner = inner.choice("object")
-                if inner is not None and inner.kind == "object":
-                    yield from self._dangling(command, inner, part, desc,
+    def _dangling(self, command, typ, value, desc, name="", given=None):
+        """Follows the types to the strings that the error may be about."""
+        given = value if given is None else given
+        if isinstance(value, dict):
+            if typ.entry is self.schema.actions_entry():
+                command, given = value.get(typ.tag), value.get("data", {})
+            for key, item in value.items():
+                inner = typ.step(key, value)
+                if inner is not None:
+                    yield from self._dangling(command, inner, item, desc, key,
                                               given)
-            elif isinstance(part, str) and part and (
-                    part in desc or "not found" in desc):
-                yield from self._unknown(command, member, part, given)
+        elif isinstance(value, list):
+            for item in value:
+                inner = typ.step("0", value)
+                if inner is not None:
+                    yield from self._dangling(command, inner, item, desc,
+                                              name, given)
+        elif isinstance(value, str) and value and (
+                value in desc or "not found" in desc):
+            yield from self._unknown(str(command), typ, name, value, given)
 
-    def _unknown(self, command, member, value, given):
-        kinds = live.kinds_of(command, member.name)
-        if member.type.kind == "alternate" and member.type.choice("object"):
+    def _unknown(self, command, typ, name, value, given):
+        kinds = live.kinds_of(command, name)
+        if typ.kind == "alternate" and typ.choice("object") and \
+                "bitmap" not in kinds:
             kinds = ["node"]
         for kind in kinds:
             if kind == "file":
                 continue
-            names = [name for name, _ in self.live.names(kind, given)]
+            names = [n for n, _ in self.live.names(kind, given)]
             if value in names:
                 continue
             what = kind.partition(":")[2] or kind
             if names:
-                yield f"{member.name}: there is no {what} '{value}', but " + \
+                yield f"{name}: there is no {what} '{value}', but " + \
                     ", ".join(names[:10])
             else:
-                yield f"{member.name}: there is no {what} at all"
+                yield f"{name}: there is no {what} at all"
 
 
 def fits(kind, value):

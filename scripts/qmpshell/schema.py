@@ -206,6 +206,10 @@ class Schema:
             return None
         return member.type.element()
 
+    def actions_entry(self):
+        actions = self.actions()
+        return actions.entry if actions else None
+
     def action_names(self):
         actions = self.actions()
         return [case for case, _ in actions.cases()] if actions else []

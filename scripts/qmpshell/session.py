@@ -139,10 +139,10 @@ class Session:
         """Runs a line that was split into words."""
         grammar.check_words(words)
         name = words[0].text
-        if self.actions is not None or name == "transaction(":
-            self._in_transaction(words)
-        elif name in BUILTINS:
+        if name in BUILTINS and name != "transaction(":
             getattr(self, "_do_" + name)(words[1:])
+        elif self.actions is not None or name == "transaction(":
+            self._in_transaction(words)
         else:
             self.perform(self.request(words))
 
@@ -194,12 +194,24 @@ class Session:
         """Whether a line is not to be stored."""
         if grammar.has_secret(line):
             return True
-        words = grammar.split_line(line)
-        if not words or self._schema is None:
+        if self.schema is None:
             return False
-        call = self._schema.command(words[0].text)
+        if line.lstrip().startswith("{"):
+            return self._sends_secret(line)
+        words = grammar.split_line(line)
+        call = self.schema.command(words[0].text) if words else None
         return call is not None and any(
             _is_secret(call.args, word, words[1:]) for word in words[1:])
+
+    def _sends_secret(self, line):
+        """Whether a whole message has a secret in it."""
+        try:
+            request = grammar.raw_request(line.strip())
+        except SyntaxFault:
+            return False
+        call = self.schema.command(request.get("execute"))
+        return call is not None and _holds_secret(
+            call.args, request.get("arguments", {}))
 
     # Transactions.
 
@@ -416,6 +428,17 @@ def _is_secret(typ, word, words):
         typ = typ.step(part, given)
         given = given.get(part, {}) if isinstance(given, dict) else {}
     return typ is not None and typ.secret
+
+
+def _holds_secret(typ, value):
+    """Whether a value has a secret somewhere."""
+    if typ is None or typ.secret:
+        return typ is not None
+    items = value.items() if isinstance(value, dict) else \
+        ((str(i), v) for i, v in enumerate(value)) \
+        if isinstance(value, list) else ()
+    return any(_holds_secret(typ.step(key, value), item)
+               for key, item in items)
 
 
 def error_lines(error):

@@ -352,6 +352,9 @@ def test_every_argument_completes(session):
     ("block-dirty-bitmap-remove node=n1 name=", []),
     ("block-dirty-bitmap-merge node=n0 target=", ["target=b0 "]),
     ("transaction( block-dirty-bitmap-clear node=n0 name=", ["name=b0 "]),
+    ("transaction actions.0.type=block-dirty-bitmap-clear "
+     "actions.0.data.node=n0 actions.0.data.name=",
+     ["actions.0.data.name=b0 "]),
     ("object-add qom-type=secret data=", []),
     ("qom-get path=/objects/s", ["path=/objects/s0 "]),
     ("query-named-block-nodes flat=", ["flat=false ", "flat=true "]),
@@ -375,6 +378,10 @@ def test_lines_with_secrets_are_found_by_type(session):
     assert session.schema
     assert session.has_secret("object-add qom-type=secret id=s data=x")
     assert not session.has_secret("object-add qom-type=secret id=s file=x")
+    message = ('{"execute": "object-add", "arguments": {"qom-type": "secret", '
+               '"id": "s", "%s": "x"}}')
+    assert session._sends_secret(message % "data")
+    assert not session._sends_secret(message % "file")
 
 
 # The installed shell needs nothing of the source tree.

@@ -210,6 +210,10 @@ def completions(schema, before, after="", names=()):
     ("a", "", ["add "]),
     ("h", "", ["help "]),
     ("help l", "", ["help look "]),
+    ("help w", "", ["help wait ", "help watch "]),
+    ("transaction actions.0.type=clear actions.0.data.n", "", [
+        "transaction actions.0.type=clear actions.0.data.name=",
+        "transaction actions.0.type=clear actions.0.data.node="]),
     ("wait ", "", ["wait DONE "]),
     ("wait DONE i", "", ["wait DONE id="]),
     ("watch -n 2 lo", "", ["watch -n 2 look "]),
@@ -320,6 +324,16 @@ def test_errors_are_explained(command, arguments, wanted, schema):
 def test_nothing_is_made_up(schema):
     assert hints(schema, "add", {"kind": "null", "file": "disk0"},
                  "disk0 is busy") == []
+
+
+def test_errors_inside_transactions_are_explained(schema):
+    arguments = {"actions": [{"type": "clear", "data": {
+        "node": "disk7", "name": "b0"}}]}
+    assert hints(schema, "transaction", arguments, "no node 'disk7'") == [
+        "node: there is no node 'disk7', but disk0"]
+    arguments["actions"][0]["data"].pop("name")
+    assert hints(schema, "transaction", arguments) == [
+        "missing: actions.0.data.name=string"]
 
 
 # The stream.

@@ -46,7 +46,7 @@ struct BfObjects {
     void *opaque;
     BfAuthzContext authz;
     uint64_t authz_generation; /* counts what may change a verdict */
-    BfFn *tls_loaded; /* (nullable) called when credentials changed */
+    BfFn *tls_loaded;          /* (nullable) called when credentials changed */
     void *tls_loaded_arg;
     BfCoMutex reload_mutex; /* held by whoever reloads credentials */
 };

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import time
 
 from .errors import Late, Offline, QmpError, ShellError
@@ -45,6 +46,37 @@ def parse_address(text):
     if match:
         return socket.AF_INET, (match[1] or match[2] or "localhost", match[3])
     return socket.AF_UNIX, text
+
+
+class Tls:
+    """How to speak TLS.
+
+    directory: where ca-cert.pem is, and, to show a certificate of ours,
+    client-cert.pem and client-key.pem
+    hostname: what the server's certificate must be for, if it is not the host
+    """
+
+    def __init__(self, directory, hostname=None):
+        self.directory = directory
+        self.hostname = hostname
+
+    def wrap(self, sock, host):
+        """The TLS session on a connected socket."""
+        def path(name):
+            return os.path.join(self.directory, name)
+
+        context = ssl.create_default_context(cafile=path("ca-cert.pem"))
+        if os.path.exists(path("client-cert.pem")):
+            context.load_cert_chain(path("client-cert.pem"),
+                                    path("client-key.pem"))
+        return context.wrap_socket(
+            sock, server_hostname=self.hostname or host)
+
+
+def reason(error):
+    """The text of an OSError, which those of TLS have elsewhere."""
+    return getattr(error, "verify_message", None) or \
+        getattr(error, "strerror", None) or str(error)
 
 
 class Splitter:
@@ -100,10 +132,13 @@ class Client:
     on_event(event): called for each event
     on_late(command, message): a reply came that nobody waits for
     trace(direction, text): called for each message if not None
+    tls: a Tls, or None to speak in the clear
     """
 
-    def __init__(self, address, on_event=None, on_late=None, trace=None):
+    def __init__(self, address, on_event=None, on_late=None, trace=None,
+                 tls=None):
         self.address = address
+        self.tls = tls
         self.on_event = on_event or (lambda event: None)
         self.on_late = on_late or (lambda command, message: None)
         self.trace = trace
@@ -130,34 +165,43 @@ class Client:
         """Connects and negotiates; raises Offline if that fails."""
         self.close()
         self._reset()
-        family, address = parse_address(self.address)
         try:
-            if family == socket.AF_UNIX:
-                self.sock = socket.socket(family, socket.SOCK_STREAM)
-                self.sock.settimeout(GREETING_LIMIT)
-                self.sock.connect(address)
-            else:
-                self.sock = socket.create_connection(address, GREETING_LIMIT)
-            self.sock.settimeout(None)
+            self._open()
         except (OSError, ValueError) as error:
             self.close()
-            text = getattr(error, "strerror", None) or str(error)
-            raise Offline(f"cannot connect to {self.address}: {text}") \
-                from error
+            raise Offline(f"cannot connect to {self.address}: "
+                          f"{reason(error)}") from error
         try:
             self._negotiate()
         except BaseException:
             self.close()
             raise
 
+    def _open(self):
+        family, address = parse_address(self.address)
+        host = "localhost"
+        if family == socket.AF_UNIX:
+            self.sock = socket.socket(family, socket.SOCK_STREAM)
+            self.sock.settimeout(GREETING_LIMIT)
+            self.sock.connect(address)
+        else:
+            host = address[0]
+            self.sock = socket.create_connection(address, GREETING_LIMIT)
+        if self.tls:
+            self.sock = self.tls.wrap(self.sock, host)
+        self.sock.setblocking(False)
+
     def _negotiate(self):
         try:
             message = self._read(time.monotonic() + GREETING_LIMIT)
+            self._begin(message)
         except Late:
             raise Offline(
-                f"{self.address} sent no greeting for {GREETING_LIMIT:g} s",
+                f"{self.address} was silent for {GREETING_LIMIT:g} s",
                 ["is another client connected? qemu-storage-daemon serves "
                  "one client at a time"]) from None
+
+    def _begin(self, message):
         if "QMP" not in message:
             error = message.get("error")
             raise Offline(f"{self.address}: {QmpError(error)}"
@@ -182,14 +226,17 @@ class Client:
         """Waits for bytes; returns False if none came before the deadline."""
         if not self.connected:
             raise Offline("not connected", ["'reconnect' connects again"])
-        wait = None if deadline is None else max(
-            0.0, deadline - time.monotonic())
-        if not select.select([self.sock], [], [], wait)[0]:
-            return False
-        try:
-            data = self.sock.recv(1 << 20)
-        except OSError as error:
-            self._lost(error.strerror)
+        data = None
+        while data is None:
+            try:
+                data = self.sock.recv(1 << 20)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                wait = None if deadline is None else max(
+                    0.0, deadline - time.monotonic())
+                if not select.select([self.sock], [], [], wait)[0]:
+                    return False
+            except OSError as error:
+                self._lost(reason(error))
         if not data:
             self._lost("the daemon has closed it")
         try:
@@ -240,10 +287,14 @@ class Client:
             raise Offline("not connected", ["'reconnect' connects again"])
         if self.trace:
             self.trace("->", request)
-        try:
-            self.sock.sendall(json.dumps(request).encode() + b"\n")
-        except OSError as error:
-            self._lost(error.strerror)
+        data = memoryview(json.dumps(request).encode() + b"\n")
+        while data:
+            try:
+                data = data[self.sock.send(data):]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                select.select([], [self.sock], [])
+            except OSError as error:
+                self._lost(reason(error))
 
     def run(self, request, limit=None):
         """Sends a request as it is and returns the result.

@@ -9,7 +9,7 @@ import stat
 import sys
 
 from . import grammar, render, schema
-from .client import Client, default_address
+from .client import Client, Tls, default_address
 from .errors import Offline, ShellError
 from .session import Session, error_lines
 from .terminal import Editor, history_path
@@ -56,6 +56,13 @@ def parser():
                         "runs")
     result.add_argument("-v", "--verbose", action="store_true", help="print "
                         "each message that is sent, without secrets")
+    result.add_argument("--tls", metavar="DIR", help="speak TLS, with the "
+                        "files of a directory: ca-cert.pem and, if the "
+                        "daemon wants a certificate, client-cert.pem and "
+                        "client-key.pem")
+    result.add_argument("--tls-hostname", metavar="NAME", help="the name "
+                        "that the daemon's certificate must be for; the "
+                        "default is HOST")
     result.add_argument("words", nargs=argparse.REMAINDER,
                         help=argparse.SUPPRESS)
     return result
@@ -238,7 +245,8 @@ def run(arguments):
     address, words = split_words(options.words)
     if words and options.script:
         parser().error("a script and a command exclude each other")
-    client = Client(address or default_address(),
+    tls = Tls(options.tls, options.tls_hostname) if options.tls else None
+    client = Client(address or default_address(), tls=tls,
                     trace=trace if options.verbose else None)
     client.connect()
     docs = schema.load_docs(os.path.dirname(os.path.abspath(__file__))) \

@@ -136,8 +136,23 @@ def is_scalar(value):
     return not isinstance(value, (dict, list))
 
 
+def flatten(value):
+    """An object without objects in it: their members have longer names."""
+    flat = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            flat.update((f"{key}.{k}", v) for k, v in flatten(item).items())
+        else:
+            flat[key] = item
+    return flat
+
+
 def generic_table(value, width):
     """A table of a result that has no columns of its own, or None."""
+    if isinstance(value, dict):
+        value = flatten(value)
+    elif isinstance(value, list):
+        value = [flatten(v) if isinstance(v, dict) else v for v in value]
     if isinstance(value, dict) and all(map(is_scalar, value.values())):
         longest = max(map(len, value), default=0)
         return "\n".join(f"{clean(k).ljust(longest)}  {plain(v)}"

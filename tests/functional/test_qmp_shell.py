@@ -7,7 +7,10 @@ the shell with other daemons in interop/test_shell_peers.py.
 import json
 import os
 import shutil
+import socket
+import ssl
 import subprocess
+import threading
 
 import pytest
 
@@ -122,6 +125,71 @@ def test_tcp(box, spawn):
     process.wait_log("monitor")
     assert "blockferry" in harness.run(
         shell.PROGRAM, f"127.0.0.1:{port}", "query-version")
+
+
+@pytest.fixture
+def tls_port(daemon, tls_dir):
+    """A port behind which the daemon's monitor speaks TLS."""
+    context = ssl.create_default_context(
+        ssl.Purpose.CLIENT_AUTH, cafile=str(tls_dir / "ca-cert.pem"))
+    context.load_cert_chain(str(tls_dir / "server-cert.pem"),
+                            str(tls_dir / "server-key.pem"))
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def pass_on(source, target):
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def serve():
+        try:
+            while True:
+                inner = socket.socket(socket.AF_UNIX)
+                outer = listener.accept()[0]
+                try:
+                    outer = context.wrap_socket(outer, server_side=True)
+                except OSError:
+                    continue
+                inner.connect(str(daemon.monitor_path))
+                for pair in ((inner, outer), (outer, inner)):
+                    threading.Thread(target=pass_on, args=pair,
+                                     daemon=True).start()
+        except OSError:
+            return  # the listener was shut down
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
+
+
+def test_tls(tls_port, tls_dir):
+    words = [shell.PROGRAM, "--tls", tls_dir, f"localhost:{tls_port}"]
+    assert "blockferry" in harness.run(*words, "query-version")
+    assert len(json.loads(harness.run(*words, "query-qmp-schema"))) > 100
+    words[1:1] = ["--tls-hostname", "other"]
+    result = harness.run(*words, "query-version", check=False)
+    assert result.returncode == 3
+    assert "Hostname mismatch" in result.stderr
+
+
+def test_tls_without_certificate(tls_port, tls_dir, box):
+    """The daemon's refusal comes after the handshake in TLS 1.3."""
+    shutil.copy(tls_dir / "ca-cert.pem", box)
+    result = harness.run(shell.PROGRAM, "--tls", box, f"localhost:{tls_port}",
+                         "query-version", check=False)
+    assert result.returncode == 3
+    assert "certificate required" in result.stderr.lower().replace("_", " ")
+    (box / "ca-cert.pem").write_text("nothing")
+    result = harness.run(shell.PROGRAM, "--tls", box, f"localhost:{tls_port}",
+                         "query-version", check=False)
+    assert result.returncode == 3
 
 
 def test_no_daemon(box):

@@ -384,7 +384,8 @@ def test_tables_show_what_there_is():
         "JOB  TYPE    STATUS    DONE", "j0   mirror  running  12.5%"]
     assert render.table("query-jobs", [], 80) == "(none)"
     assert render.table("x", {}, 80) == "ok"
-    assert render.table("x", [{"a": {"b": 1}}], 80) is None
+    assert render.table("x", [{"a": {"b": 1}}], 80) == "A.B\n  1"
+    assert render.table("x", [{"a": [1]}], 80) is None
     assert render.table("x", [{"a": "long" * 30}], 80) is None
     assert render.table("x", {"a": 1, "bc": True}, 80) == "a   1\nbc  yes"
 

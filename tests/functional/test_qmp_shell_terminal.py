@@ -141,7 +141,7 @@ def test_event_in_the_middle_of_a_long_line(busy, terminal):
 def test_event_while_searching_the_history(busy, terminal):
     terminal.type("query-version")
     terminal.press("Enter")
-    terminal.wait('"package"')
+    terminal.wait("^package .*\nqmp>$")
     terminal.clear()
     terminal.press("C-r")
     terminal.type("vers")

@@ -154,14 +154,53 @@ class Call:
         self.deprecated = doc.get("deprecated")
 
 
+# What entries have besides their names: a text, or a list of objects that
+# have these texts.
+TEXT = object()
+SHAPES = {
+    "builtin": {"json-type": TEXT},
+    "enum": {},
+    "array": {"element-type": TEXT},
+    "object": {"members": ("name", "type")},
+    "alternate": {"members": ("type",)},
+    "command": {"arg-type": TEXT, "ret-type": TEXT},
+    "event": {"arg-type": TEXT},
+}
+
+
+def has_texts(value, names):
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), str) for name in names)
+
+
+def check_entry(entry):
+    """Raises ValueError if an entry is not one of introspection."""
+    if not has_texts(entry, ("name", "meta-type")):
+        raise ValueError("an entry lacks its name")
+    shape = dict(SHAPES.get(entry["meta-type"], {}))
+    if "tag" in entry:
+        shape.update({"tag": TEXT, "variants": ("case", "type")})
+    for key, names in shape.items():
+        value = entry.get(key)
+        good = isinstance(value, str) if names is TEXT else \
+            isinstance(value, list) and all(has_texts(v, names)
+                                            for v in value)
+        if not good:
+            raise ValueError(f"'{entry['name']}' has no good {key}")
+
+
 class Schema:
     """The interface of one daemon.
 
-    entries: the result of query-qmp-schema
+    entries: the result of query-qmp-schema; ValueError if it cannot be one
     docs: the documentation, or None
     """
 
     def __init__(self, entries, docs=None):
+        if not isinstance(entries, list):
+            raise ValueError("the introspection is not a list")
+        for entry in entries:
+            check_entry(entry)
         self.docs = docs or {}
         self.entries = {e["name"]: e for e in entries}
         self.names = {

@@ -83,7 +83,7 @@ class Session:
                     self.client.execute("query-qmp-schema",
                                         limit=SCHEMA_LIMIT),
                     self.docs if self.client.is_ours() else None)
-            except (ShellError, KeyError, TypeError):
+            except (ShellError, ValueError):
                 return None
         return self._schema
 

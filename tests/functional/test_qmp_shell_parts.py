@@ -287,6 +287,17 @@ def test_documentation_is_made_in_the_source_tree():
     assert load_docs("/nonexistent/share/qmpshell") is None
 
 
+@pytest.mark.parametrize("entries", [
+    {}, [1], [{}], [{"name": "x"}], [{"name": "x", "meta-type": "command"}],
+    [{"name": "x", "meta-type": "object", "members": [{"name": "y"}]}],
+    [obj("x", tag="y")], [obj("x", tag=1, variants=[])],
+    [{"name": "x", "meta-type": "array", "element-type": 1}],
+])
+def test_odd_introspection_is_refused(entries):
+    with pytest.raises(ValueError):
+        Schema(entries)
+
+
 # Hints.
 
 def hints(schema, command, arguments, desc="refused"):

@@ -10,8 +10,10 @@
 #include "block/request.h"
 #include "core/util.h"
 
-/* How long a write may wait for the copy of what it replaces. */
+/* How long a write may wait for the copy of what it replaces, and of how much
+ * of that: a request may be of any length, and the target slow. */
 #define BEFORE_LIMIT_NS (30 * BF_NS_PER_SEC)
+#define BEFORE_BYTES (16 * BF_MIB)
 
 typedef struct BfBackupTopNode {
     BfNode base;
@@ -148,16 +150,21 @@ before_co_run(void *arg)
 {
     Before *before = arg;
     BfBackup *backup = before->backup;
-    int ret;
+    const uint64_t end = before->offset + before->bytes;
+    uint64_t pos = before->offset;
 
-    if (bf_atomic_load(&backup->is_over) != 0) {
-        return;
-    }
-    bf_timer_start(&before->timer, BEFORE_LIMIT_NS, time_is_up, before);
-    ret = bf_copy_co_before_write(backup->copy, before->offset, before->bytes);
-    bf_timer_stop(&before->timer);
-    if (ret < 0) {
-        break_off(backup, -ret);
+    while (pos < end && bf_atomic_load(&backup->is_over) == 0) {
+        uint64_t next =
+            MIN(bf_align_down(pos, BEFORE_BYTES) + BEFORE_BYTES, end);
+        int ret;
+
+        bf_timer_start(&before->timer, BEFORE_LIMIT_NS, time_is_up, before);
+        ret = bf_copy_co_before_write(backup->copy, pos, next - pos);
+        bf_timer_stop(&before->timer);
+        if (ret < 0) {
+            break_off(backup, -ret);
+        }
+        pos = next;
     }
 }
 

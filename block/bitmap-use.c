@@ -59,10 +59,14 @@ bf_bitmap_use_co_freeze(BfBitmapUse *use, GError **error)
 }
 
 void
-bf_bitmap_use_thaw(BfBitmapUse *use, bool keep)
+bf_bitmap_use_co_thaw(BfBitmapUse *use, bool keep)
 {
+    BfGraph *graph = bf_root_node(use->root)->graph;
+
     bf_assert_main();
+    bf_graph_co_section_begin(graph);
     bf_bitmap_thaw(use->bitmap, keep);
+    bf_graph_co_section_end(graph);
 }
 
 void
@@ -73,7 +77,7 @@ bf_bitmap_co_unuse(BfBitmapUse *use)
     }
     bf_assert_main();
     if (bf_bitmap_is_frozen(use->bitmap)) {
-        bf_bitmap_thaw(use->bitmap, true);
+        bf_bitmap_use_co_thaw(use, true);
     }
     bf_bitmap_set_state(use->bitmap, BF_BITMAP_BUSY, false);
     bf_root_co_free(use->root);

@@ -139,8 +139,8 @@ backup_co_commit(BfJob *job)
     BfBackup *backup = (BfBackup *)job;
 
     if (backup->use != NULL) {
-        bf_bitmap_use_thaw(backup->use,
-                           backup->bitmap_mode == BF_BITMAP_SYNC_MODE_NEVER);
+        bf_bitmap_use_co_thaw(backup->use,
+                              backup->bitmap_mode == BF_BITMAP_SYNC_MODE_NEVER);
     }
 }
 
@@ -156,10 +156,10 @@ backup_co_abort(BfJob *job)
     if (always && bf_copy_has_lost(backup->copy)) {
         plan_again(backup);
     }
-    bf_bitmap_use_thaw(backup->use, !always);
     if (always) {
         put_rest_back(backup);
     }
+    bf_bitmap_use_co_thaw(backup->use, !always);
 }
 
 /* The filters of other backups may come and go between this one and the source,

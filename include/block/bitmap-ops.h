@@ -189,15 +189,16 @@ BfBitmap *bf_bitmap_use_bitmap(const BfBitmapUse *use);
 bool bf_bitmap_use_co_freeze(BfBitmapUse *use, GError **error);
 
 /**
- * bf_bitmap_use_thaw:
+ * bf_bitmap_use_co_thaw:
  * @use: a use whose bitmap is frozen
  * @keep: true: what was frozen is still dirty, and what was written since as
  *     well (the job has failed); false: only what was written since (it has
  *     copied all that was frozen)
  *
- * Ends the freeze. Writes may be under way; none of their marks is lost.
+ * Ends the freeze. Writes may be under way; none of their marks is lost. Waits
+ * for who reads the bitmap in a section.
  */
-void bf_bitmap_use_thaw(BfBitmapUse *use, bool keep);
+void bf_bitmap_use_co_thaw(BfBitmapUse *use, bool keep);
 
 /**
  * bf_bitmap_co_unuse:

@@ -276,7 +276,7 @@ freeze_and_thaw(bool keep)
         bf_loop_post(bf_test_loops()->workers[i], spawn_writer, &writers[i]);
     }
     g_assert_cmpuint(bf_bitmap_count(bitmap), ==, before);
-    bf_bitmap_use_thaw(use, keep);
+    bf_bitmap_use_co_thaw(use, keep);
     bf_bitmap_co_unuse(use);
     for (unsigned i = 0; i < BF_TEST_WORKERS; i++) {
         co_wait_ended(bf_test_loops()->workers[i], &writers[i], 2);

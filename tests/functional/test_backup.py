@@ -245,6 +245,25 @@ def test_nobody_can_write_past_the_filter(disk):
     assert "top" not in str(daemon.cmd("query-named-block-nodes"))
 
 
+def test_reopened_users_stay_above_the_filter(disk):
+    daemon = disk.daemon
+    before = disk.contents()
+    name, path = disk.target()
+    daemon.cmd("object-add", qom_type="throttle-group", id="g")
+    options = {"driver": "throttle", "node-name": "slow", "file": "src",
+               "throttle-group": "g"}
+    daemon.execute("blockdev-add", options)
+    disk.backup(name, speed=1 << 16)
+    daemon.cmd("blockdev-reopen", options=[options])
+    daemon.add_export("slow", "slow", writable=True)
+    daemon.cmd("blockdev-reopen", options=[options])
+    disk.nbd.pwrite(b"new" * 512, SIZE - 8192)
+    daemon.cmd("block-job-set-speed", device="b0", speed=0)
+    assert "error" not in ended(daemon)
+    assert path.read_bytes() == before
+    daemon.cmd("blockdev-reopen", options=[options])
+
+
 def test_quit_with_a_running_backup(disk):
     name, _ = disk.target()
     disk.backup(name, speed=1 << 16)

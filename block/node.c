@@ -142,6 +142,7 @@ leads_on_to(BfNode *from, const BfNode *to, unsigned mark)
 {
     const BfGraphConfig *config = &from->graph->config;
     BfNode *exported = NULL;
+    BfNode *copy = NULL;
 
     for (unsigned i = 0; i < from->edges->len; i++) {
         const BfEdge *edge = g_ptr_array_index(from->edges, i);
@@ -150,10 +151,14 @@ leads_on_to(BfNode *from, const BfNode *to, unsigned mark)
             return true;
         }
     }
+    if (from->driver->copies_to != NULL) {
+        copy = from->driver->copies_to(from);
+    }
     if (from->own_export != NULL && config->find_exported != NULL) {
         exported = config->find_exported(config->opaque, from->own_export);
     }
-    return exported != NULL && leads_to(exported, to, mark);
+    return (copy != NULL && leads_to(copy, to, mark)) ||
+           (exported != NULL && leads_to(exported, to, mark));
 }
 
 static bool

@@ -26,6 +26,14 @@ bf_backup_top_set_job(BfNode *filter, BfBackup *backup)
     ((BfBackupTopNode *)filter)->backup = backup;
 }
 
+static BfNode *
+top_copies_to(const BfNode *node)
+{
+    const BfBackup *backup = ((const BfBackupTopNode *)node)->backup;
+
+    return backup != NULL ? backup->target : NULL;
+}
+
 static void
 top_refresh(BfNode *node)
 {
@@ -105,6 +113,7 @@ const BfDriver bf_driver_backup_top = {
     .co_read_pipe = bf_filter_co_read_pipe,
     .co_write_pipe = top_co_write_pipe,
     .refresh = top_refresh,
+    .copies_to = top_copies_to,
     .child_perm = top_child_perm,
 };
 

@@ -26,6 +26,14 @@ bf_mirror_top_set_job(BfNode *filter, BfMirror *mirror)
     ((BfMirrorTopNode *)filter)->mirror = mirror;
 }
 
+static BfNode *
+top_copies_to(const BfNode *node)
+{
+    const BfMirror *mirror = ((const BfMirrorTopNode *)node)->mirror;
+
+    return mirror != NULL ? mirror->target : NULL;
+}
+
 static void
 top_refresh(BfNode *node)
 {
@@ -112,6 +120,7 @@ const BfDriver bf_driver_mirror_top = {
     .co_read_pipe = bf_filter_co_read_pipe,
     .co_write_pipe = top_co_write_pipe,
     .refresh = top_refresh,
+    .copies_to = top_copies_to,
 };
 
 /* Both sides; on the job's loop. */

@@ -223,6 +223,8 @@ typedef struct BfNodeInfo {
  *     yet. BfNode.settings_plan is set. Absent: nothing is to be checked
  * @reopen_commit: drained: makes the change; cannot fail
  * @co_reopen_abort: drops what was prepared
+ * @copies_to: where else a change of the node may go, or NULL; on main; absent:
+ *     nowhere
  * @child_perm: what the child by the name of @edge must grant so that the
  *     parents' needs are met; inout; absent: the same for every child
  * @add_child: makes a slot for one more child, perhaps, and gives its edge's
@@ -290,6 +292,7 @@ struct BfDriver {
                               const BfNode *file, GError **error);
     void (*reopen_commit)(BfNode *node);
     void (*co_reopen_abort)(BfNode *node);
+    BfNode *(*copies_to)(const BfNode *node);
     void (*child_perm)(const BfNode *node, const char *edge, unsigned *perm,
                        unsigned *shared);
     BfNode **(*add_child)(BfNode *node, const BfNode *child, char **ret_name,

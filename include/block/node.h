@@ -126,7 +126,8 @@ void bf_graph_stop_waiting(BfGraph *graph);
  * @from: a node
  * @to: another one, or the same
  *
- * Looks through nodes that are clients of our own server as well.
+ * Looks through nodes that are clients of our own server as well, and follows
+ * the copies that jobs make of what is written.
  *
  * Returns: true if requests to @from come to @to
  */

@@ -194,6 +194,21 @@ def test_backups_of_one_source_end_at_once(disk):
     assert disk.nbd.pread(512, 0) == b"y" * 512
 
 
+def test_backups_do_not_feed_each_other(disk):
+    """In a circle the first write would wait for itself."""
+    daemon = disk.daemon
+    name, _ = disk.target()
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "over-src",
+                                    "file": "src"})
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "over-dst",
+                                    "file": name})
+    disk.backup("over-dst", sync="none")
+    error = daemon.error("blockdev-backup", **{
+        "job-id": "b1", "device": name, "target": "over-src", "sync": "full"})
+    assert "would wait for itself" in error.desc
+    assert f"'over-src' comes to the source '{name}'" in error.desc
+
+
 def test_nodes_of_a_job_are_no_others(disk):
     daemon = disk.daemon
     first, _ = disk.target()

@@ -498,10 +498,10 @@ bf_bitmap_reserve(BfBitmap *bitmap, uint64_t size, GError **error)
     size_t room = room_for(bits_for(size, bitmap->shift));
     uint64_t *words;
 
-    g_assert(bitmap->frozen == NULL);
     if (room <= bitmap->room) {
         return true;
     }
+    g_assert(bitmap->frozen == NULL);
     words = try_words(size, bitmap->shift, error);
     if (words == NULL) {
         return false;

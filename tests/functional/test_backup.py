@@ -279,6 +279,26 @@ def test_reopened_users_stay_above_the_filter(disk):
     daemon.cmd("blockdev-reopen", options=[options])
 
 
+def test_source_with_a_frozen_bitmap_is_reopened(disk):
+    daemon = disk.daemon
+    name, _ = disk.target()
+    image = harness.make_image(disk.box / "plain.img", SIZE)
+    options = {"driver": "raw", "node-name": "raw", "file": "plain"}
+    daemon.add_file(image, "plain")
+    daemon.execute("blockdev-add", options)
+    daemon.cmd("block-dirty-bitmap-add", node="raw", name="bm")
+    daemon.execute("blockdev-backup", {
+        "job-id": "b0", "device": "raw", "target": name, "bitmap": "bm",
+        "sync": "incremental", "auto-finalize": False})
+    daemon.qmp.take_event("BLOCK_JOB_PENDING", id="b0")
+    daemon.cmd("blockdev-reopen", options=[options])
+    for node in ("raw", "plain"):
+        daemon.error("block_resize", node_name=node, size=2 * SIZE)
+        daemon.error("block_resize", node_name=node, size=SIZE // 2)
+    daemon.cmd("job-finalize", id="b0")
+    assert "error" not in ended(daemon)
+
+
 def test_quit_with_a_running_backup(disk):
     name, _ = disk.target()
     disk.backup(name, speed=1 << 16)

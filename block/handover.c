@@ -125,6 +125,8 @@ co_move_all(BfGraph *graph, const BfHandOver *h, GError **error)
         h->roots[i]->edge.perm = 0;
         h->roots[i]->edge.shared = BF_PERM_ALL;
     }
+    /* Who looks around while drivers give locks back must not find it. */
+    h->filter->registered = false;
     bf_plan_co_commit(&plan);
     bf_plan_co_finish(&plan);
     return true;

@@ -292,6 +292,50 @@ test_filter_has_the_childs_data_and_name(void *arg)
     job_end(&job);
 }
 
+typedef struct Watcher {
+    BfGraph *graph;
+    bool stop;
+    bool done;
+} Watcher;
+
+static void
+watcher_co_run(void *arg)
+{
+    Watcher *watcher = arg;
+
+    while (!watcher->stop) {
+        g_autoptr(BfBlockDeviceInfoList) list =
+            bf_graph_co_query(watcher->graph, true);
+
+        for (size_t i = 0; i < list->len; i++) {
+            g_assert_cmpstr(list->items[i]->file, !=, "");
+        }
+        bf_co_yield();
+    }
+    watcher->done = true;
+}
+
+/* Others run while the drivers take and give back locks. */
+static void
+test_nobody_sees_a_filter_without_its_child(void *arg)
+{
+    for (unsigned i = 0; i < 5; i++) {
+        Watcher watcher = {0};
+        Job job;
+
+        job_init(&job);
+        watcher.graph = job.graph;
+        bf_co_spawn(watcher_co_run, &watcher);
+        g_assert_true(job_co_hand_over(&job, NULL));
+        watcher.stop = true;
+        while (!watcher.done) {
+            bf_co_yield();
+        }
+        wait_for_guest(&job);
+        job_end(&job);
+    }
+}
+
 typedef struct LateUser {
     Job *job;
     BfRoot *root;
@@ -364,6 +408,8 @@ main(int argc, char **argv)
                 test_failed_last_pass_changes_nothing);
     bf_test_add("/block/handover/filter-has-the-childs-data-and-name",
                 test_filter_has_the_childs_data_and_name);
+    bf_test_add("/block/handover/nobody-sees-a-filter-without-its-child",
+                test_nobody_sees_a_filter_without_its_child);
     bf_test_add("/block/handover/user-comes-too-late-for-the-filter",
                 test_user_comes_too_late_for_the_filter);
     bf_test_add("/block/handover/bad-filter-name-leaves-nothing",

@@ -156,7 +156,9 @@ struct BfHandle {
     BfRequest *oldest; /* of those in flight */
     BfRequest *newest;
     BfCoQueue parking;
-    BfCoQueue idle; /* who waits for in_flight and waiting to become 0 */
+    BfCoQueue idle;  /* who waits for in_flight and waiting to become 0 */
+    uint64_t elders; /* requests that have left as the oldest one */
+    BfCoQueue elder_left;
     BfHandleStats stats;
 
     /* Belong to main. */
@@ -168,6 +170,10 @@ struct BfHandle {
 void bf_handle_ask_park(BfHandle *handle);
 void bf_handle_ask_resume(BfHandle *handle);
 void bf_handle_co_cancel_park(BfHandle *handle, char **ret_oldest);
+
+/* Waits until the oldest request is over. The caller has counted a message,
+ * which keeps @handle, and which is given back. */
+void bf_handle_co_outlast_oldest(BfHandle *handle);
 
 /* drain.c: one at a time; the caller holds graph->change. */
 struct BfDrain {

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "block-private.h"
+#include "block/handover.h"
 #include "core/error.h"
 #include "core/trace.h"
 #include "core/util.h"
@@ -237,6 +238,66 @@ bf_drain_forget_hurried(BfNode *node)
             node->driver->hurry(node, false);
         }
     }
+}
+
+/* Handles that @nodes are used by; each with a message that keeps it. */
+static GPtrArray *
+hold_handles(const BfGraph *graph, unsigned mark)
+{
+    GPtrArray *handles = g_ptr_array_new();
+
+    for (unsigned i = 0; i < graph->roots->len; i++) {
+        const BfRoot *root = g_ptr_array_index(graph->roots, i);
+
+        for (unsigned j = 0; j < root->handles->len; j++) {
+            BfHandle *handle = g_ptr_array_index(root->handles, j);
+
+            if (root->node != NULL && root->node->mark == mark) {
+                bf_wait_group_add(&handle->messages, 1);
+                g_ptr_array_add(handles, handle);
+            }
+        }
+    }
+    return handles;
+}
+
+typedef struct Outlast {
+    BfHandle *handle;
+    BfWaitGroup *group;
+} Outlast;
+
+static void
+outlast_co_run(void *arg)
+{
+    Outlast *outlast = arg;
+
+    bf_handle_co_outlast_oldest(outlast->handle);
+    bf_wait_group_done(outlast->group);
+}
+
+void
+bf_node_co_outlast_requests(BfNode *node)
+{
+    BfGraph *graph = node->graph;
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    g_autoptr(GPtrArray) handles = NULL;
+    g_autofree Outlast *each = NULL;
+    BfWaitGroup group = {0};
+
+    bf_assert_main();
+    mark_component(node, ++graph->marks, nodes);
+    handles = hold_handles(graph, graph->marks);
+    each = g_new0(Outlast, handles->len + 1);
+    bf_wait_group_add(&group, handles->len);
+    for (unsigned i = 0; i < handles->len; i++) {
+        each[i].handle = g_ptr_array_index(handles, i);
+        each[i].group = &group;
+        bf_co_spawn(outlast_co_run, &each[i]);
+    }
+    if (find_working(nodes) != NULL) {
+        bf_co_queue_co_wait(&graph->worked);
+    }
+    bf_wait_group_co_wait(&group);
 }
 
 static bool

@@ -182,6 +182,24 @@ handle_co_quiesce(void *arg)
     }
 }
 
+static void
+outlast_co_run(void *arg)
+{
+    BfHandle *handle = arg;
+    uint64_t elders = handle->elders;
+
+    while (handle->oldest != NULL && handle->elders == elders) {
+        bf_co_queue_co_wait(&handle->elder_left);
+    }
+}
+
+void
+bf_handle_co_outlast_oldest(BfHandle *handle)
+{
+    bf_co_call(handle->loop, outlast_co_run, handle);
+    bf_wait_group_done(&handle->messages);
+}
+
 /* Only the handle's loop counts, so this is no more than an addition; main
  * reads the counters at any time. */
 static inline void
@@ -344,6 +362,10 @@ leave(BfHandle *handle, BfRequest *req, int ret)
         req->older->newer = req->newer;
     } else {
         handle->oldest = req->newer;
+        handle->elders++;
+        if (G_UNLIKELY(!bf_co_queue_is_empty(&handle->elder_left))) {
+            bf_co_queue_wake_all(&handle->elder_left);
+        }
     }
     if (req->newer != NULL) {
         req->newer->older = req->older;

@@ -193,6 +193,7 @@ backup_co_clean(BfJob *job)
     bf_atomic_store(&backup->is_over, 1);
     while (backup->filter != NULL && !co_take_out(backup)) {
         bf_co_sleep_ns(CLEAN_RETRY_NS);
+        bf_node_co_outlast_requests(backup->source);
     }
     bf_bitmap_co_unuse(g_steal_pointer(&backup->use));
     g_clear_pointer(&backup->copy, bf_copy_free);

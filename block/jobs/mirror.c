@@ -134,6 +134,7 @@ co_take_bitmap(BfMirror *mirror)
 {
     while (!bf_node_co_detach_bitmap(mirror->source, mirror->dirty, NULL)) {
         bf_co_sleep_ns(CLEAN_RETRY_NS);
+        bf_node_co_outlast_requests(mirror->source);
     }
     g_clear_pointer(&mirror->dirty, bf_bitmap_free);
 }
@@ -143,6 +144,7 @@ co_take_down(BfMirror *mirror)
 {
     while (mirror->filter != NULL && !co_take_out(mirror, NULL)) {
         bf_co_sleep_ns(CLEAN_RETRY_NS);
+        bf_node_co_outlast_requests(mirror->source);
     }
     if (mirror->dirty != NULL) {
         co_take_bitmap(mirror);

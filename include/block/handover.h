@@ -102,6 +102,16 @@ bool bf_node_is_top(const BfNode *node);
 bool bf_node_shows(const BfNode *node, const BfNode *wanted);
 
 /**
+ * bf_node_co_outlast_requests:
+ * @node: a node that did not come to rest in time, and that stays
+ *
+ * Waits until what is in the way now is over: the oldest request of each
+ * handle, in all that is linked with @node. To be called before the next
+ * attempt, as each one holds the mutex of the graph for the whole of its time.
+ */
+void bf_node_co_outlast_requests(BfNode *node);
+
+/**
  * bf_root_pick_copy_loop:
  * @source: a root that is read
  * @target: a root that is written

@@ -13,6 +13,7 @@ import pytest
 
 import harness
 import rawnbd as nbd
+import rawserver
 import stuckfs
 
 pytestmark = pytest.mark.ours("the reference blocks")
@@ -310,6 +311,49 @@ def test_commands_on_other_nodes_go_on(stage):
     other.cmd("blockdev-del", node_name="fine", _limit=10)
     stage.fs.go()
     actor.read_message()
+
+
+@pytest.mark.parametrize("kind", ("blockdev-backup", "blockdev-mirror"))
+def test_filter_that_cannot_leave_holds_up_nobody(daemon, box, kind):
+    """It tries once, and then when its chances are better."""
+
+    class Silent(rawserver.RawServer):
+        silent = False
+
+        def answer(self, conn, *request):
+            if not self.silent:
+                super().answer(conn, *request)
+
+    server = Silent(box / "raw.sock", bytearray(SIZE))
+    daemon.execute("blockdev-add", server.options())
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "target",
+                                    "size": SIZE})
+    daemon.start_nbd()
+    daemon.add_export("n0")
+    client = nbd.RawNbd(daemon.nbd_path).go("n0")
+    daemon.cmd(kind, job_id="job", device="n0", target="target", sync="none")
+    server.silent = True
+    client.send_request(nbd.CMD_READ, 0, 4096)
+    server.wait_for(lambda: (nbd.CMD_READ, 0, 0, 4096) in server.requests)
+    daemon.cmd("job-cancel", id="job")
+    daemon.qmp.take_event("JOB_STATUS_CHANGE", id="job", status="aborting")
+    other = daemon.client()
+    # The first attempt takes 10 seconds, and a second one would come soon.
+    end = time.monotonic() + 12
+    slow = 0
+    while time.monotonic() < end:
+        before = time.monotonic()
+        other.cmd("blockdev-add", driver="null-co", node_name="fine", size=512)
+        other.cmd("blockdev-del", node_name="fine")
+        if time.monotonic() - before > PROMPT:
+            slow += 1
+            end = time.monotonic() + 4
+    assert slow <= 1
+    server.silent = False
+    server.drop()
+    daemon.qmp.take_event("JOB_STATUS_CHANGE", id="job", status="null")
+    client.close()
+    server.stop()
 
 
 def test_reopen_gives_up_on_stuck_storage(stage):

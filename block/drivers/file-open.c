@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
@@ -630,6 +631,7 @@ file_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
 typedef struct ResizeCall {
     FileCall call;
     FileDesc desc; /* gets the new size */
+    uint64_t old_size;
     uint64_t size;
     int err;
 } ResizeCall;
@@ -651,6 +653,36 @@ run_resize(void *arg)
     }
 }
 
+static void
+undo_resize(void *arg)
+{
+    ResizeCall *call = arg;
+
+    if (ftruncate(call->desc.fd, (off_t)call->old_size) < 0) {
+        call->err = errno;
+    }
+}
+
+/* The node has its old size, and so has the file to have it. */
+static void
+co_resized_too_late(FileCall *file_call)
+{
+    ResizeCall *call = (ResizeCall *)file_call;
+    BfNode *node = &call->call.self->base;
+
+    if (call->err != 0 || call->desc.size == call->old_size ||
+        call->desc.kind != FILE_REGULAR) {
+        return;
+    }
+    bf_node_co_offload(node, undo_resize, call);
+    bf_node_notice(node, true,
+                   "the storage has resized '%s' to %" PRIu64
+                   " bytes when that had failed already; taken back to %" PRIu64
+                   ": %s",
+                   call->call.self->path, call->size, call->old_size,
+                   g_strerror(call->err));
+}
+
 /* Devices have the size they have; what is new is what they say by now. */
 bool
 file_co_resize(BfNode *node, uint64_t size, GError **error)
@@ -664,8 +696,13 @@ file_co_resize(BfNode *node, uint64_t size, GError **error)
         return false;
     }
     call = g_new0(ResizeCall, 1);
-    call->call = (FileCall){.self = self, .fn = run_resize};
+    call->call = (FileCall){
+        .self = self,
+        .fn = run_resize,
+        .co_late = co_resized_too_late,
+    };
     call->desc = self->desc;
+    call->old_size = self->desc.size;
     call->size = size;
     if (!file_co_call(&call->call, error)) {
         return false;

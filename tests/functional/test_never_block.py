@@ -366,6 +366,17 @@ def test_reopen_gives_up_on_stuck_storage(stage):
     stage.fs.go()
 
 
+@pytest.mark.parametrize("size", (SIZE // 2, SIZE * 2))
+def test_resize_that_comes_too_late_is_taken_back(stage, size):
+    stage.fs.stop()
+    error = stage.daemon.error("block_resize", node_name="b", size=size)
+    assert "does not answer within 10 seconds" in error.desc
+    stage.fs.go()
+    stage.daemon.wait_log(f"node 'b': the storage has resized .* to {size} "
+                          f"bytes .*; taken back to {SIZE}: Success")
+    assert (stage.fs.source / "b.img").stat().st_size == SIZE
+
+
 def test_stuck_clients_do_not_delay_others(stage):
     """The loops go on serving connections whose storage answers."""
     image = harness.make_image(stage.box / "fine.img", 1 << 20)

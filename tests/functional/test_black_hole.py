@@ -24,11 +24,11 @@ PROMPT = 5.0
 
 @pytest.fixture
 def hole():
-    """A function that opens black holes; port: 0 for any."""
+    """A function that opens black holes; see peers/blackhole.py."""
     opened = []
 
-    def make(port=0):
-        opened.append(blackhole.BlackHole(port))
+    def make(*where):
+        opened.append(blackhole.BlackHole(*where))
         return opened[-1]
 
     yield make
@@ -115,6 +115,20 @@ def test_add_succeeds_when_the_host_is_back(daemons, box, hole):
         "type": "inet", "data": {"host": "127.0.0.1", "port": str(port)}})
     target.daemon.add_export("disk", writable=True)
     assert "return" in daemon.qmp.reply(request)
+
+
+def test_second_address_gets_its_time(daemons, box, hole):
+    """No name is localhost by ::1 and 127.0.0.1, the latter alone answers."""
+    target = replication.Site(daemons, box, "target",
+                              harness.make_image(box / "t.img", SIZE))
+    try:
+        hole(target.port, "::1")
+    except OSError:
+        pass  # no IPv6 here
+    daemon = daemons()
+    options = remote(target.port, **{"open-timeout": 4})
+    options["server"]["host"] = ""
+    daemon.execute("blockdev-add", options)
 
 
 def test_daemon_ends_while_a_node_is_being_opened(daemons, hole):

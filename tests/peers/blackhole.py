@@ -14,12 +14,14 @@ SYN_SENT = 2  # TCP_SYN_SENT, <netinet/tcp.h>
 
 
 class BlackHole:
-    """A TCP port of 127.0.0.1; port: 0 for any."""
+    """A TCP port; port: 0 for any."""
 
-    def __init__(self, port=0):
-        self.sock = socket.socket()
+    def __init__(self, port=0, host="127.0.0.1"):
+        self.host = host
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(self.family)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.sock.bind(("127.0.0.1", port))
+        self.sock.bind((host, port))
         self.sock.listen(0)
         self.port = self.sock.getsockname()[1]
         self.fillers = []
@@ -28,9 +30,9 @@ class BlackHole:
 
     def answers(self):
         """Takes a place of the queue; False if there was none."""
-        filler = socket.socket()
+        filler = socket.socket(self.family)
         filler.setblocking(False)
-        filler.connect_ex(("127.0.0.1", self.port))
+        filler.connect_ex((self.host, self.port))
         if select.select([], [filler], [], 0.3)[1]:
             self.fillers.append(filler)
             return True
@@ -38,7 +40,7 @@ class BlackHole:
         return False
 
     def knocking(self):
-        """How many connections to it are being made."""
+        """How many connections to it are being made; IPv4 only."""
         where = f"0100007F:{self.port:04X}"
         lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
         fields = [line.split() for line in lines]

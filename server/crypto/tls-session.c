@@ -382,7 +382,8 @@ exchange_text(const BfTlsSession *session)
     case BF_TLS_CREDS_ANON:
         return "without authentication (tls-creds-anon)";
     default:
-        return "by certificates (tls-creds-x509)";
+        return "by certificates (tls-creds-x509; our own must permit digital "
+               "signatures)";
     }
 }
 
@@ -419,7 +420,8 @@ handshake_failure_text(const BfTlsSession *session, int ret)
     g_autofree char *text = bf_tls_error_text(ret);
 
     if (bf_tls_session_is_cut_off(session, ret)) {
-        return g_strdup("the peer closed the connection in the middle of it");
+        return g_strdup("the peer closed the connection in the middle of it, "
+                        "perhaps because it does not accept our credentials");
     }
     switch (ret) {
     case GNUTLS_E_FATAL_ALERT_RECEIVED:

@@ -248,7 +248,9 @@ co_handshake(BfChannelTls *self, GError **error)
             return true;
         }
         if (!co_receive(self, error)) {
-            g_prefix_error(error, "TLS handshake failed: ");
+            g_prefix_error(error, "TLS handshake failed: the peer broke off, "
+                                  "perhaps because it does not accept our "
+                                  "credentials: ");
             return false;
         }
     }
@@ -259,9 +261,6 @@ co_verify(BfChannelTls *self, GError **error)
 {
     BfTlsStatus status = co_step(self, verify_step, error);
 
-    if (status == BF_TLS_FAILED) {
-        g_prefix_error(error, "TLS verification failed: ");
-    }
     return co_send_after_step(self, status, error) && status == BF_TLS_DONE;
 }
 

@@ -192,6 +192,7 @@ ARGUMENTS = {
                              "endpoint": "server", "dir": str(s.fs.mount)},
     "object-del": lambda s: {"id": "creds"},
     "qmp_capabilities": lambda s: {},
+    "query-tls-creds": lambda s: {},
     "qom-get": lambda s: {"path": "/objects/creds", "property": "dir"},
     "qom-list": lambda s: {"path": "/objects"},
     "qom-list-properties": lambda s: {"typename": "secret"},
@@ -212,6 +213,7 @@ ARGUMENTS = {
     "remove-fd": lambda s: {"fdset-id": 1},
     "x-debug-block-dirty-bitmap-sha256": lambda s: s.add_bitmap(),
     "x-debug-query-block-graph": lambda s: {},
+    "tls-creds-reload": lambda s: {"id": "creds"},
 }
 
 

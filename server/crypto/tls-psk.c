@@ -309,8 +309,8 @@ bf_tls_load_psk(BfTlsMaterial *material, const BfTlsCredsParams *params,
                 BfTlsReport *report)
 {
     bool is_server = params->endpoint == BF_TLS_ENDPOINT_SERVER;
-    BfTlsFile keys = {NULL};
-    BfTlsFile dh = {NULL};
+    BfTlsFile keys = {0};
+    BfTlsFile dh = {0};
 
     if (params->dir == NULL) {
         bf_tls_report_error(report,
@@ -340,7 +340,7 @@ bf_tls_load_anon(BfTlsMaterial *material, const BfTlsCredsParams *params,
                  BfTlsReport *report)
 {
     bool is_server = params->endpoint == BF_TLS_ENDPOINT_SERVER;
-    BfTlsFile dh = {NULL};
+    BfTlsFile dh = {0};
     int ret =
         is_server
             ? gnutls_anon_allocate_server_credentials(&material->anon_server)

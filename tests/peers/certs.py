@@ -7,13 +7,15 @@ is fit for use outside of tests and demos: keys are not protected.
 """
 import pathlib
 import shutil
+import socket
 import subprocess
 
 LEAF = ["signing_key", "encryption_key"]
 SERVER = ["tls_www_server", 'dns_name = "localhost"',
+          f'dns_name = "{socket.gethostname()}"',
           'ip_address = "127.0.0.1"', 'ip_address = "::1"']
 CLIENT = ["tls_www_client"]
-VALID = ["expiration_days = 30"]
+VALID = ["expiration_days = 60"]
 
 
 def certtool(*arguments):

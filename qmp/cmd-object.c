@@ -53,12 +53,19 @@ static const struct {
     const char *name;
     const char *parent;
 } parents[] = {
-    {"authz-list", "authz"},         {"authz-list-file", "authz"},
-    {"authz-listfile", "authz"},     {"authz-pam", "authz"},
-    {"authz-simple", "authz"},       {"chardev-null", "chardev"},
-    {"chardev-socket", "chardev"},   {"chardev-stdio", "chardev"},
-    {"iothread", "event-loop-base"}, {"secret", "secret_common"},
-    {"tls-creds-anon", "tls-creds"}, {"tls-creds-psk", "tls-creds"},
+    {"authz-list", "authz"},
+    {"authz-list-file", "authz"},
+    {"authz-listfile", "authz"},
+    {"authz-pam", "authz"},
+    {"authz-simple", "authz"},
+    {"chardev-null", "chardev"},
+    {"chardev-socket", "chardev"},
+    {"chardev-stdio", "chardev"},
+    {"iothread", "event-loop-base"},
+    {"secret", "secret_common"},
+    {"secret_keyring", "secret_common"},
+    {"tls-creds-anon", "tls-creds"},
+    {"tls-creds-psk", "tls-creds"},
     {"tls-creds-x509", "tls-creds"},
 };
 
@@ -420,7 +427,7 @@ get_object_property(const BfObjectOptions *options, const char *name)
         return NULL;
     }
     all = bf_json_from_object(properties, options->u.any_branch,
-                              BF_SECRET_MODE_REVEAL);
+                              BF_SECRET_MODE_MASK);
     value = json_incref(json_object_get(all, name));
     json_decref(all);
     /* What was never set reads as an empty string, as all such are strings. */
@@ -462,6 +469,29 @@ get_property(BfQmpCall *call, const Place *place, const char *name)
     return get_child_property(call, place, name);
 }
 
+static bool
+check_not_secret(BfQmpCall *call, const Place *place, const char *name,
+                 GError **error)
+{
+    const BfObjectOptions *options =
+        place->kind == PLACE_OBJECT
+            ? bf_objects_get_options(call->daemon->objects, place->id)
+            : NULL;
+    const BfTypeInfo *properties =
+        options != NULL ? properties_of_type(options->qom_type) : NULL;
+    const BfField *field =
+        properties != NULL ? bf_type_find_field(properties, name) : NULL;
+
+    if (field != NULL && field->kind == BF_FIELD_SECRET) {
+        bf_set_error(error,
+                     "Property '%s.%s' cannot be read: secrets are not given "
+                     "out",
+                     place_type(call, place), name);
+        return false;
+    }
+    return true;
+}
+
 bool
 bf_qmp_co_qom_get(BfQmpCall *call, const BfQomGetArgs *args, char **ret_value,
                   GError **error)
@@ -470,6 +500,10 @@ bf_qmp_co_qom_get(BfQmpCall *call, const BfQomGetArgs *args, char **ret_value,
     json_t *value = NULL;
 
     if (!find_place(call, args->path, &place, error)) {
+        return false;
+    }
+    if (!check_not_secret(call, &place, args->property, error)) {
+        g_free(place.id);
         return false;
     }
     value = get_property(call, &place, args->property);

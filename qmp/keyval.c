@@ -260,12 +260,20 @@ parse_elements(json_t *object, const char *text, const char *implied,
                BfKeyvalFlags flags, GError **error)
 {
     const char *start = text;
+    bool after_data = false;
 
     while (*text != '\0') {
         const bool is_first = text == start;
         g_auto(Element) element = {0};
 
         take_element(&text, &element);
+        if (after_data && element.value == NULL && !(flags & BF_KEYVAL_FLAT)) {
+            /* It is likely a part of a secret, so it is not repeated. */
+            bf_set_error(error, "Expected '=' after the value of 'data'; write "
+                                "a comma in it twice");
+            return false;
+        }
+        after_data = g_str_equal(element.key, "data");
         if (is_help(&element)) {
             bf_set_error(error, "Help is not available for this option");
             return false;

@@ -357,6 +357,7 @@ co_drop_input(BfMonitorClient *client, void *buf)
     unsigned count = 0;
 
     while (co_read(client, buf, NULL) > 0) {
+        explicit_bzero(buf, READ_BYTES);
         close_fds(&client->incoming);
         if (client->is_shut && ++count >= DROPPED_READS) {
             break;

@@ -42,6 +42,56 @@ bf_options_parse_object(const char *text, GError **error)
     return PARSE(bf_object_options, text, "qom-type", error);
 }
 
+/* The end of the value at @text: a single comma with a key and '=' behind it.
+ */
+static char *
+value_end(char *text)
+{
+    for (; *text != '\0'; text++) {
+        const char *next = text + 1;
+
+        if (*text != ',') {
+            continue;
+        }
+        if (*next == ',') {
+            text++;
+        } else if (next[strcspn(next, ",=")] == '=') {
+            break;
+        }
+    }
+    return text;
+}
+
+static void
+mask(char *start, const char *end)
+{
+    memset(start, '*', (size_t)(end - start));
+}
+
+void
+bf_options_hide_secrets(char *text)
+{
+    char *at = text;
+
+    if (*text == '{') {
+        /* Keys can be spelled with escapes. */
+        if (strstr(text, "data") != NULL || strchr(text, '\\') != NULL) {
+            mask(text + 1, text + strlen(text));
+        }
+        return;
+    }
+    while (*at != '\0') {
+        bool is_secret = g_str_has_prefix(at, "data=");
+        char *value = at + strcspn(at, "=");
+
+        at = value_end(at);
+        if (is_secret) {
+            mask(value + 1, at);
+        }
+        at += *at == ',';
+    }
+}
+
 BfBlockdevOptions *
 bf_options_parse_blockdev(const char *text, GError **error)
 {

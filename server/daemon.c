@@ -162,6 +162,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     daemon->exports = bf_export_table_new(daemon->graph, config->export_events,
                                           config->export_events_opaque);
     bf_objects_set_in_use(daemon->objects, loop_in_use, daemon);
+    bf_objects_set_fdsets(daemon->objects, daemon->fdsets);
     return daemon;
 }
 

@@ -227,10 +227,11 @@ parse_process_options(Program *program)
 }
 
 static bool
-co_add_object(Program *program, const char *text, GError **error)
+co_add_object(Program *program, char *text, GError **error)
 {
     g_autoptr(BfObjectOptions) options = bf_options_parse_object(text, error);
 
+    bf_options_hide_secrets(text);
     return options != NULL &&
            bf_objects_co_add(program->daemon->objects, options, error);
 }
@@ -295,7 +296,7 @@ co_add_monitor(Program *program, const char *text, GError **error)
 }
 
 static bool
-co_carry_out(Program *program, int opt, const char *text, GError **error)
+co_carry_out(Program *program, int opt, char *text, GError **error)
 {
     switch (opt) {
     case OPT_OBJECT:

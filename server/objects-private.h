@@ -10,6 +10,7 @@
 #include "crypto/authz.h"
 #include "crypto/tls-creds.h"
 #include "schema/types.h"
+#include "serve/fdsets.h"
 #include "serve/objects.h"
 
 /*
@@ -75,3 +76,16 @@ bool bf_authz_source_change(BfAuthzSource *source, const BfObjectOptions *old,
 
 /* The rules in force (transfer none). */
 BfAuthz *bf_authz_source_get(const BfAuthzSource *source);
+
+/* The secret that the properties of a secret or secret_keyring describe, or
+ * NULL (transfer full). @fdsets may be NULL. */
+BfSecret *bf_secret_properties_co_load(const BfObjectOptions *options,
+                                       BfObjects *objects, BfFdsets *fdsets,
+                                       GError **error);
+
+/* Refuses: a secret stays what it was. */
+bool bf_secret_properties_change(const BfObjectOptions *options,
+                                 GError **error);
+
+/* Forgets what was given in clear. */
+void bf_secret_properties_wipe(BfObjectOptions *options);

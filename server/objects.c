@@ -19,7 +19,7 @@ typedef struct BfObject {
     BfSecret *password; /* tls-creds-x509: a reference, for reloads; or NULL */
     union {
         BfLoop *loop;           /* iothread: owned */
-        BfSecret *secret;       /* secret: a reference */
+        BfSecret *secret;       /* secret, secret_keyring: a reference */
         BfTlsCreds *creds;      /* tls-creds-*: a reference */
         BfThrottleGroup *group; /* throttle-group: owned */
         BfAuthzSource *authz;   /* authz-*: owned */
@@ -42,6 +42,8 @@ typedef struct BfObjectKind {
 struct BfObjects {
     BfLoop *main_loop;    /* borrowed */
     BfRegistry *registry; /* of BfObject, owned */
+    BfFdsets *fdsets;     /* borrowed; or NULL */
+    bool told_unlocked;   /* that memory cannot be locked */
     bool (*loop_in_use)(void *opaque, const BfLoop *loop);
     void *opaque;
     BfAuthzContext authz;
@@ -159,69 +161,31 @@ bf_object_co_run_aside(const char *id, BfFn *fn, void *arg)
     bf_pool_lane_free(lane);
 }
 
-/* --- secret --- */
-
-typedef struct SecretJob {
-    BfSecretParams params;
-    BfSecret *key;     /* the secret named by keyid; borrowed by the job */
-    GError *key_error; /* why there is none */
-    BfSecret *ret_secret;
-    GError *error;
-} SecretJob;
-
-static BfSecret *
-lookup_key(const char *id, void *opaque, GError **error)
-{
-    SecretJob *job = opaque;
-
-    if (job->key == NULL) {
-        g_propagate_error(error, g_steal_pointer(&job->key_error));
-        return NULL;
-    }
-    return job->key;
-}
-
-static void
-load_secret(void *arg)
-{
-    SecretJob *job = arg;
-
-    job->ret_secret = bf_secret_new(&job->params, lookup_key, job, &job->error);
-}
+/* --- secret, secret_keyring --- */
 
 static bool
 secret_co_create(BfObjects *objects, BfObject *object, GError **error)
 {
-    const BfSecretProperties *props = object->options->u.secret;
-    SecretJob job = {
-        .params =
-            {
-                .data = props->data,
-                .file = props->file,
-                .format = props->format == BF_QCRYPTO_SECRET_FORMAT_BASE64
-                              ? BF_SECRET_FORMAT_BASE64
-                              : BF_SECRET_FORMAT_RAW,
-                .keyid = props->keyid,
-                .iv = props->iv,
-            },
-    };
-
-    /* The registry belongs to main: find the key before leaving it. */
-    if (props->keyid != NULL) {
-        job.key = bf_objects_find_secret(objects, props->keyid, &job.key_error);
-        if (job.key != NULL) {
-            bf_secret_ref(job.key);
-        }
-    }
-    bf_object_co_run_aside(object->options->id, load_secret, &job);
-    bf_secret_unref(job.key);
-    g_clear_error(&job.key_error);
-    if (job.ret_secret == NULL) {
-        g_propagate_error(error, job.error);
+    object->u.secret = bf_secret_properties_co_load(object->options, objects,
+                                                    objects->fdsets, error);
+    /* From here on it is in memory of its own only. */
+    bf_secret_properties_wipe(object->options);
+    if (object->u.secret == NULL) {
         return false;
     }
-    object->u.secret = job.ret_secret;
+    if (!bf_secret_is_locked(object->u.secret) && !objects->told_unlocked) {
+        objects->told_unlocked = true;
+        g_warning("cannot lock the memory of secrets, which may be written to "
+                  "swap space; raise the limit (LimitMEMLOCK= of systemd, "
+                  "ulimit -l)");
+    }
     return true;
+}
+
+static bool
+secret_change(BfObject *object, BfObjectOptions *options, GError **error)
+{
+    return bf_secret_properties_change(options, error);
 }
 
 static void
@@ -297,7 +261,10 @@ static const BfObjectKind object_kinds[] = {
      authz_change},
     {BF_OBJECT_TYPE_IOTHREAD, iothread_check, iothread_co_create,
      iothread_destroy, iothread_may_delete, NULL},
-    {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL, NULL},
+    {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL,
+     secret_change},
+    {BF_OBJECT_TYPE_SECRET_KEYRING, NULL, secret_co_create, secret_destroy,
+     NULL, secret_change},
     {BF_OBJECT_TYPE_THROTTLE_GROUP, NULL, throttle_group_co_create,
      throttle_group_destroy, throttle_group_may_delete, throttle_group_change},
     {BF_OBJECT_TYPE_TLS_CREDS_ANON, NULL, creds_co_create, creds_destroy, NULL,
@@ -380,6 +347,12 @@ bf_objects_set_tls_loaded(BfObjects *objects, BfFn *fn, void *arg)
 {
     objects->tls_loaded = fn;
     objects->tls_loaded_arg = arg;
+}
+
+void
+bf_objects_set_fdsets(BfObjects *objects, BfFdsets *fdsets)
+{
+    objects->fdsets = fdsets;
 }
 
 static void
@@ -701,7 +674,8 @@ bf_objects_find_secret(BfObjects *objects, const char *id, GError **error)
         bf_set_error(error, "No secret with id '%s'", id);
         return NULL;
     }
-    if (object->options->qom_type != BF_OBJECT_TYPE_SECRET) {
+    if (object->options->qom_type != BF_OBJECT_TYPE_SECRET &&
+        object->options->qom_type != BF_OBJECT_TYPE_SECRET_KEYRING) {
         bf_set_error(error, "Object with id '%s' is not a secret", id);
         return NULL;
     }

@@ -19,6 +19,15 @@
 BfObjectOptions *bf_options_parse_object(const char *text, GError **error);
 
 /**
+ * bf_options_hide_secrets:
+ * @text: argument of --object; changed in place
+ *
+ * Overwrites the data of a secret by asterisks: arguments are shown by ps, in
+ * /proc and in messages. In case of doubt it overwrites more.
+ */
+void bf_options_hide_secrets(char *text);
+
+/**
  * bf_options_parse_blockdev:
  * @text: the argument of --blockdev
  * @error: set on failure, naming the member

@@ -13,6 +13,7 @@
 #include "crypto/secret.h"
 #include "crypto/tls-creds.h"
 #include "schema/types.h"
+#include "serve/fdsets.h"
 
 /**
  * BfObjects: all user-creatable objects of a daemon
@@ -89,6 +90,13 @@ void bf_objects_set_in_use(BfObjects *objects,
 void bf_objects_set_tls_loaded(BfObjects *objects, BfFn *fn, void *arg);
 
 /**
+ * bf_objects_set_fdsets:
+ * @objects: the objects
+ * @fdsets: (nullable): borrowed: where secrets find "/dev/fdset/N"
+ */
+void bf_objects_set_fdsets(BfObjects *objects, BfFdsets *fdsets);
+
+/**
  * bf_objects_list:
  * @objects: the objects
  *
@@ -114,8 +122,8 @@ const BfObjectOptions *bf_objects_get_options(BfObjects *objects,
  * @options: (transfer full): new options of an existing object, same type
  * @error: set on failure
  *
- * What qom-set does. Secrets keep what they loaded: only the stored text
- * changes. TLS credentials do so until they are reloaded. Limits of a
+ * What qom-set does. Secrets refuse. TLS credentials keep what they loaded
+ * until they are reloaded: only the stored text changes. Limits of a
  * throttle-group take effect at once.
  *
  * Returns: false on failure

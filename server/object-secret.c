@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Objects of the kinds secret and secret_keyring.
+ *
+ * What may block is read on a thread of its own for each object, and a thread
+ * whose storage hangs is left alone after a while: so what it works on is
+ * counted, and the thread tells that it is done through a descriptor, which
+ * outlives both sides.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "core/co-io.h"
+#include "core/error.h"
+#include "core/util.h"
+#include "core/wipe.h"
+#include "objects-private.h"
+
+#define FDSET_PREFIX "/dev/fdset/"
+
+/* A source that is being read; counted by both sides. */
+typedef struct Reading {
+    BfSecretParams params; /* its texts are owned */
+    int fd;                /* owned; or -1 */
+    int done_fd;           /* owned: an eventfd */
+    BfSecret *written;     /* a reference */
+    GError *error;         /* owned */
+} Reading;
+
+static void
+reading_clear(gpointer data)
+{
+    Reading *reading = data;
+
+    g_free((char *)reading->params.file);
+    g_free((char *)reading->params.credential);
+    bf_fd_cleanup(&reading->fd);
+    bf_fd_cleanup(&reading->done_fd);
+    bf_secret_unref(reading->written);
+    g_clear_error(&reading->error);
+}
+
+static void
+reading_unref(Reading *reading)
+{
+    g_atomic_rc_box_release_full(reading, reading_clear);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Reading, reading_unref)
+
+/* On a thread of the pool. */
+static void
+read_source(void *arg)
+{
+    g_autoptr(Reading) reading = arg;
+    const uint64_t one = 1;
+    ssize_t n = 0;
+
+    reading->written = bf_secret_read(&reading->params, &reading->error);
+    n = write(reading->done_fd, &one, sizeof(one));
+    g_assert(n == sizeof(one)); /* an eventfd has room for it */
+}
+
+static Reading *
+reading_new(const BfSecretParams *params, int fd, GError **error)
+{
+    Reading *reading = g_atomic_rc_box_new0(Reading);
+
+    reading->params = *params;
+    reading->params.file = g_strdup(params->file);
+    reading->params.credential = g_strdup(params->credential);
+    reading->fd = fd;
+    reading->params.fd = fd >= 0 ? &reading->fd : NULL;
+    reading->done_fd = eventfd(0, EFD_CLOEXEC);
+    if (reading->done_fd < 0) {
+        bf_set_errno(error, errno, "cannot read a secret");
+        reading_unref(reading);
+        return NULL;
+    }
+    return reading;
+}
+
+/* Waits until the thread is done; false if it is not in time. */
+static bool
+co_wait_for_thread(Reading *reading)
+{
+    uint64_t count = 0;
+
+    if (bf_co_poll(reading->done_fd, POLLIN,
+                   BF_SECRET_READ_MAX_MS * BF_NS_PER_MS, NULL) <= 0) {
+        return false;
+    }
+    /* This read orders what the thread wrote before what we look at. */
+    return read(reading->done_fd, &count, sizeof(count)) == sizeof(count);
+}
+
+/* @fd: (transfer full): to be read instead of the file, or -1 */
+static BfSecret *
+co_read_aside(const char *id, const BfSecretParams *params, int fd,
+              GError **error)
+{
+    g_autoptr(Reading) reading = reading_new(params, fd, error);
+    BfPoolLane *lane = NULL;
+    bool started = false;
+
+    if (reading == NULL) {
+        return NULL;
+    }
+    lane = bf_pool_lane_new(id, 1);
+    started =
+        bf_pool_lane_push(lane, read_source, g_atomic_rc_box_acquire(reading));
+    bf_pool_lane_free(lane);
+    if (!started) {
+        reading_unref(reading); /* the thread's */
+        bf_set_error(error, "cannot start a thread to read secret '%s'", id);
+        return NULL;
+    }
+    if (!co_wait_for_thread(reading)) {
+        bf_set_error(error, "Unable to read %s: it did not end within %d s",
+                     params->file != NULL ? params->file : "the secret",
+                     BF_SECRET_READ_MAX_MS / 1000);
+        return NULL;
+    }
+    if (reading->written == NULL) {
+        g_propagate_error(error, g_steal_pointer(&reading->error));
+    }
+    return g_steal_pointer(&reading->written);
+}
+
+static BfSecret *
+find_key(const char *id, void *opaque, GError **error)
+{
+    BfSecret *key = bf_objects_find_secret(opaque, id, error);
+
+    return key != NULL ? bf_secret_ref(key) : NULL;
+}
+
+static void
+read_common(BfSecretParams *params, BfQCryptoSecretFormat format,
+            const char *keyid, const char *iv)
+{
+    params->format = format == BF_QCRYPTO_SECRET_FORMAT_BASE64
+                         ? BF_SECRET_FORMAT_BASE64
+                         : BF_SECRET_FORMAT_RAW;
+    params->keyid = keyid;
+    params->iv = iv;
+}
+
+static bool
+read_params(const BfObjectOptions *options, BfSecretParams *params,
+            GError **error)
+{
+    const BfSecretProperties *props = options->u.secret;
+    const BfSecretKeyringProperties *keyring = options->u.secret_keyring;
+
+    if (options->qom_type == BF_OBJECT_TYPE_SECRET) {
+        params->data = props->data;
+        params->file = props->file;
+        params->credential = props->credential;
+        read_common(params, props->format, props->keyid, props->iv);
+        return true;
+    }
+    params->serial = keyring->serial;
+    read_common(params, keyring->format, keyring->keyid, keyring->iv);
+    if (keyring->serial == 0) {
+        bf_set_error(error, "'serial' parameter must be provided: 0 is not the "
+                            "serial number of a key");
+    }
+    return keyring->serial != 0;
+}
+
+/* A descriptor that was passed in may be open for reading only, or for both. */
+static bool
+open_fdset(BfFdsets *fdsets, const char *path, int *ret_fd, GError **error)
+{
+    *ret_fd = bf_fdsets_open(fdsets, path, O_RDWR, NULL);
+    if (*ret_fd < 0) {
+        *ret_fd = bf_fdsets_open(fdsets, path, O_RDONLY, error);
+    }
+    return *ret_fd >= 0;
+}
+
+BfSecret *
+bf_secret_properties_co_load(const BfObjectOptions *options, BfObjects *objects,
+                             BfFdsets *fdsets, GError **error)
+{
+    g_autoptr(BfSecret) written = NULL;
+    BfSecretParams params = {0};
+    int fd = -1;
+
+    if (!read_params(options, &params, error)) {
+        return NULL;
+    }
+    if (params.data == NULL && params.file != NULL && fdsets != NULL &&
+        g_str_has_prefix(params.file, FDSET_PREFIX) &&
+        !open_fdset(fdsets, params.file, &fd, error)) {
+        return NULL;
+    }
+    /* Data does not block. */
+    written = params.data != NULL
+                  ? bf_secret_read(&params, error)
+                  : co_read_aside(options->id, &params, fd, error);
+    return written != NULL
+               ? bf_secret_decode(written, &params, find_key, objects, error)
+               : NULL;
+}
+
+bool
+bf_secret_properties_change(const BfObjectOptions *options, GError **error)
+{
+    bf_set_error(error,
+                 "the properties of secret '%s' cannot be changed; use "
+                 "object-del, then object-add",
+                 options->id);
+    return false;
+}
+
+void
+bf_secret_properties_wipe(BfObjectOptions *options)
+{
+    if (options->qom_type == BF_OBJECT_TYPE_SECRET &&
+        options->u.secret->data != NULL) {
+        bf_wipe_text_free(options->u.secret->data);
+        options->u.secret->data = NULL;
+    }
+}

@@ -232,6 +232,7 @@ bf_daemon_stop_waiting(BfDaemon *daemon)
 {
     bf_assert_main();
     bf_graph_stop_waiting(daemon->graph);
+    bf_objects_stop_waiting(daemon->objects);
 }
 
 void

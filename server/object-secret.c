@@ -83,14 +83,23 @@ reading_new(const BfSecretParams *params, int fd, GError **error)
     return reading;
 }
 
-/* Waits until the thread is done; false if it is not in time. */
+/* Waits until the thread is done, but not for long. */
 static bool
-co_wait_for_thread(Reading *reading)
+co_wait_for_thread(const Reading *reading, BfCancel *stop, GError **error)
 {
+    const char *name =
+        reading->params.file != NULL ? reading->params.file : "the secret";
     uint64_t count = 0;
+    int ret = bf_co_poll(reading->done_fd, POLLIN,
+                         BF_SECRET_READ_MAX_MS * BF_NS_PER_MS, stop);
 
-    if (bf_co_poll(reading->done_fd, POLLIN,
-                   BF_SECRET_READ_MAX_MS * BF_NS_PER_MS, NULL) <= 0) {
+    if (ret == -ECANCELED) {
+        bf_set_error(error, "Unable to read %s: the daemon is ending", name);
+        return false;
+    }
+    if (ret <= 0) {
+        bf_set_error(error, "Unable to read %s: it did not end within %d s",
+                     name, BF_SECRET_READ_MAX_MS / 1000);
         return false;
     }
     /* This read orders what the thread wrote before what we look at. */
@@ -100,7 +109,7 @@ co_wait_for_thread(Reading *reading)
 /* @fd: (transfer full): to be read instead of the file, or -1 */
 static BfSecret *
 co_read_aside(const char *id, const BfSecretParams *params, int fd,
-              GError **error)
+              BfCancel *stop, GError **error)
 {
     g_autoptr(Reading) reading = reading_new(params, fd, error);
     BfPoolLane *lane = NULL;
@@ -118,10 +127,7 @@ co_read_aside(const char *id, const BfSecretParams *params, int fd,
         bf_set_error(error, "cannot start a thread to read secret '%s'", id);
         return NULL;
     }
-    if (!co_wait_for_thread(reading)) {
-        bf_set_error(error, "Unable to read %s: it did not end within %d s",
-                     params->file != NULL ? params->file : "the secret",
-                     BF_SECRET_READ_MAX_MS / 1000);
+    if (!co_wait_for_thread(reading, stop, error)) {
         return NULL;
     }
     if (reading->written == NULL) {
@@ -184,8 +190,8 @@ open_fdset(BfFdsets *fdsets, const char *path, int *ret_fd, GError **error)
 }
 
 BfSecret *
-bf_secret_properties_co_load(const BfObjectOptions *options, BfObjects *objects,
-                             BfFdsets *fdsets, GError **error)
+bf_secret_properties_co_load(const BfObjectOptions *options,
+                             const BfSecretContext *context, GError **error)
 {
     g_autoptr(BfSecret) written = NULL;
     BfSecretParams params = {0};
@@ -194,18 +200,18 @@ bf_secret_properties_co_load(const BfObjectOptions *options, BfObjects *objects,
     if (!read_params(options, &params, error)) {
         return NULL;
     }
-    if (params.data == NULL && params.file != NULL && fdsets != NULL &&
+    if (params.data == NULL && params.file != NULL && context->fdsets != NULL &&
         g_str_has_prefix(params.file, FDSET_PREFIX) &&
-        !open_fdset(fdsets, params.file, &fd, error)) {
+        !open_fdset(context->fdsets, params.file, &fd, error)) {
         return NULL;
     }
     /* Data does not block. */
-    written = params.data != NULL
-                  ? bf_secret_read(&params, error)
-                  : co_read_aside(options->id, &params, fd, error);
-    return written != NULL
-               ? bf_secret_decode(written, &params, find_key, objects, error)
-               : NULL;
+    written = params.data != NULL ? bf_secret_read(&params, error)
+                                  : co_read_aside(options->id, &params, fd,
+                                                  context->stop, error);
+    return written != NULL ? bf_secret_decode(written, &params, find_key,
+                                              context->objects, error)
+                           : NULL;
 }
 
 bool

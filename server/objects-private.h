@@ -5,6 +5,7 @@
 #pragma once
 
 #include "block/throttle.h"
+#include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/loop.h"
 #include "crypto/authz.h"
@@ -77,10 +78,17 @@ bool bf_authz_source_change(BfAuthzSource *source, const BfObjectOptions *old,
 /* The rules in force (transfer none). */
 BfAuthz *bf_authz_source_get(const BfAuthzSource *source);
 
+/* What reading a secret needs; all is borrowed. */
+typedef struct BfSecretContext {
+    BfObjects *objects; /* where the key of an encrypted one is */
+    BfFdsets *fdsets;   /* or NULL */
+    BfCancel *stop;     /* ends the wait for a file */
+} BfSecretContext;
+
 /* The secret that the properties of a secret or secret_keyring describe, or
- * NULL (transfer full). @fdsets may be NULL. */
+ * NULL (transfer full). */
 BfSecret *bf_secret_properties_co_load(const BfObjectOptions *options,
-                                       BfObjects *objects, BfFdsets *fdsets,
+                                       const BfSecretContext *context,
                                        GError **error);
 
 /* Refuses: a secret stays what it was. */

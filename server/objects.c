@@ -44,6 +44,7 @@ struct BfObjects {
     BfRegistry *registry; /* of BfObject, owned */
     BfFdsets *fdsets;     /* borrowed; or NULL */
     bool told_unlocked;   /* that memory cannot be locked */
+    BfCancel stop;        /* no more waiting for files */
     bool (*loop_in_use)(void *opaque, const BfLoop *loop);
     void *opaque;
     BfAuthzContext authz;
@@ -166,8 +167,10 @@ bf_object_co_run_aside(const char *id, BfFn *fn, void *arg)
 static bool
 secret_co_create(BfObjects *objects, BfObject *object, GError **error)
 {
-    object->u.secret = bf_secret_properties_co_load(object->options, objects,
-                                                    objects->fdsets, error);
+    const BfSecretContext context = {objects, objects->fdsets, &objects->stop};
+
+    object->u.secret =
+        bf_secret_properties_co_load(object->options, &context, error);
     /* From here on it is in memory of its own only. */
     bf_secret_properties_wipe(object->options);
     if (object->u.secret == NULL) {
@@ -353,6 +356,12 @@ void
 bf_objects_set_fdsets(BfObjects *objects, BfFdsets *fdsets)
 {
     objects->fdsets = fdsets;
+}
+
+void
+bf_objects_stop_waiting(BfObjects *objects)
+{
+    bf_cancel_fire(&objects->stop);
 }
 
 static void

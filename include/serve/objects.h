@@ -97,6 +97,15 @@ void bf_objects_set_tls_loaded(BfObjects *objects, BfFn *fn, void *arg);
 void bf_objects_set_fdsets(BfObjects *objects, BfFdsets *fdsets);
 
 /**
+ * bf_objects_stop_waiting:
+ * @objects: the objects
+ *
+ * Makes bf_objects_co_add() fail that waits for the file of a secret, now and
+ * later. The daemon is to end.
+ */
+void bf_objects_stop_waiting(BfObjects *objects);
+
+/**
  * bf_objects_list:
  * @objects: the objects
  *

@@ -6,6 +6,7 @@ A secret cannot be read back, so that it was understood is seen by unlocking the
 private key of TLS credentials with it.
 """
 import base64
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -160,6 +161,32 @@ def test_pipe_that_never_ends_is_given_up(daemon):
     assert "/dev/fdset/5" in error["desc"] and "10 s" in error["desc"]
     assert "half" not in error["desc"]
     os.close(writer)
+
+
+def wait_for_reader(daemon, ident):
+    """Waits for the thread that reads a secret, which has its name."""
+    def is_there():
+        for path in pathlib.Path(f"/proc/{daemon.pid}/task").glob("*/comm"):
+            with contextlib.suppress(OSError):  # gone since
+                if path.read_text() == f"{ident}\n":
+                    return True
+        return False
+    harness.wait_until(is_there)
+
+
+def test_end_does_not_wait_for_a_pipe(daemons, box):
+    """Neither in the middle of the start nor of a command."""
+    os.mkfifo(box / "fifo")
+    starting = daemons("--object", "secret,id=s0,file=fifo", monitor=False)
+    wait_for_reader(starting, "s0")
+    starting.popen.terminate()
+    assert starting.wait(8) == 0
+    daemon = daemons(name="other")
+    daemon.client().send("object-add", {"qom-type": "secret", "id": "s1",
+                                        "file": str(box / "fifo")})
+    wait_for_reader(daemon, "s1")
+    daemon.popen.terminate()
+    assert daemon.wait(8) == 0
 
 
 def test_too_much_is_refused(daemon, box):

@@ -275,7 +275,14 @@ client_co_settle(void *arg)
     bf_wait_group_co_wait(&client->messages);
     leave_loop(client);
     if (client->failure != NULL) {
-        bf_nbd_server_report(client, client->reason, NULL, client->failure);
+        bf_nbd_server_report(client->server, &(BfNbdRejection){
+                                                 .reason = client->reason,
+                                                 .connection = client->id,
+                                                 .peer = client->peer,
+                                                 .stage = client->stage,
+                                                 .name = client->label,
+                                                 .message = client->failure,
+                                             });
         g_clear_pointer(&client->failure, g_free);
     }
     /* It comes here twice: ready after negotiation, never after that. */

@@ -107,6 +107,8 @@ struct BfNbdServer {
     unsigned *load;     /* clients on each worker */
     GPtrArray *exports; /* BfNbdExport, oldest first; not the closing ones */
     uint64_t exports_generation; /* counts changes of @exports */
+    GPtrArray *wishes;           /* of rights.c */
+    BfTimer wishes_timer;        /* runs while there are some */
     unsigned n_restricted;       /* of @exports, with a tls-authz */
     GQueue clients;              /* BfNbdClient, by their link */
     GQueue waiting;              /* accepted descriptors without a free place */
@@ -287,9 +289,8 @@ BfNbdServer *bf_nbd_server_new(const BfNbdServerConfig *config);
 void bf_nbd_server_free(BfNbdServer *server);
 
 /* Reports why a negotiation failed, in the log, where of very many only their
- * number appears, and as an event. @export_name may be NULL. */
-void bf_nbd_server_report(BfNbdClient *client, BfNbdClientRejectReason reason,
-                          const char *export_name, const char *text);
+ * number appears, and as an event. */
+void bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection);
 
 /* Starts who waits for a place: called when a client has left the list. */
 void bf_nbd_server_client_gone(BfNbdServer *server);
@@ -357,8 +358,13 @@ bool bf_nbd_rights_co_admit(BfNbdClient *client, GError **error);
  * bf_nbd_rights_co_call() runs. */
 const GPtrArray *bf_nbd_rights_visible(const BfNbdClient *client);
 
-/* Reports that a client wants an export that does not exist for it. Alike. */
+/* Reports soon that a client wants an export that does not exist for it. On
+ * main. */
 void bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name);
+
+/* What rights.c has of a server. On main. */
+void bf_nbd_rights_init(BfNbdServer *server);
+void bf_nbd_rights_clear_server(BfNbdServer *server);
 
 /* Forgets the rights of a client. On main. */
 void bf_nbd_rights_clear(BfNbdClient *client);

@@ -14,11 +14,20 @@
  * noticed by their generation.
  */
 #include "core/error.h"
+#include "core/util.h"
 #include "nbd-private.h"
 
 /* So often rules that change while they are asked are asked anew. Then what
  * came out is used, and rules that were not asked deny. */
 #define TRIES_MAX 8
+
+/* Threads that ask rules which may wait for other programs and hosts. */
+#define AUTHZ_THREADS 4
+
+/* How late wishes for exports that do not exist are reported, and how many of
+ * them at once. */
+#define WISHES_NS (100 * BF_NS_PER_MS)
+#define WISHES_MAX 16
 
 /* What one set of rules says about a client. */
 typedef struct Verdict {
@@ -48,6 +57,12 @@ typedef struct Visit {
     unsigned tries;
     bool done;
 } Visit;
+
+static const char *
+shown_label(const char *label)
+{
+    return label != NULL ? label : "(no name)";
+}
 
 static bool
 is_restricted(const BfNbdServer *server)
@@ -129,21 +144,21 @@ collect(Visit *visit)
     }
 }
 
-/* The verdict of the object @id, NULL if there is none. */
+/* What the object @id says, NULL if there is none or it was not asked. */
 static const Verdict *
-find_verdict(const BfNbdClient *client, const char *id)
+find_verdict(const BfNbdServer *server, GHashTable *verdicts, const char *id)
 {
-    const BfAuthz *authz =
-        bf_objects_find_authz(client->server->objects, id, NULL);
+    const BfAuthz *authz = bf_objects_find_authz(server->objects, id, NULL);
 
-    return authz != NULL ? g_hash_table_lookup(client->rights.verdicts, authz)
-                         : NULL;
+    return authz != NULL ? g_hash_table_lookup(verdicts, authz) : NULL;
 }
 
+/* Everything is, where no object is to be asked. */
 static bool
-is_allowed(const BfNbdClient *client, const char *id)
+is_allowed(const BfNbdServer *server, GHashTable *verdicts, const char *id)
 {
-    const Verdict *verdict = id != NULL ? find_verdict(client, id) : NULL;
+    const Verdict *verdict =
+        id != NULL ? find_verdict(server, verdicts, id) : NULL;
 
     return id == NULL || (verdict != NULL && verdict->allowed);
 }
@@ -166,13 +181,13 @@ settle(Visit *visit)
     client->rights.verdicts = g_steal_pointer(&visit->verdicts);
     client->rights.generation = visit->generation;
     client->rights.visible = g_ptr_array_new();
-    if (!is_allowed(client, server->tls_authz)) {
+    if (!is_allowed(server, client->rights.verdicts, server->tls_authz)) {
         return;
     }
     for (unsigned i = 0; i < server->exports->len; i++) {
         BfNbdExport *exp = g_ptr_array_index(server->exports, i);
 
-        if (is_allowed(client, exp->tls_authz)) {
+        if (is_allowed(server, client->rights.verdicts, exp->tls_authz)) {
             g_ptr_array_add(client->rights.visible, exp);
         }
     }
@@ -232,20 +247,20 @@ bf_nbd_rights_visible(const BfNbdClient *client)
                                          : client->server->exports;
 }
 
-/* Why the object @id denies the client. */
+/* Why the object @id denies a client. */
 static char *
-explain(const BfNbdClient *client, const char *id)
+explain(const BfNbdServer *server, GHashTable *verdicts, const char *id)
 {
     const Verdict *verdict = NULL;
     g_autoptr(GError) error = NULL;
 
-    if (bf_objects_find_authz(client->server->objects, id, &error) == NULL) {
+    if (bf_objects_find_authz(server->objects, id, &error) == NULL) {
         return g_strdup(error->message);
     }
-    verdict = find_verdict(client, id);
+    verdict = find_verdict(server, verdicts, id);
     return g_strdup(verdict != NULL && verdict->why != NULL
                         ? verdict->why
-                        : "its rules are being changed; try again");
+                        : "its rules were being changed; it may try again");
 }
 
 typedef struct Admission {
@@ -257,10 +272,11 @@ static void
 admit(void *arg)
 {
     Admission *admission = arg;
-    const char *id = admission->client->server->tls_authz;
+    const BfNbdServer *server = admission->client->server;
+    GHashTable *verdicts = admission->client->rights.verdicts;
 
-    if (!is_allowed(admission->client, id)) {
-        admission->why = explain(admission->client, id);
+    if (!is_allowed(server, verdicts, server->tls_authz)) {
+        admission->why = explain(server, verdicts, server->tls_authz);
     }
 }
 
@@ -274,59 +290,134 @@ bf_nbd_rights_co_admit(BfNbdClient *client, GError **error)
         return true;
     }
     bf_set_error(error, "tls-authz '%s' of the server does not allow '%s': %s",
-                 client->server->tls_authz,
-                 client->label != NULL ? client->label : "(no name)",
+                 client->server->tls_authz, shown_label(client->label),
                  admission.why);
     g_free(admission.why);
     return false;
 }
 
-/* The object that keeps the client from an export of this name. Looks at all
- * exports, whichever it is. */
-static const char *
-find_denying(const BfNbdClient *client, BfNbdString name)
+/* --- reports of exports that do not exist for a client --- */
+
+/*
+ * What a client wanted and did not get. Which of the cases it is shows only
+ * when it is reported, a little later: the answer must not wait for a report,
+ * since that would tell the cases apart.
+ */
+typedef struct Wish {
+    uint64_t id; /* of the connection */
+    char *peer;
+    char *label; /* (nullable) */
+    const char *stage;
+    BfNbdString name;     /* owned */
+    GHashTable *verdicts; /* (nullable) a reference */
+} Wish;
+
+static void
+wish_free(void *data)
 {
-    const BfNbdServer *server = client->server;
-    const BfNbdExport *found = NULL;
+    Wish *wish = data;
 
-    for (unsigned i = 0; i < server->exports->len; i++) {
-        const BfNbdExport *exp = g_ptr_array_index(server->exports, i);
-
-        if (exp->name.len == name.len &&
-            memcmp(exp->name.data, name.data, name.len) == 0) {
-            found = exp;
-        }
-    }
-    if (found == NULL) {
-        return NULL;
-    }
-    return is_allowed(client, server->tls_authz) ? found->tls_authz
-                                                 : server->tls_authz;
+    g_clear_pointer(&wish->verdicts, g_hash_table_unref);
+    g_free((char *)wish->name.data);
+    g_free(wish->label);
+    g_free(wish->peer);
+    g_free(wish);
 }
 
-void
-bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
+/* The object that keeps the client from the export, NULL if there is none. */
+static const char *
+find_denying(BfNbdServer *server, const Wish *wish)
 {
-    const char *id = find_denying(client, name);
-    g_autofree char *shown = bf_nbd_show_text(name);
-    g_autofree char *why = NULL;
+    const BfNbdExport *exp = bf_nbd_server_find(server, wish->name);
+
+    if (exp == NULL || wish->verdicts == NULL) {
+        return NULL;
+    }
+    return is_allowed(server, wish->verdicts, server->tls_authz)
+               ? exp->tls_authz
+               : server->tls_authz;
+}
+
+static void
+report_wish(BfNbdServer *server, const Wish *wish)
+{
+    const char *id = find_denying(server, wish);
+    g_autofree char *shown = bf_nbd_show_text(wish->name);
     g_autofree char *text = NULL;
 
     if (id == NULL) {
         text = g_strdup_printf(NBD_CLIENT_FORMAT
                                ": wants export '%s', which does not exist; "
                                "query-block-exports tells which ones do",
-                               NBD_CLIENT_ARGS(client), shown);
+                               NBD_CLIENT_ARGS(wish), shown);
     } else {
-        why = explain(client, id);
+        g_autofree char *why = explain(server, wish->verdicts, id);
+
         text = g_strdup_printf(
             NBD_CLIENT_FORMAT ": wants export '%s', which tls-authz '%s' "
                               "does not allow for '%s': %s",
-            NBD_CLIENT_ARGS(client), shown, id,
-            client->label != NULL ? client->label : "(no name)", why);
+            NBD_CLIENT_ARGS(wish), shown, id, shown_label(wish->label), why);
     }
-    bf_nbd_server_report(client,
-                         id == NULL ? BF_NBD_CLIENT_REJECT_REASON_EXPORT_UNKNOWN
-                                    : BF_NBD_CLIENT_REJECT_REASON_EXPORT_DENIED,
-                         shown, text);
+    bf_nbd_server_report(
+        server,
+        &(BfNbdRejection){
+            .reason = id == NULL ? BF_NBD_CLIENT_REJECT_REASON_EXPORT_UNKNOWN
+                                 : BF_NBD_CLIENT_REJECT_REASON_EXPORT_DENIED,
+            .connection = wish->id,
+            .peer = wish->peer,
+            .stage = wish->stage,
+            .name = wish->label,
+            .export_name = shown,
+            .message = text,
+        });
+}
+
+static void
+report_wishes(void *arg)
+{
+    BfNbdServer *server = arg;
+
+    for (unsigned i = 0; i < server->wishes->len; i++) {
+        report_wish(server, g_ptr_array_index(server->wishes, i));
+    }
+    g_ptr_array_set_size(server->wishes, 0);
+}
+
+void
+bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
+{
+    BfNbdServer *server = client->server;
+    Wish *wish = NULL;
+
+    if (server->wishes->len == 0) {
+        bf_timer_start(&server->wishes_timer, WISHES_NS, report_wishes, server);
+    } else if (server->wishes->len == WISHES_MAX) {
+        return;
+    }
+    wish = g_new0(Wish, 1);
+    wish->id = client->id;
+    wish->peer = g_strdup(client->peer);
+    wish->label = g_strdup(client->label);
+    wish->stage = client->stage;
+    wish->name.data = g_memdup2(name.data, name.len);
+    wish->name.len = name.len;
+    if (client->rights.verdicts != NULL) {
+        wish->verdicts = g_hash_table_ref(client->rights.verdicts);
+    }
+    g_ptr_array_add(server->wishes, wish);
+}
+
+void
+bf_nbd_rights_init(BfNbdServer *server)
+{
+    server->authz_lane = bf_pool_lane_new("nbd-authz", AUTHZ_THREADS);
+    server->wishes = g_ptr_array_new_with_free_func(wish_free);
+}
+
+void
+bf_nbd_rights_clear_server(BfNbdServer *server)
+{
+    bf_timer_stop(&server->wishes_timer);
+    g_ptr_array_unref(server->wishes);
+    bf_pool_lane_free(server->authz_lane);
 }

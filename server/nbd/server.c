@@ -27,9 +27,6 @@
 /* Failed negotiations that are logged in a second. */
 #define FAILURES_LOGGED_MAX 10
 
-/* Threads that ask rules which may wait for other programs and hosts. */
-#define AUTHZ_THREADS 4
-
 BfNbdServer *
 bf_nbd_server_new(const BfNbdServerConfig *config)
 {
@@ -39,7 +36,7 @@ bf_nbd_server_new(const BfNbdServerConfig *config)
         config->tls_creds != NULL ? bf_tls_creds_ref(config->tls_creds) : NULL;
     server->tls_authz = g_strdup(config->tls_authz);
     server->objects = config->objects;
-    server->authz_lane = bf_pool_lane_new("nbd-authz", AUTHZ_THREADS);
+    bf_nbd_rights_init(server);
     server->events = config->events;
     server->events_opaque = config->events_opaque;
     server->handshake_max_seconds = config->handshake_max_seconds;
@@ -67,7 +64,7 @@ bf_nbd_server_free(BfNbdServer *server)
     g_ptr_array_unref(server->exports);
     bf_tls_creds_unref(server->tls_creds);
     g_free(server->tls_authz);
-    bf_pool_lane_free(server->authz_lane);
+    bf_nbd_rights_clear_server(server);
     g_free(server->load);
     g_free(server->address);
     g_free(server);
@@ -86,29 +83,17 @@ failures_counted(void *arg)
 }
 
 void
-bf_nbd_server_report(BfNbdClient *client, BfNbdClientRejectReason reason,
-                     const char *export_name, const char *text)
+bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection)
 {
-    BfNbdServer *server = client->server;
-    const BfNbdRejection rejection = {
-        .reason = reason,
-        .connection = client->id,
-        .peer = client->peer,
-        .stage = client->stage,
-        .name = client->label,
-        .export_name = export_name,
-        .message = text,
-    };
-
     if (server->failures++ == 0) {
         bf_timer_start(&server->failures_timer, BF_NS_PER_SEC, failures_counted,
                        server);
     }
     if (server->failures <= FAILURES_LOGGED_MAX) {
-        g_message("%s", text);
+        g_message("%s", rejection->message);
     }
     if (server->events != NULL) {
-        server->events->rejected(server->events_opaque, &rejection);
+        server->events->rejected(server->events_opaque, rejection);
     }
 }
 

@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 import statistics
+import threading
 import time
 
 import pytest
@@ -176,6 +177,40 @@ def test_rules_of_an_export_change_live(server, tenants):
         with connect(server, tenants, "blue") as client:
             assert names(client) == ["blue-disk", "common"]
             waiting.go("blue-disk")
+
+
+def test_rules_change_under_many_clients(server, tenants):
+    """Whatever is under way, nobody sees what no rule has ever allowed."""
+    set_rules(server, "for-red", allow(RED))
+    ended = threading.Event()
+    seen = {"red": [], "blue": []}
+
+    def look(who):
+        while not ended.is_set():
+            with connect(server, tenants, who) as client:
+                seen[who] += [tuple(names(client)) for _ in range(5)]
+
+    threads = [threading.Thread(target=look, args=(who,))
+               for who in ("red", "blue") * 3]
+    for thread in threads:
+        thread.start()
+    for number in range(60):
+        if number % 3 == 0:
+            set_rules(server, "for-blue", allow(BLUE), allow(RED))
+        elif number % 3 == 1:
+            set_rules(server, "for-blue")
+        else:
+            server.cmd("object-del", id="for-blue")
+            add_list(server, "for-blue", allow(BLUE))
+        server.cmd("block-export-del", id="exp-common")
+        server.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-common")
+        server.add_export("common")
+    ended.set()
+    for thread in threads:
+        thread.join(harness.LIMIT)
+    assert len(seen["red"]) > 20 and len(seen["blue"]) > 20
+    assert all("red-disk" in exports for exports in seen["red"])
+    assert not any("red-disk" in exports for exports in seen["blue"])
 
 
 def test_object_is_deleted_and_added_again(server, tenants):
@@ -402,82 +437,56 @@ def test_command_line(daemons, tenants, box):
             assert names(client) == expected
 
 
-# What is told about other failures.
+# Pre-shared keys: the name is the user's.
 
-def attempt(daemon, act):
-    """Runs act(client) with a client that is turned away."""
-    with nbd.RawNbd(daemon.nbd_path) as client:
-        try:
-            act(client)
-        except (nbd.Closed, ssl.SSLError, OSError):
-            pass
-
-
-def no_certificate(client, tenants):
-    client.starttls(harness.client_context(tenants / "red", certificate=False))
-    client.option(nbd.OPT_LIST)
-
-
-def garbage(client, _tenants):
-    assert client.option_type(nbd.OPT_STARTTLS) == nbd.REP_ACK
-    client.send(bytes(64))
-    all_bytes(client)
+@pytest.fixture
+def psk_server(daemon, box):
+    (box / "keys.psk").write_text("".join(
+        f"{user}:{n:064x}\n" for n, user in enumerate(("alice", "bob"), 1)))
+    daemon.cmd("object-add", qom_type="tls-creds-psk", id="psk0",
+               endpoint="server", dir=str(box))
+    add_list(daemon, "a0", allow("*", "glob"))
+    add_list(daemon, "a1", allow("alice"))
+    daemon.start_nbd("psk0", tls_authz="a0")
+    add_null(daemon, "disk")
+    daemon.add_export("disk", tls_authz="a1")
+    return daemon
 
 
-@pytest.mark.ours("the reference has no such event")
-@pytest.mark.parametrize("act, reason, stage, words", [
-    (no_certificate, "certificate", "TLS handshake", "No certificate was found"),
-    (garbage, "tls-handshake", "TLS handshake", "TLS handshake failed"),
-    (lambda c, t: c.option(nbd.OPT_LIST), "tls-required",
-     "waiting for an option", "does not use TLS"),
-    (lambda c, t: c.send_option(nbd.OPT_EXPORT_NAME, b"disk"), "tls-required",
-     "export name", "does not use TLS"),
-    (lambda c, t: c.send_option(nbd.OPT_LIST, magic=7), "protocol",
-     "waiting for an option", "bad magic"),
-    (lambda c, t: c.send(b"abc"), "connection", "waiting for an option", ""),
-])
-def test_rejections_are_told(guarded, tenants, act, reason, stage, words):
-    attempt(guarded, lambda client: act(client, tenants))
-    data = guarded.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
-    assert (data["reason"], data["stage"]) == (reason, stage)
-    assert words in data["message"] and data["message"] in guarded.log()
-    assert data["message"].startswith(f"connection 1 from {data['peer']}: ")
+def psk_size(daemon, box, user):
+    """What nbdinfo says about the size of the export."""
+    return harness.run(
+        "nbdinfo", "--size", f"nbds+unix://{user}@localhost/disk?socket="
+        f"{daemon.nbd_path}&tls-psk-file={box / 'keys.psk'}",
+        check=False).stdout.strip()
 
 
-@pytest.mark.ours("the reference has no such event")
-def test_foreign_certificate_is_told_by_name(guarded, tenants, box):
-    other = certs.Authority(box / "other")
-    other.issue(box / "mallory", "client", "mallory")
-    (box / "mallory" / "ca-cert.pem").write_bytes(
-        (tenants / "red" / "ca-cert.pem").read_bytes())
+@pytest.mark.ours("the reference ignores tls-authz then")
+def test_users_of_keys_are_authorized(psk_server, box):
+    def sizes():
+        return [psk_size(psk_server, box, user) for user in ("alice", "bob")]
 
-    def act(client):
-        client.starttls(harness.client_context(box / "mallory"))
-        client.option(nbd.OPT_LIST)
-
-    attempt(guarded, act)
-    data = guarded.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
-    assert data["reason"] == "certificate"
-    assert data["name"] == "O=blockferry test,CN=mallory"
-
-
-@pytest.mark.ours("the reference has no such event")
-def test_tls_client_of_a_plain_server_is_told(daemon):
-    daemon.start_nbd()
-    attempt(daemon, lambda client: client.option(nbd.OPT_STARTTLS))
-    data = daemon.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
-    assert data["reason"] == "tls-unavailable" and "tls-creds" in data["message"]
+    assert sizes() == ["1048576", ""]
+    psk_server.wait_log("wants export 'disk', which tls-authz 'a1' does not "
+                        "allow for 'bob'")
+    set_rules(psk_server, "a1", allow("bob"))
+    assert sizes() == ["", "1048576"]
+    set_rules(psk_server, "a1", allow("?*", "glob"))
+    set_rules(psk_server, "a0", {**allow("bob"), "policy": "deny"},
+              allow("alice"))
+    assert sizes() == ["1048576", ""]
+    event = psk_server.qmp.take_event("NBD_CLIENT_REJECTED",
+                                      reason="authorization")
+    assert event["data"]["name"] == "bob"
+    psk_server.cmd("object-del", id="a0")
+    assert sizes() == ["", ""]
 
 
-@pytest.mark.ours("the reference has no such event")
-def test_a_flood_of_rejections_is_limited(guarded):
-    """Windows of a second with one event each, and one after the last."""
-    start = time.monotonic()
-    for _ in range(200):
-        attempt(guarded, lambda client: client.option(nbd.OPT_LIST))
-    guarded.cmd("query-version")
-    seconds = time.monotonic() - start
-    events = [e for e in guarded.qmp.events
-              if e["event"] == "NBD_CLIENT_REJECTED"]
-    assert 1 <= len(events) <= seconds + 1
-    guarded.qmp.take_event("NBD_CLIENT_REJECTED", connection=200)
+@pytest.mark.ours("the reference ignores tls-authz then")
+def test_anonymous_clients_cannot_be_authorized(daemon):
+    daemon.cmd("object-add", qom_type="tls-creds-anon", id="anon0",
+               endpoint="server")
+    desc = daemon.error("nbd-server-start", addr={
+        "type": "unix", "data": {"path": str(daemon.nbd_path)}},
+        tls_creds="anon0", tls_authz="a0").desc
+    assert "tls-authz 'a0'" in desc and "tls-creds 'anon0'" in desc

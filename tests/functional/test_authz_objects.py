@@ -209,6 +209,18 @@ def test_list_file_in_a_directory_that_goes_and_comes(daemon, box):
     daemon.wait_log("was read again, 1 rules")
 
 
+@pytest_ours
+def test_list_file_goes_while_it_is_read(daemon, box):
+    path = box / "rules.json"
+    rule = {"match": "x", "policy": ALLOW}
+    for number in range(30):
+        replace(path, {"rules": [rule] * 1000})
+        add(daemon, "authz-listfile", filename=str(path))
+        replace(path, {"rules": [rule] * 1001} if number % 2 else "{")
+        daemon.cmd("object-del", id="a0")
+    assert daemon.error("object-del", id="a0")
+
+
 def test_objects_on_the_command_line(daemons):
     daemon = daemons("--object", "authz-simple,id=a0,identity=C=GB,,O=x,,CN=y",
                      "--object", '{"qom-type": "authz-list", "id": "a1", '

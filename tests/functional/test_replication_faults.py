@@ -31,7 +31,7 @@ MOMENTS = ("start", "middle", "ready", "completing")
 EARLY = ("start", "middle", "middle")
 NO_GUEST = 0
 SOME_GUEST = 0.7  # probability
-HOT = (512 << 10) // replication.BLOCK  # where a guest writes most
+HOT = (256 << 10) // replication.BLOCK  # where a guest writes most
 
 
 class Scene:
@@ -93,7 +93,7 @@ class Scene:
         if self.kind == "backup":
             return {}
         return self.rng.choice(({}, {"granularity": 4096},
-                                {"granularity": 256 << 10},
+                                {"granularity": 128 << 10},
                                 {"buf_size": 256 << 10},
                                 {"copy_mode": "write-blocking"}))
 

@@ -64,7 +64,7 @@ class Guest:
         self.later = {}
 
     def pick(self):
-        if self.hot and self.random.randrange(32):
+        if self.hot and self.random.randrange(128):
             return self.random.choice(self.hot)
         return self.random.randrange(self.blocks)
 

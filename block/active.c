@@ -298,6 +298,7 @@ co_set_drained(BfGraph *graph, const GPtrArray *tops, bool active,
 
         if (node->driver->co_invalidate != NULL) {
             node->driver->co_invalidate(node);
+            bf_node_refresh_up(node); /* the size may be another one */
         }
     }
     return true;

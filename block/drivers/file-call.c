@@ -6,6 +6,9 @@
  * dealt with when it comes back; until then the node takes no further ones and
  * cannot be closed.
  */
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include "core/error.h"
 #include "core/util.h"
 #include "file-private.h"
@@ -85,5 +88,66 @@ file_co_wait_unstuck(BfFileNode *self)
 {
     while (self->stuck) {
         bf_co_queue_co_wait(&self->unstuck);
+    }
+}
+
+typedef struct RenewCall {
+    FileCall call;
+    FileDesc desc; /* gets the new size */
+    bool drop_cache;
+    bool ok;
+} RenewCall;
+
+static void
+run_renew(void *arg)
+{
+    RenewCall *call = arg;
+    struct stat st;
+
+    if (call->drop_cache) {
+        posix_fadvise(call->desc.fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
+    call->ok =
+        fstat(call->desc.fd, &st) == 0 && file_note_size(&call->desc, &st);
+}
+
+/* Users who rely on the size keep the one that they know. */
+static void
+take_new_size(BfFileNode *self, uint64_t size)
+{
+    BfNode *node = &self->base;
+    uint64_t rounded = bf_align_up(size, 512);
+    g_autoptr(GError) error = NULL;
+
+    if (rounded == node->size) {
+        return;
+    }
+    if (size > INT64_MAX - BF_MIB ||
+        !bf_node_check_new_size(node, rounded, &error)) {
+        bf_node_notice(node, true, "'%s' was resized while inactive: %s",
+                       self->path,
+                       error != NULL ? error->message : "it is too large");
+        return;
+    }
+    self->desc.size = size;
+    node->size = rounded;
+}
+
+/* Another program may have written meanwhile; our pages may be old, and the
+ * size as well. */
+void
+file_co_invalidate(BfNode *node)
+{
+    BfFileNode *self = (BfFileNode *)node;
+    RenewCall *call = g_new0(RenewCall, 1);
+
+    call->call = (FileCall){.self = self, .fn = run_renew};
+    call->desc = self->desc;
+    call->drop_cache = file_options(node->options)->drop_cache;
+    if (file_co_call(&call->call, NULL)) {
+        if (call->ok) {
+            take_new_size(self, call->desc.size);
+        }
+        g_free(call);
     }
 }

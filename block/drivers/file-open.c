@@ -140,8 +140,8 @@ note_direct_align(FileDesc *desc)
     desc->buffer_align = MAX(desc->align, 512);
 }
 
-static bool
-note_size(FileDesc *desc, const struct stat *st)
+bool
+file_note_size(FileDesc *desc, const struct stat *st)
 {
     off_t end;
 
@@ -256,7 +256,7 @@ open_and_look(OpenCall *call)
     }
     desc->direct = (fcntl(desc->fd, F_GETFL) & O_DIRECT) != 0;
     desc->writable = call->writable;
-    if (!note_size(desc, &st)) {
+    if (!file_note_size(desc, &st)) {
         return failed(call, OPEN_NO_SIZE);
     }
     note_file_system(desc);
@@ -722,31 +722,6 @@ file_co_resize(BfNode *node, uint64_t size, GError **error)
     }
     node->size = size;
     return true;
-}
-
-static void
-drop_cache(void *arg)
-{
-    const FileCall *call = arg;
-
-    posix_fadvise(call->self->desc.fd, 0, 0, POSIX_FADV_DONTNEED);
-}
-
-/* Another program may have written meanwhile; our pages may be old. */
-void
-file_co_invalidate(BfNode *node)
-{
-    BfFileNode *self = (BfFileNode *)node;
-
-    FileCall *call;
-
-    if (file_options(node->options)->drop_cache) {
-        call = g_new0(FileCall, 1);
-        *call = (FileCall){.self = self, .fn = drop_cache};
-        if (file_co_call(call, NULL)) {
-            g_free(call);
-        }
-    }
 }
 
 void

@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <sys/stat.h>
+
 #include "block/driver.h"
 #include "core/atomic.h"
 
@@ -110,6 +112,8 @@ bool file_co_open_again(BfFileNode *self, bool writable, bool direct,
                         FileDesc *ret_desc, GError **error);
 /* Closes; if that takes too long, it goes on by itself. */
 void file_co_close_desc(BfFileNode *self, FileDesc *desc);
+/* On a thread of the pool: sets the sizes of @desc; false with errno. */
+bool file_note_size(FileDesc *desc, const struct stat *st);
 /* Makes @desc the one in use. */
 void file_use_desc(BfFileNode *self, const FileDesc *desc);
 

@@ -238,7 +238,8 @@ typedef struct BfNodeInfo {
  *     back is not to fail: nobody asks again
  * @co_perm_commit: the plan came true; cannot fail
  * @co_perm_abort: the plan was dropped
- * @co_invalidate: the node was made active: drops what may be stale
+ * @co_invalidate: drained: the node was made active: drops what may be stale,
+ *     and may set BfNode.size if bf_node_check_new_size() allows it
  * @stop_waiting: the daemon ends: what waits for storage to come back (an
  *     opening, requests that are held) fails soon; what works goes on
  * @cancel_requests: requests under way fail as soon as they can, -EIO; the

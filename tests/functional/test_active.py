@@ -73,6 +73,28 @@ def test_export_activates(daemon, image):
     assert states(daemon) == {"disk": True}
 
 
+def test_other_program_may_resize(daemon, box):
+    path = harness.make_image(box / "d.img", 1 << 20)
+    daemon.add_file(path)
+    daemon.cmd("blockdev-add", driver="raw", node_name="r0", file="disk")
+    daemon.cmd("block-dirty-bitmap-add", node="disk", name="b0")
+    for size in (1 << 21, 1 << 16):
+        set_active(daemon, False)
+        with open(path, "r+b") as file:
+            file.truncate(size)
+        set_active(daemon, True)
+        assert {n["image"]["virtual-size"]
+                for n in daemon.cmd("query-named-block-nodes")} == {size}
+    daemon.start_nbd()
+    daemon.add_export("r0", allow_inactive=True)
+    set_active(daemon, False)
+    with open(path, "r+b") as file:
+        file.truncate(1 << 17)
+    set_active(daemon, True)
+    daemon.wait_log("was resized while inactive: .* its users do not allow")
+    assert states(daemon) == {"disk": True, "r0": True}
+
+
 class Forgetful(rawserver.RawServer):
     """Leaves flushes unanswered when it is told to."""
 

@@ -252,9 +252,12 @@ find_nodes(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
     }
     backup->target =
         bf_graph_require_node(backup->graph, options->target, error);
-    if (backup->target == NULL) {
-        return false;
-    }
+    return backup->target != NULL;
+}
+
+static bool
+check_nodes(const BfBackup *backup, GError **error)
+{
     if (backup->source == backup->target) {
         bf_set_error(error, "Source and target cannot be the same");
         return false;
@@ -283,39 +286,20 @@ check_users(const BfBackup *backup, BfJobTable *table, GError **error)
                                    error);
 }
 
-/* The mode that counts; fails for combinations without sense. */
+/* Fails for combinations without sense. */
 static bool
-check_bitmap_mode(const BfBlockdevBackup *options, BfBitmapSyncMode *ret_mode,
-                  GError **error)
+check_bitmap_mode(const BfBlockdevBackup *options, GError **error)
 {
     const char *sync = bf_mirror_sync_mode_str(options->sync);
-    const bool has_mode = options->has_bitmap_mode;
 
-    *ret_mode = BF_BITMAP_SYNC_MODE_ON_SUCCESS;
-    if (options->bitmap == NULL) {
-        if (has_mode) {
-            bf_set_error(error,
-                         "Cannot specify bitmap sync mode without a bitmap");
-        }
-        return !has_mode;
-    }
     if (options->sync == BF_MIRROR_SYNC_MODE_INCREMENTAL) {
-        if (has_mode &&
-            options->bitmap_mode != BF_BITMAP_SYNC_MODE_ON_SUCCESS) {
-            bf_set_error(error,
-                         "Bitmap sync mode must be 'on-success' when using "
-                         "sync mode '%s'",
-                         sync);
-            return false;
-        }
         return true;
     }
-    if (!has_mode) {
+    if (!options->has_bitmap_mode) {
         bf_set_error(error,
                      "Bitmap sync mode must be given when providing a bitmap");
         return false;
     }
-    *ret_mode = options->bitmap_mode;
     if (options->sync == BF_MIRROR_SYNC_MODE_NONE) {
         bf_set_error(error,
                      "sync mode '%s' does not produce meaningful bitmap "
@@ -342,18 +326,44 @@ uses_bitmap_as_input(const BfBlockdevBackup *options)
 }
 
 static bool
-check_options(const BfBlockdevBackup *options, BfBitmapSyncMode *ret_mode,
-              GError **error)
+check_bitmap(const BfBackup *backup, const BfBlockdevBackup *options,
+             GError **error)
 {
-    const BfBackupPerf *perf = options->x_perf;
-
     if (uses_bitmap_as_input(options) && options->bitmap == NULL) {
         bf_set_error(error,
                      "must provide a valid bitmap name for '%s' sync mode",
                      bf_mirror_sync_mode_str(options->sync));
         return false;
     }
-    if (!check_bitmap_mode(options, ret_mode, error)) {
+    if (options->sync == BF_MIRROR_SYNC_MODE_INCREMENTAL &&
+        options->has_bitmap_mode &&
+        options->bitmap_mode != BF_BITMAP_SYNC_MODE_ON_SUCCESS) {
+        bf_set_error(error,
+                     "Bitmap sync mode must be 'on-success' when using sync "
+                     "mode 'incremental'");
+        return false;
+    }
+    if (options->bitmap == NULL) {
+        if (options->has_bitmap_mode) {
+            bf_set_error(error,
+                         "Cannot specify bitmap sync mode without a bitmap");
+        }
+        return !options->has_bitmap_mode;
+    }
+    if (bf_node_find_bitmap(backup->source, options->bitmap) == NULL) {
+        bf_set_error(error, "Bitmap '%s' could not be found", options->bitmap);
+        return false;
+    }
+    return check_bitmap_mode(options, error);
+}
+
+static bool
+check_options(const BfBackup *backup, const BfBlockdevBackup *options,
+              GError **error)
+{
+    const BfBackupPerf *perf = options->x_perf;
+
+    if (!check_bitmap(backup, options, error)) {
         return false;
     }
     if (options->compress) {
@@ -427,10 +437,6 @@ co_use_bitmap(BfBackup *backup, const char *name, GError **error)
     g_autofree char *text = g_strdup_printf("block job '%s'", backup->base.id);
     BfBitmap *bitmap = bf_node_find_bitmap(backup->source, name);
 
-    if (bitmap == NULL) {
-        bf_set_error(error, "Bitmap '%s' could not be found", name);
-        return false;
-    }
     backup->use = bf_bitmap_co_use(backup->source, bitmap, text, error);
     return backup->use != NULL && bf_bitmap_use_co_freeze(backup->use, error);
 }
@@ -534,17 +540,15 @@ bf_backup_co_prepare(BfGraph *graph, BfJobTable *table,
         .manual_finalize = !options->auto_finalize,
         .manual_dismiss = !options->auto_dismiss,
     };
-    BfBackup *backup = NULL;
-    BfBitmapSyncMode mode;
+    BfBackup *backup = g_new0(BfBackup, 1);
 
     bf_assert_main();
-    if (!check_options(options, &mode, error)) {
-        return NULL;
-    }
-    backup = g_new0(BfBackup, 1);
     backup->graph = graph;
-    backup->bitmap_mode = mode;
+    backup->bitmap_mode = options->has_bitmap_mode
+                              ? options->bitmap_mode
+                              : BF_BITMAP_SYNC_MODE_ON_SUCCESS;
     if (!find_nodes(backup, options, error) ||
+        !check_options(backup, options, error) || !check_nodes(backup, error) ||
         !check_users(backup, table, error) ||
         !bf_job_init(&backup->base, &backup_ops, table, &settings, txn,
                      error)) {

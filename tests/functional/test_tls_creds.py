@@ -28,6 +28,14 @@ def write_keys(directory, *lines):
     return directory
 
 
+def add_dh_params(directory):
+    """Other servers search for primes otherwise, which may take a minute."""
+    directory.mkdir(exist_ok=True)
+    certs.certtool("--get-dh-params", "--bits", "2048", "--outfile",
+                   directory / "dh-params.pem")
+    return directory
+
+
 @pytest.fixture
 def psk(box):
     """Two users, and the directory of one of them."""
@@ -165,8 +173,11 @@ def server_argv(kind, box, image, creds):
             "nbd,id=e,node-name=disk,name=disk,writable=on"]
 
 
-def copy_node(daemon, box, image):
+def copy_node(daemon, peer, box, image):
     """Reads all of a node by exporting it again."""
+    harness.wait_until(lambda: (box / "peer.sock").exists()
+                       or not peer.running(), what="the server's socket")
+    assert peer.running(), peer.log()
     daemon.execute("blockdev-add", {
         "driver": "nbd", "node-name": "remote", "export": "disk",
         "server": {"type": "unix", "path": str(box / "peer.sock")},
@@ -182,21 +193,23 @@ def copy_node(daemon, box, image):
 @pytest.mark.peers("qemu-nbd", "nbdkit", "qemu-storage-daemon", "nbdcopy")
 @pytest.mark.parametrize("kind", PSK_SERVERS)
 def test_node_with_a_key(daemon, spawn, box, image, psk, kind):
-    spawn("peer", server_argv(
+    add_dh_params(psk)
+    peer = spawn("peer", server_argv(
         kind, box, image, f"tls-creds-psk,id=t,endpoint=server,dir={psk}"))
     daemon.cmd("object-add", qom_type="tls-creds-psk", id="c",
                username="alice", endpoint="client", dir=str(psk))
-    copy_node(daemon, box, image)
+    copy_node(daemon, peer, box, image)
 
 
 @pytest.mark.peers("qemu-nbd", "qemu-storage-daemon", "nbdcopy")
 @pytest.mark.parametrize("kind", ("qemu-nbd", "qemu-storage-daemon", "ours"))
 def test_anonymous_node(daemon, spawn, box, image, kind):
-    spawn("peer", server_argv(kind, box, image,
-                              "tls-creds-anon,id=t,endpoint=server"))
+    directory = add_dh_params(box / "dh")
+    peer = spawn("peer", server_argv(
+        kind, box, image, f"tls-creds-anon,id=t,endpoint=server,dir={directory}"))
     daemon.cmd("object-add", qom_type="tls-creds-anon", id="c",
                endpoint="client")
-    copy_node(daemon, box, image)
+    copy_node(daemon, peer, box, image)
 
 
 @pytest.mark.peers("qemu-img")

@@ -15,229 +15,14 @@
 #include "core/util.h"
 #include "io/channel-tls.h"
 #include "nbd-private.h"
-
-/* Longest payload of a reply; protocol texts have 4096 bytes at most. */
-#define REPLY_BYTES_MAX (64 * 1024)
+#include "talk-private.h"
 
 /* Most replies to one option. */
 #define REPLIES_MAX 64
 #define LIST_REPLIES_MAX 100000
 
-/* What of a server's text is shown. */
-#define TEXT_SHOWN_MAX 200
-
 /* Largest smallest block, as the protocol has it. */
 #define MIN_BLOCK_MAX 65536
-
-/* A handshake under way. */
-typedef struct Talk {
-    BfChannel *channel; /* borrowed from the caller's variable */
-    const BfNbdcTarget *target;
-    uint32_t option; /* the one that was sent last */
-    BfNbdOptionReply reply;
-    GByteArray *payload; /* of @reply */
-    bool in_step;        /* both sides know where a message begins */
-    bool no_zeroes;
-} Talk;
-
-char *
-bf_nbdc_clean_text(const char *text, size_t len)
-{
-    g_autofree char *cut =
-        g_strndup(len > 0 ? text : "", MIN(len, TEXT_SHOWN_MAX));
-    char *clean = g_utf8_make_valid(cut, -1);
-
-    for (char *c = clean; *c != '\0'; c++) {
-        if (g_ascii_iscntrl(*c)) {
-            *c = ' ';
-        }
-    }
-    g_strstrip(clean);
-    if (*clean == '\0') {
-        g_clear_pointer(&clean, g_free);
-    }
-    return clean;
-}
-
-static bool
-talk_co_read(Talk *talk, void *buf, size_t len, const char *what,
-             GError **error)
-{
-    talk->in_step = false;
-    switch (bf_channel_co_read_exact(talk->channel, buf, len, error)) {
-    case BF_READ_DONE:
-        talk->in_step = true;
-        return true;
-    case BF_READ_EOF:
-        bf_set_error(error, "the server closed the connection before %s", what);
-        return false;
-    default:
-        g_prefix_error(error, "Failed to read %s: ", what);
-        return false;
-    }
-}
-
-static bool
-talk_co_send_option(Talk *talk, BfNbdOption option, const void *data,
-                    size_t len, GError **error)
-{
-    uint8_t head[BF_NBD_OPTION_BYTES];
-    struct iovec iov[2] = {
-        {.iov_base = head, .iov_len = sizeof(head)},
-        {.iov_base = (void *)data, .iov_len = len},
-    };
-
-    bf_nbd_put_option(
-        head, &(BfNbdOptionHeader){.option = option, .length = (uint32_t)len});
-    talk->option = option;
-    if (!bf_channel_co_writev_all(talk->channel, iov, 2, error)) {
-        talk->in_step = false;
-        g_prefix_error(error,
-                       "Failed to send option %u (%s): ", (unsigned)option,
-                       bf_nbd_option_name(option));
-        return false;
-    }
-    return true;
-}
-
-/* Reads one reply to the option that was sent last. */
-static bool
-talk_co_read_reply(Talk *talk, GError **error)
-{
-    g_autofree char *what =
-        g_strdup_printf("the reply to option %u (%s)", talk->option,
-                        bf_nbd_option_name(talk->option));
-    uint8_t head[BF_NBD_OPTION_REPLY_BYTES];
-
-    if (!talk_co_read(talk, head, sizeof(head), what, error)) {
-        return false;
-    }
-    talk->in_step = false;
-    if (!bf_nbd_parse_option_reply(head, &talk->reply)) {
-        bf_set_error(error, "%s has a bad magic number 0x%016" PRIx64, what,
-                     bf_get_be64(head));
-        return false;
-    }
-    if (talk->reply.option != talk->option) {
-        bf_set_error(error, "%s is for option %u instead", what,
-                     talk->reply.option);
-        return false;
-    }
-    if (talk->reply.length > REPLY_BYTES_MAX) {
-        bf_set_error(error, "%s is too long: %u bytes, at most %u are taken",
-                     what, talk->reply.length, REPLY_BYTES_MAX);
-        return false;
-    }
-    g_byte_array_set_size(talk->payload, talk->reply.length);
-    if (talk->reply.length > 0 &&
-        !talk_co_read(talk, talk->payload->data, talk->reply.length, what,
-                      error)) {
-        return false;
-    }
-    talk->in_step = true;
-    if (talk->reply.type == BF_NBD_REPLY_ACK && talk->reply.length != 0) {
-        bf_set_error(error, "%s is an acknowledgement with %u bytes of data",
-                     what, talk->reply.length);
-        return false;
-    }
-    return true;
-}
-
-static bool
-is_refusal(const Talk *talk)
-{
-    return (talk->reply.type & BF_NBD_REPLY_ERROR_BIT) != 0;
-}
-
-static bool
-set_unexpected(const Talk *talk, GError **error)
-{
-    bf_set_error(error, "unexpected reply of type %u to option %u (%s)",
-                 talk->reply.type, talk->option,
-                 bf_nbd_option_name(talk->option));
-    return false;
-}
-
-/* What a refusal means for the user. */
-static char *
-explain_refusal(const Talk *talk)
-{
-    const char *option = bf_nbd_option_name(talk->option);
-
-    switch (talk->reply.type) {
-    case BF_NBD_REPLY_ERR_UNKNOWN:
-        return g_strdup_printf("Requested export not available: '%s'",
-                               talk->target->name);
-    case BF_NBD_REPLY_ERR_TLS_REQD:
-        return g_strdup_printf(
-            "TLS negotiation required before option %u (%s): the server "
-            "requires TLS; %s",
-            talk->option, option,
-            talk->target->creds == NULL
-                ? "give tls-creds, the id of TLS credentials of endpoint client"
-                : "it does not see that TLS is on");
-    case BF_NBD_REPLY_ERR_POLICY:
-        return g_strdup_printf("Denied by server for option %u (%s)",
-                               talk->option, option);
-    default:
-        return g_strdup_printf("Refused by server for option %u (%s): %s",
-                               talk->option, option,
-                               bf_nbd_option_error_name(talk->reply.type));
-    }
-}
-
-/* The last reply is a refusal: makes it an error. */
-static bool
-set_refusal(const Talk *talk, GError **error)
-{
-    g_autofree char *meaning = explain_refusal(talk);
-    g_autofree char *text = bf_nbdc_clean_text(
-        (const char *)talk->payload->data, talk->payload->len);
-
-    bf_set_error(error, "%s%s%s%s%s", meaning,
-                 talk->option == BF_NBD_OPTION_STARTTLS
-                     ? "; nothing is sent without TLS because tls-creds are "
-                       "given"
-                     : "",
-                 text != NULL ? " (server reported: " : "",
-                 text != NULL ? text : "", text != NULL ? ")" : "");
-    return false;
-}
-
-/* An option without data that is answered by yes or no. */
-static bool
-talk_co_ask(Talk *talk, BfNbdOption option, bool *ret_yes, GError **error)
-{
-    if (!talk_co_send_option(talk, option, NULL, 0, error) ||
-        !talk_co_read_reply(talk, error)) {
-        return false;
-    }
-    if (talk->reply.type != BF_NBD_REPLY_ACK && !is_refusal(talk)) {
-        return set_unexpected(talk, error);
-    }
-    *ret_yes = talk->reply.type == BF_NBD_REPLY_ACK;
-    return true;
-}
-
-static bool
-talk_co_start_tls(Talk *talk, BfChannel **channel, GError **error)
-{
-    bool yes = false;
-
-    if (!talk_co_ask(talk, BF_NBD_OPTION_STARTTLS, &yes, error)) {
-        return false;
-    }
-    if (!yes) {
-        return set_refusal(talk, error);
-    }
-    talk->in_step = false;
-    /* It takes the plain channel over, even when it fails. */
-    *channel = bf_channel_tls_co_new(*channel, talk->target->creds,
-                                     talk->target->hostname, error);
-    talk->channel = *channel;
-    talk->in_step = *channel != NULL;
-    return talk->in_step;
-}
 
 static BfNbdString
 as_string(const char *text)
@@ -247,7 +32,7 @@ as_string(const char *text)
 
 /* Takes the id of the context, which must be the one that was asked for. */
 static bool
-take_context(const Talk *talk, BfNbdcExport *exp, GError **error)
+take_context(const BfNbdcTalk *talk, BfNbdcExport *exp, GError **error)
 {
     const char *wanted = talk->target->context;
     BfNbdString name;
@@ -278,29 +63,29 @@ take_context(const Talk *talk, BfNbdcExport *exp, GError **error)
 }
 
 static bool
-talk_co_select_context(Talk *talk, BfNbdcExport *exp, GError **error)
+talk_co_select_context(BfNbdcTalk *talk, BfNbdcExport *exp, GError **error)
 {
     g_autoptr(GByteArray) data = g_byte_array_new();
     const BfNbdString query = as_string(talk->target->context);
 
     bf_nbd_append_meta(data, as_string(talk->target->name), &query, 1);
-    if (!talk_co_send_option(talk, BF_NBD_OPTION_SET_META_CONTEXT, data->data,
-                             data->len, error)) {
+    if (!bf_nbdc_talk_co_send(talk, BF_NBD_OPTION_SET_META_CONTEXT, data->data,
+                              data->len, error)) {
         return false;
     }
     for (;;) {
-        if (!talk_co_read_reply(talk, error)) {
+        if (!bf_nbdc_talk_co_reply(talk, error)) {
             return false;
         }
         if (talk->reply.type == BF_NBD_REPLY_ACK) {
             return true;
         }
-        if (is_refusal(talk)) {
+        if (bf_nbdc_talk_is_refused(talk)) {
             exp->has_context = false;
             return true; /* GO has the better message if it fails, too */
         }
         if (talk->reply.type != BF_NBD_REPLY_META_CONTEXT) {
-            return set_unexpected(talk, error);
+            return bf_nbdc_talk_set_unexpected(talk, error);
         }
         if (!take_context(talk, exp, error)) {
             return false;
@@ -368,7 +153,8 @@ check_export(const BfNbdcExport *exp, GError **error)
 
 /* One INFO reply. */
 static bool
-take_info(const Talk *talk, BfNbdcExport *exp, unsigned *seen, GError **error)
+take_info(const BfNbdcTalk *talk, BfNbdcExport *exp, unsigned *seen,
+          GError **error)
 {
     BfNbdString text;
     uint16_t type = 0;
@@ -390,7 +176,7 @@ take_info(const Talk *talk, BfNbdcExport *exp, unsigned *seen, GError **error)
 
 /* @ret_known: false if the server does not know GO. */
 static bool
-talk_co_go(Talk *talk, BfNbdcExport *exp, bool *ret_known, GError **error)
+talk_co_go(BfNbdcTalk *talk, BfNbdcExport *exp, bool *ret_known, GError **error)
 {
     const uint16_t wanted[] = {BF_NBD_INFO_BLOCK_SIZE};
     g_autoptr(GByteArray) data = g_byte_array_new();
@@ -398,12 +184,12 @@ talk_co_go(Talk *talk, BfNbdcExport *exp, bool *ret_known, GError **error)
 
     *ret_known = true;
     bf_nbd_append_go(data, as_string(talk->target->name), wanted, 1);
-    if (!talk_co_send_option(talk, BF_NBD_OPTION_GO, data->data, data->len,
-                             error)) {
+    if (!bf_nbdc_talk_co_send(talk, BF_NBD_OPTION_GO, data->data, data->len,
+                              error)) {
         return false;
     }
     for (unsigned i = 0; i < REPLIES_MAX; i++) {
-        if (!talk_co_read_reply(talk, error)) {
+        if (!bf_nbdc_talk_co_reply(talk, error)) {
             return false;
         }
         if (talk->reply.type == BF_NBD_REPLY_ACK) {
@@ -420,11 +206,11 @@ talk_co_go(Talk *talk, BfNbdcExport *exp, bool *ret_known, GError **error)
             *ret_known = false;
             return true;
         }
-        if (is_refusal(talk)) {
-            return set_refusal(talk, error);
+        if (bf_nbdc_talk_is_refused(talk)) {
+            return bf_nbdc_talk_set_refused(talk, error);
         }
         if (talk->reply.type != BF_NBD_REPLY_INFO) {
-            return set_unexpected(talk, error);
+            return bf_nbdc_talk_set_unexpected(talk, error);
         }
         if (!take_info(talk, exp, &seen, error)) {
             return false;
@@ -436,19 +222,19 @@ talk_co_go(Talk *talk, BfNbdcExport *exp, bool *ret_known, GError **error)
 
 /* EXPORT_NAME has no error reply, so the list tells whether there is one. */
 static bool
-talk_co_find_in_list(Talk *talk, GError **error)
+talk_co_find_in_list(BfNbdcTalk *talk, GError **error)
 {
     const char *wanted = talk->target->name;
     bool found = false;
 
-    if (!talk_co_send_option(talk, BF_NBD_OPTION_LIST, NULL, 0, error)) {
+    if (!bf_nbdc_talk_co_send(talk, BF_NBD_OPTION_LIST, NULL, 0, error)) {
         return false;
     }
     for (unsigned i = 0; i < LIST_REPLIES_MAX; i++) {
         BfNbdString name;
         BfNbdString description;
 
-        if (!talk_co_read_reply(talk, error)) {
+        if (!bf_nbdc_talk_co_reply(talk, error)) {
             return false;
         }
         if (talk->reply.type == BF_NBD_REPLY_ACK && !found) {
@@ -460,13 +246,13 @@ talk_co_find_in_list(Talk *talk, GError **error)
             talk->reply.type == BF_NBD_REPLY_ERR_POLICY) {
             return true; /* found, or nobody knows */
         }
-        if (is_refusal(talk)) {
-            return set_refusal(talk, error);
+        if (bf_nbdc_talk_is_refused(talk)) {
+            return bf_nbdc_talk_set_refused(talk, error);
         }
         if (talk->reply.type != BF_NBD_REPLY_SERVER ||
             !bf_nbd_parse_server(talk->payload->data, talk->payload->len, &name,
                                  &description)) {
-            return set_unexpected(talk, error);
+            return bf_nbdc_talk_set_unexpected(talk, error);
         }
         found |= name.len == strlen(wanted) &&
                  memcmp(name.data, wanted, name.len) == 0;
@@ -477,21 +263,22 @@ talk_co_find_in_list(Talk *talk, GError **error)
 }
 
 static bool
-talk_co_export_name(Talk *talk, BfNbdcExport *exp, GError **error)
+talk_co_export_name(BfNbdcTalk *talk, BfNbdcExport *exp, GError **error)
 {
     uint8_t reply[BF_NBD_EXPORT_NAME_REPLY_BYTES];
     uint8_t zeroes[BF_NBD_EXPORT_NAME_ZEROES_BYTES];
     bool ok =
-        talk_co_send_option(talk, BF_NBD_OPTION_EXPORT_NAME, talk->target->name,
-                            strlen(talk->target->name), error) &&
-        talk_co_read(talk, reply, sizeof(reply),
-                     "its answer to option 1 (export name); it may not "
-                     "have the export",
-                     error) &&
+        bf_nbdc_talk_co_send(talk, BF_NBD_OPTION_EXPORT_NAME,
+                             talk->target->name, strlen(talk->target->name),
+                             error) &&
+        bf_nbdc_talk_co_read(talk, reply, sizeof(reply),
+                             "its answer to option 1 (export name); it may not "
+                             "have the export",
+                             error) &&
         (talk->no_zeroes ||
-         talk_co_read(talk, zeroes, sizeof(zeroes),
-                      "the end of its answer to option 1 (export name)",
-                      error));
+         bf_nbdc_talk_co_read(talk, zeroes, sizeof(zeroes),
+                              "the end of its answer to option 1 (export name)",
+                              error));
 
     talk->in_step = false;
     if (ok) {
@@ -502,17 +289,17 @@ talk_co_export_name(Talk *talk, BfNbdcExport *exp, GError **error)
 
 /* Everything after the greeting of a server that can haggle. */
 static bool
-talk_co_haggle(Talk *talk, BfChannel **channel, BfNbdcExport *exp,
+talk_co_haggle(BfNbdcTalk *talk, BfChannel **channel, BfNbdcExport *exp,
                GError **error)
 {
     bool go_known = false;
 
     if (talk->target->creds != NULL &&
-        !talk_co_start_tls(talk, channel, error)) {
+        !bf_nbdc_talk_co_start_tls(talk, channel, error)) {
         return false;
     }
-    if (!talk_co_ask(talk, BF_NBD_OPTION_STRUCTURED_REPLY, &exp->structured,
-                     error)) {
+    if (!bf_nbdc_talk_co_ask(talk, BF_NBD_OPTION_STRUCTURED_REPLY,
+                             &exp->structured, error)) {
         return false;
     }
     if (exp->structured && !talk_co_select_context(talk, exp, error)) {
@@ -536,48 +323,12 @@ talk_co_haggle(Talk *talk, BfChannel **channel, BfNbdcExport *exp,
 }
 
 static bool
-talk_co_greet(Talk *talk, uint16_t *ret_flags, GError **error)
-{
-    uint8_t greeting[BF_NBD_GREETING_BYTES];
-    uint8_t answer[4];
-    uint32_t flags = 0;
-
-    if (!talk_co_read(talk, greeting, sizeof(greeting), "the greeting",
-                      error)) {
-        return false;
-    }
-    talk->in_step = false;
-    if (bf_nbd_is_oldstyle_greeting(greeting)) {
-        bf_set_error(error, "the server speaks the old protocol without "
-                            "options (oldstyle), which is not supported; have "
-                            "it serve newstyle");
-        return false;
-    }
-    if (!bf_nbd_parse_greeting(greeting, ret_flags)) {
-        bf_set_error(error,
-                     "the greeting is not that of an NBD server (0x%016" PRIx64
-                     " 0x%016" PRIx64 ")",
-                     bf_get_be64(greeting), bf_get_be64(greeting + 8));
-        return false;
-    }
-    flags = *ret_flags & (BF_NBD_HANDSHAKE_FIXED | BF_NBD_HANDSHAKE_NO_ZEROES);
-    talk->no_zeroes = (flags & BF_NBD_HANDSHAKE_NO_ZEROES) != 0;
-    bf_put_be32(answer, flags);
-    if (!bf_channel_co_write_all(talk->channel, answer, sizeof(answer),
-                                 error)) {
-        g_prefix_error(error, "Failed to answer the greeting: ");
-        return false;
-    }
-    talk->in_step = true;
-    return true;
-}
-
-static bool
-talk_co_run(Talk *talk, BfChannel **channel, BfNbdcExport *exp, GError **error)
+talk_co_run(BfNbdcTalk *talk, BfChannel **channel, BfNbdcExport *exp,
+            GError **error)
 {
     uint16_t flags = 0;
 
-    if (!talk_co_greet(talk, &flags, error)) {
+    if (!bf_nbdc_talk_co_greet(talk, &flags, error)) {
         return false;
     }
     if ((flags & BF_NBD_HANDSHAKE_FIXED) != 0) {
@@ -601,14 +352,15 @@ bf_nbdc_co_negotiate(BfChannel **channel, const BfNbdcTarget *target,
 {
     g_autoptr(GByteArray) payload = g_byte_array_new();
     BfNbdcExport exp = {.structured = false};
-    Talk talk = {.channel = *channel, .target = target, .payload = payload};
+    BfNbdcTalk talk = {
+        .channel = *channel, .target = target, .payload = payload};
 
     if (talk_co_run(&talk, channel, &exp, error)) {
         *ret_exp = exp;
         return true;
     }
     if (talk.in_step) {
-        talk_co_send_option(&talk, BF_NBD_OPTION_ABORT, NULL, 0, NULL);
+        bf_nbdc_talk_co_send(&talk, BF_NBD_OPTION_ABORT, NULL, 0, NULL);
     }
     g_prefix_error(error, "NBD server '%s': ", target->server);
     return false;

@@ -13,11 +13,11 @@ MAY_INCLUDE = {  # layer -> layers below it that it may use
     "core": "", "schema": "core", "proto": "core", "crypto": "core schema",
     "io": "core schema proto crypto", "block": "core schema proto crypto io",
     "serve": "core schema proto crypto io block",
-    "qmp": "core schema crypto io block serve", "main": "core schema serve qmp",
+    "qmp": "core schema crypto io block serve", "main": "core schema block serve qmp",
 }
 LAYER_OF = [  # path prefix -> layer; the first match wins
     ("server/core/", "core"), ("server/proto/", "proto"), ("server/io/", "io"),
-    ("server/crypto/", "crypto"), ("server/main.c", "main"),
+    ("server/crypto/", "crypto"), ("server/main/", "main"),
     ("server/", "serve"), ("block/", "block"), ("qmp/", "qmp"),
 ] + [(f"include/{layer}/", layer) for layer in MAY_INCLUDE]
 ONLY_IN = {  # foreign header -> its one home

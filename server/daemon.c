@@ -5,6 +5,7 @@
  */
 #include "serve/daemon.h"
 
+#include "block/nbd-list.h"
 #include "core/co-io.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -149,6 +150,8 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     bf_objects_set_authz_parser(daemon->objects, config->parse_authz);
     daemon->nbd_events = config->nbd_events;
     daemon->nbd_events_opaque = config->nbd_events_opaque;
+    daemon->nbd_unused = config->nbd_unused;
+    daemon->nbd_unused_arg = config->nbd_unused_arg;
     daemon->tls_watch =
         bf_tls_watch_new(daemon->objects, config->tls_events,
                          config->tls_events_opaque, wall_clock_s);
@@ -168,6 +171,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
 
 /* Who holds the credentials of the NBD server. */
 #define NBD_SERVER_USER "the NBD server"
+#define LIST_USER "the list of exports"
 
 static void
 release_server_creds(BfDaemon *daemon)
@@ -344,6 +348,8 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         .objects = daemon->objects,
         .events = daemon->nbd_events,
         .events_opaque = daemon->nbd_events_opaque,
+        .unused = daemon->nbd_unused,
+        .unused_arg = daemon->nbd_unused_arg,
         .held = !daemon->serving,
     };
 
@@ -379,6 +385,28 @@ bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
     ok = co_nbd_start_locked(daemon, options, take_fd, opaque, error);
     bf_co_mutex_unlock(&daemon->nbd_mutex);
     return ok;
+}
+
+GPtrArray *
+bf_daemon_co_nbd_list(BfDaemon *daemon, const BfNbdServerOptions *options,
+                      const char *hostname, GError **error)
+{
+    BfTlsCreds *creds = NULL;
+    GPtrArray *offers = NULL;
+
+    bf_assert_main();
+    if (options->tls_creds != NULL) {
+        creds = take_client_creds(daemon, options->tls_creds, LIST_USER, error);
+        if (creds == NULL) {
+            return NULL;
+        }
+    }
+    offers = bf_nbd_list_co_run(options->addr, creds, hostname, error);
+    if (creds != NULL) {
+        bf_tls_creds_unref(creds);
+        release_client_creds(daemon, options->tls_creds, LIST_USER);
+    }
+    return offers;
 }
 
 bool

@@ -70,7 +70,7 @@ bf_process_daemonize(int *ret_ready_fd, GError **error)
 }
 
 bool
-bf_process_ready(int ready_fd, GError **error)
+bf_process_ready(int ready_fd, bool keep_stderr, GError **error)
 {
     bf_autofd ready = ready_fd;
     bf_autofd null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -79,7 +79,8 @@ bf_process_ready(int ready_fd, GError **error)
         bf_set_errno(error, errno, "cannot leave the terminal");
         return false;
     }
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+    for (int fd = STDIN_FILENO;
+         fd < (keep_stderr ? STDERR_FILENO : STDERR_FILENO + 1); fd++) {
         if (dup2(null, fd) < 0) {
             bf_set_errno(error, errno, "cannot leave the terminal");
             return false;

@@ -37,6 +37,9 @@
  * @nbd_stopping: servers that are being stopped
  * @nbd_events: (nullable): borrowed constant
  * @nbd_events_opaque: passed to @nbd_events
+ * @nbd_unused: (nullable): called on main when the last client that used an
+ *     export has left; must not suspend
+ * @nbd_unused_arg: passed to @nbd_unused
  * @serving: bf_daemon_serve() was called
  */
 typedef struct BfDaemon {
@@ -56,6 +59,8 @@ typedef struct BfDaemon {
     BfWaitGroup nbd_stopping;
     const BfNbdEvents *nbd_events;
     void *nbd_events_opaque;
+    BfFn *nbd_unused;
+    void *nbd_unused_arg;
     bool serving;
 } BfDaemon;
 
@@ -66,6 +71,8 @@ typedef struct BfDaemon {
  * @parse_authz: (nullable): reads the files of authz-listfile objects
  * @nbd_events: borrowed constant
  * @nbd_events_opaque: passed to @nbd_events
+ * @nbd_unused: (nullable): as in BfNbdServerConfig
+ * @nbd_unused_arg: passed to @nbd_unused
  * @export_events: borrowed constant
  * @export_events_opaque: passed to @export_events
  * @node_events: borrowed constant
@@ -81,6 +88,8 @@ typedef struct BfDaemonConfig {
     BfAuthzParseFn *parse_authz;
     const BfNbdEvents *nbd_events;
     void *nbd_events_opaque;
+    BfFn *nbd_unused;
+    void *nbd_unused_arg;
     const BfExportEvents *export_events;
     void *export_events_opaque;
     const BfNodeEvents *node_events;
@@ -160,6 +169,21 @@ void bf_daemon_free(BfDaemon *daemon);
  */
 bool bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
                             BfTakeFd *take_fd, void *opaque, GError **error);
+
+/**
+ * bf_daemon_co_nbd_list:
+ * @daemon: the daemon
+ * @options: where the server is, and the credentials to use
+ * @hostname: (nullable): what the server's certificate is for
+ * @error: set on failure
+ *
+ * Asks another server for its exports: bf_nbd_list_co_run().
+ *
+ * Returns: (transfer full): of BfNbdOffer, or NULL
+ */
+GPtrArray *bf_daemon_co_nbd_list(BfDaemon *daemon,
+                                 const BfNbdServerOptions *options,
+                                 const char *hostname, GError **error);
 
 /**
  * bf_daemon_co_nbd_stop:

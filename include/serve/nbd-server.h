@@ -63,6 +63,9 @@ typedef struct BfNbdEvents {
  * @n_workers: at least 1
  * @exports: the daemon's table; borrowed
  * @budget: bounds the memory of all requests of the daemon; borrowed
+ * @unused: (nullable): called on main when the last client that used an export
+ *     has left; must not suspend
+ * @unused_arg: passed to @unused
  * @held: clients can connect, but are not served before bf_nbd_server_serve()
  */
 typedef struct BfNbdServerConfig {
@@ -80,6 +83,8 @@ typedef struct BfNbdServerConfig {
     unsigned n_workers;
     BfExportTable *exports;
     BfBudget *budget;
+    BfFn *unused;
+    void *unused_arg;
     bool held;
 } BfNbdServerConfig;
 

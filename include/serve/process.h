@@ -25,13 +25,14 @@ bool bf_process_daemonize(int *ret_ready_fd, GError **error);
 /**
  * bf_process_ready:
  * @ready_fd: (transfer full): from bf_process_daemonize()
+ * @keep_stderr: messages still go where they went
  * @error: set on failure
  *
  * Lets go of the terminal and the working directory, and the parent exit.
  *
  * Returns: false on failure
  */
-bool bf_process_ready(int ready_fd, GError **error);
+bool bf_process_ready(int ready_fd, bool keep_stderr, GError **error);
 
 /**
  * bf_process_notify_systemd:

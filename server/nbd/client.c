@@ -80,11 +80,12 @@ static void
 client_co_free(BfNbdClient *client)
 {
     BfNbdServer *server = client->server;
+    bool had_export = client->exp != NULL;
 
     bf_channel_free(client->channel);
     bf_handle_co_free(client->handle);
     bf_throttle_member_co_free(client->throttle);
-    if (client->exp != NULL) {
+    if (had_export) {
         bf_export_detach(&client->exp->base);
     }
     bf_nbd_meta_clear(client);
@@ -96,7 +97,7 @@ client_co_free(BfNbdClient *client)
     g_queue_unlink(&server->clients, &client->link);
     server->dropped -= client->dropped ? 1 : 0;
     g_free(client);
-    bf_nbd_server_client_gone(server);
+    bf_nbd_server_client_gone(server, had_export);
     bf_wait_group_done(&server->alive);
 }
 

@@ -120,6 +120,8 @@ struct BfNbdServer {
     BfTimer room_timer;     /* until a client in negotiation has to go */
     unsigned dropped;       /* clients that have to go and are not gone yet */
     bool stopping;
+    BfFn *unused; /* (nullable) called when no client uses an export any more */
+    void *unused_arg;
     bool held; /* clients wait for bf_nbd_server_serve() */
 };
 
@@ -292,8 +294,9 @@ void bf_nbd_server_free(BfNbdServer *server);
  * number appears, and as an event. */
 void bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection);
 
-/* Starts who waits for a place: called when a client has left the list. */
-void bf_nbd_server_client_gone(BfNbdServer *server);
+/* Starts who waits for a place: called when a client has left the list.
+ * @had_export: it used one, and may have been the last that did. */
+void bf_nbd_server_client_gone(BfNbdServer *server, bool had_export);
 
 /* Index of the worker with the fewest clients. */
 unsigned bf_nbd_server_least_loaded(const BfNbdServer *server);

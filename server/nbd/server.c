@@ -177,11 +177,25 @@ accept_client(void *opaque, int fd)
     }
 }
 
+static bool
+is_used(const BfNbdServer *server)
+{
+    for (const GList *link = server->clients.head; link; link = link->next) {
+        if (((const BfNbdClient *)link->data)->exp != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void
-bf_nbd_server_client_gone(BfNbdServer *server)
+bf_nbd_server_client_gone(BfNbdServer *server, bool had_export)
 {
     if (server->stopping) {
         return;
+    }
+    if (had_export && server->unused != NULL && !is_used(server)) {
+        server->unused(server->unused_arg);
     }
     while (!is_full(server) && !g_queue_is_empty(&server->waiting)) {
         start_client(server,
@@ -221,6 +235,8 @@ bf_nbd_server_co_start(const BfNbdServerConfig *config, GError **error)
     }
     server->address = g_steal_pointer(&address);
     server->held = config->held;
+    server->unused = config->unused;
+    server->unused_arg = config->unused_arg;
     server->listener = bf_listener_new(fds, path, accept_client, server);
     return server;
 }
@@ -230,7 +246,7 @@ bf_nbd_server_serve(BfNbdServer *server)
 {
     bf_assert_main();
     server->held = false;
-    bf_nbd_server_client_gone(server);
+    bf_nbd_server_client_gone(server, false);
 }
 
 static void

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The program: arguments, signals, start and end.
+ * The program: signals, start and end.
  *
- * Arguments are read twice: first what concerns the process, then, in the main
- * loop and strictly in order, what describes objects, nodes and exports. The
- * fork of --daemonize comes before any thread, io_uring or TLS call.
+ * What describes objects, nodes and exports is carried out in the main loop and
+ * strictly in order. The fork of --daemonize comes before any thread, io_uring
+ * or TLS call.
  */
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
+#include "arguments-private.h"
 #include "core/co-io.h"
 #include "core/error.h"
 #include "core/loop.h"
@@ -27,52 +27,12 @@
 #include "serve/log.h"
 #include "serve/process.h"
 
-#define PROGRAM "blockferryd"
-
 /* How long storage and clients may take to end; then the process ends. */
 #define SHUTDOWN_MAX_NS (10 * BF_NS_PER_SEC)
 
-enum {
-    OPT_BLOCKDEV = 256,
-    OPT_CHARDEV,
-    OPT_CHECK_CREDS,
-    OPT_DAEMONIZE,
-    OPT_EXPORT,
-    OPT_FAULTS,
-    OPT_MONITOR,
-    OPT_NBD_SERVER,
-    OPT_OBJECT,
-    OPT_PIDFILE,
-    OPT_SIGHUP,
-    OPT_WORKERS,
-};
-
-static const struct option long_options[] = {
-    {"allow-fault-injection", no_argument, NULL, OPT_FAULTS},
-    {"blockdev", required_argument, NULL, OPT_BLOCKDEV},
-    {"chardev", required_argument, NULL, OPT_CHARDEV},
-    {"check-tls-creds", required_argument, NULL, OPT_CHECK_CREDS},
-    {"daemonize", no_argument, NULL, OPT_DAEMONIZE},
-    {"export", required_argument, NULL, OPT_EXPORT},
-    {"help", no_argument, NULL, 'h'},
-    {"monitor", required_argument, NULL, OPT_MONITOR},
-    {"nbd-server", required_argument, NULL, OPT_NBD_SERVER},
-    {"object", required_argument, NULL, OPT_OBJECT},
-    {"pidfile", required_argument, NULL, OPT_PIDFILE},
-    {"sighup", required_argument, NULL, OPT_SIGHUP},
-    {"version", no_argument, NULL, 'V'},
-    {"workers", required_argument, NULL, OPT_WORKERS},
-    {NULL, 0, NULL, 0},
-};
-
 /* Everything that main() and the coroutines it starts share. On main. */
 typedef struct Program {
-    int argc;
-    char **argv;
-    bool daemonize;
-    bool sighup_reloads;
-    const char *check_creds;  /* borrowed from argv, or NULL */
-    const char *pidfile_path; /* borrowed from argv, or NULL */
+    BfArguments args;
     BfDaemonConfig config;
     int ready_fd; /* owned; -1 if nobody waits */
 
@@ -89,142 +49,6 @@ typedef struct Program {
     BfTimer shutdown_timer;
     int exit_status;
 } Program;
-
-static void
-print_help(void)
-{
-    printf(
-        "Usage: " PROGRAM " [options]\n"
-        "Serves disk images over NBD, controlled over QMP.\n\n"
-        "  -h, --help                 print this help\n"
-        "  -V, --version              print the version\n"
-        "  --object help              list the object types; TYPE,help their "
-        "properties\n"
-        "  --object TYPE,id=ID[,PROPERTY=VALUE...]\n"
-        "                             add an object (secret, TLS credentials, "
-        "iothread)\n"
-        "  --blockdev DRIVER,node-name=NAME[,OPTION=VALUE...]\n"
-        "                             add a block node\n"
-        "  --chardev BACKEND,id=ID[,OPTION=VALUE...]\n"
-        "                             add a character device; 'help' lists the "
-        "backends\n"
-        "  --monitor [chardev=]ID[,pretty=on|off]\n"
-        "                             serve QMP on a character device\n"
-        "  --nbd-server addr.type=inet,addr.host=HOST,addr.port=PORT\n"
-        "               |addr.type=unix,addr.path=PATH\n"
-        "               [,tls-creds=ID][,max-connections=N]"
-        "[,handshake-max-seconds=N]\n"
-        "                             start the NBD server\n"
-        "  --export [type=]nbd,id=ID,node-name=NODE[,name=NAME]"
-        "[,writable=on]\n"
-        "                             export a block node\n"
-        "  --check-tls-creds dir=DIR,endpoint=server|client"
-        "[,hostname=NAME][...]\n"
-        "                             tell whether the files in DIR are good "
-        "as TLS\n"
-        "                             credentials, and end\n"
-        "  --pidfile PATH             write the process id to PATH when ready\n"
-        "  --sighup=end|reload        what SIGHUP does: end the program "
-        "(default), or\n"
-        "                             read the files of TLS credentials "
-        "again\n"
-        "  --daemonize                go to the background when ready\n"
-        "  --workers N                worker threads, 1..%d (default: number "
-        "of processors)\n"
-        "  --allow-fault-injection    allow nodes of the driver 'fault', for "
-        "tests\n\n"
-        "Options are carried out in their order. An argument that starts with "
-        "'{' is JSON.\n"
-        "Without a monitor and an export, a monitor is opened at\n"
-        "$RUNTIME_DIRECTORY/blockferry/qmp.sock or "
-        "$XDG_RUNTIME_DIR/blockferry/qmp.sock.\n",
-        BF_WORKERS_MAX);
-}
-
-static bool
-parse_workers(Program *program, const char *text)
-{
-    guint64 n = 0;
-
-    if (!g_ascii_string_to_unsigned(text, 10, 1, BF_WORKERS_MAX, &n, NULL)) {
-        fprintf(stderr,
-                PROGRAM ": --workers %s: expected a number from 1 to %d\n",
-                text, BF_WORKERS_MAX);
-        return false;
-    }
-    program->config.n_workers = (unsigned)n;
-    return true;
-}
-
-static bool
-parse_sighup(Program *program, const char *text)
-{
-    program->sighup_reloads = strcmp(text, "reload") == 0;
-    if (!program->sighup_reloads && strcmp(text, "end") != 0) {
-        fprintf(stderr,
-                PROGRAM ": --sighup=%s: expected 'end', to end the program, "
-                        "or 'reload', to read the files of TLS credentials "
-                        "again\n",
-                text);
-        return false;
-    }
-    return true;
-}
-
-/* First pass. Returns false when the program is to end with exit_status. */
-static bool
-parse_process_options(Program *program)
-{
-    int opt;
-
-    while ((opt = getopt_long(program->argc, program->argv, "hV", long_options,
-                              NULL)) != -1) {
-        switch (opt) {
-        case 'h':
-            print_help();
-            return false;
-        case 'V':
-            printf(PROGRAM " version " BF_VERSION "\n");
-            return false;
-        case OPT_DAEMONIZE:
-            program->daemonize = true;
-            break;
-        case OPT_CHECK_CREDS:
-            program->check_creds = optarg;
-            break;
-        case OPT_PIDFILE:
-            program->pidfile_path = optarg;
-            break;
-        case OPT_FAULTS:
-            program->config.allow_faults = true;
-            break;
-        case OPT_WORKERS:
-            if (!parse_workers(program, optarg)) {
-                program->exit_status = EXIT_FAILURE;
-                return false;
-            }
-            break;
-        case OPT_SIGHUP:
-            if (!parse_sighup(program, optarg)) {
-                program->exit_status = EXIT_FAILURE;
-                return false;
-            }
-            break;
-        case '?':
-            program->exit_status = EXIT_FAILURE;
-            return false;
-        default:
-            break;
-        }
-    }
-    if (optind < program->argc) {
-        fprintf(stderr, PROGRAM ": %s: Unexpected argument\n",
-                program->argv[optind]);
-        program->exit_status = EXIT_FAILURE;
-        return false;
-    }
-    return true;
-}
 
 static bool
 co_add_object(Program *program, char *text, GError **error)
@@ -296,41 +120,38 @@ co_add_monitor(Program *program, const char *text, GError **error)
 }
 
 static bool
-co_carry_out(Program *program, int opt, char *text, GError **error)
+co_take_step(Program *program, const BfStep *step, GError **error)
 {
-    switch (opt) {
-    case OPT_OBJECT:
-        return co_add_object(program, text, error);
-    case OPT_BLOCKDEV:
-        return co_add_blockdev(program, text, error);
-    case OPT_CHARDEV:
-        return bf_monitors_co_chardev_add(program->monitors, text, error);
-    case OPT_MONITOR:
-        return co_add_monitor(program, text, error);
-    case OPT_NBD_SERVER:
-        return co_start_nbd_server(program, text, error);
-    case OPT_EXPORT:
-        return co_add_export(program, text, error);
-    default:
-        return true; /* done in the first pass */
+    switch (step->kind) {
+    case BF_STEP_OBJECT:
+        return co_add_object(program, step->text, error);
+    case BF_STEP_BLOCKDEV:
+        return co_add_blockdev(program, step->text, error);
+    case BF_STEP_CHARDEV:
+        return bf_monitors_co_chardev_add(program->monitors, step->text, error);
+    case BF_STEP_MONITOR:
+        return co_add_monitor(program, step->text, error);
+    case BF_STEP_NBD_SERVER:
+        return co_start_nbd_server(program, step->text, error);
+    case BF_STEP_EXPORT:
+        return co_add_export(program, step->text, error);
     }
+    g_assert_not_reached();
 }
 
 static bool
 co_set_up_by_options(Program *program)
 {
-    int opt;
-    int index = 0;
-
-    optind = 0; /* makes getopt start again */
-    while ((opt = getopt_long(program->argc, program->argv, "hV", long_options,
-                              &index)) != -1) {
+    for (unsigned i = 0; i < program->args.steps->len; i++) {
+        const BfStep *step = g_ptr_array_index(program->args.steps, i);
         g_autoptr(GError) error = NULL;
 
-        if (!co_carry_out(program, opt, optarg, &error)) {
+        if (!co_take_step(program, step, &error)) {
+            g_autofree char *shown = bf_step_show(step);
+
             if (!program->stopping) {
-                fprintf(stderr, PROGRAM ": --%s %s: %s\n",
-                        long_options[index].name, optarg, error->message);
+                bf_arguments_complain(&program->args, "%s: %s", shown,
+                                      error->message);
             }
             return false;
         }
@@ -373,7 +194,8 @@ co_add_default_monitor(Program *program, GError **error)
 {
     g_autofree char *path = NULL;
 
-    if (bf_monitors_count(program->monitors) > 0 || program->has_export) {
+    if (bf_monitors_count(program->monitors) > 0 || program->has_export ||
+        program->args.stand_alone) {
         return true;
     }
     path = default_monitor_path(error);
@@ -388,17 +210,20 @@ co_add_default_monitor(Program *program, GError **error)
 static bool
 become_ready(Program *program, GError **error)
 {
-    if (program->pidfile_path != NULL) {
-        program->pidfile = bf_pidfile_new(program->pidfile_path, error);
+    if (program->args.pidfile_path != NULL) {
+        program->pidfile = bf_pidfile_new(program->args.pidfile_path, error);
         if (program->pidfile == NULL) {
             return false;
         }
     }
     if (program->ready_fd >= 0) {
-        if (!bf_process_ready(bf_steal_fd(&program->ready_fd), error)) {
+        if (!bf_process_ready(bf_steal_fd(&program->ready_fd),
+                              program->args.keep_stderr, error)) {
             return false;
         }
-        bf_log_detach();
+        if (!program->args.keep_stderr) {
+            bf_log_detach();
+        }
     }
     bf_process_notify_systemd("READY=1");
     return true;
@@ -469,26 +294,46 @@ start_shutdown(void *arg)
     }
 }
 
+static bool
+co_list(Program *program, GError **error)
+{
+    const BfArguments *args = &program->args;
+    g_autoptr(BfNbdServerOptions) options =
+        bf_options_parse_nbd_server(args->list_server, error);
+    g_autoptr(GPtrArray) offers = NULL;
+
+    if (options != NULL) {
+        offers = bf_daemon_co_nbd_list(program->daemon, options,
+                                       args->list_hostname, error);
+    }
+    if (offers != NULL) {
+        bf_standalone_print_list(offers);
+    }
+    return offers != NULL;
+}
+
 static void
 co_set_up(void *arg)
 {
     Program *program = arg;
     g_autoptr(GError) error = NULL;
+    bool serves = program->args.list_server == NULL;
     bool ok = co_set_up_by_options(program);
 
     if (ok && !program->stopping &&
-        (!co_add_default_monitor(program, &error) ||
-         !become_ready(program, &error))) {
-        fprintf(stderr, PROGRAM ": %s\n", error->message);
+        !(serves ? co_add_default_monitor(program, &error) &&
+                       become_ready(program, &error)
+                 : co_list(program, &error))) {
+        bf_arguments_complain(&program->args, "%s", error->message);
         ok = false;
     }
     program->setting_up = false;
     bf_co_queue_wake_all(&program->setup_done);
-    if (ok && !program->stopping) {
+    if (ok && serves && !program->stopping) {
         bf_daemon_serve(program->daemon);
         bf_monitors_start(program->monitors);
     } else if (!program->stopping) {
-        program->exit_status = EXIT_FAILURE;
+        program->exit_status = ok ? EXIT_SUCCESS : EXIT_FAILURE;
         start_shutdown(program);
     }
 }
@@ -510,7 +355,7 @@ co_reload(void *arg)
 static void
 handle_signal(Program *program, const struct signalfd_siginfo *info)
 {
-    if (info->ssi_signo == SIGHUP && program->sighup_reloads) {
+    if (info->ssi_signo == SIGHUP && program->args.sighup_reloads) {
         g_message("reloading on signal %u (%s)", info->ssi_signo,
                   strsignal((int)info->ssi_signo));
         bf_wait_group_add(&program->reloads, 1);
@@ -582,6 +427,10 @@ run(Program *program, BfClock *clock, GError **error)
     program->config.parse_authz = bf_authz_text_parse;
     program->config.export_events = bf_monitors_export_events();
     program->config.export_events_opaque = program->monitors;
+    if (program->args.until_unused) {
+        program->config.nbd_unused = start_shutdown;
+        program->config.nbd_unused_arg = program;
+    }
     program->config.nbd_events = bf_monitors_nbd_events();
     program->config.nbd_events_opaque = program->monitors;
     program->config.node_events = bf_monitors_node_events();
@@ -604,40 +453,19 @@ run(Program *program, BfClock *clock, GError **error)
     return true;
 }
 
-/* Help for --object and --chardev, which ends the program. */
-static char *
-find_help(Program *program)
-{
-    int opt;
-    char *help = NULL;
-
-    optind = 0;
-    while (help == NULL &&
-           (opt = getopt_long(program->argc, program->argv, "hV", long_options,
-                              NULL)) != -1) {
-        if (opt == OPT_OBJECT) {
-            help = bf_options_object_help(optarg);
-        } else if (opt == OPT_CHARDEV &&
-                   (strcmp(optarg, "help") == 0 || strcmp(optarg, "?") == 0)) {
-            help = bf_monitors_chardev_help();
-        }
-    }
-    return help;
-}
-
 /* Returns the program's exit status. */
 static int
-check_creds(const char *text)
+check_creds(const BfArguments *args)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(BfCheckTlsCredsOptions) options =
-        bf_options_parse_check_tls_creds(text, &error);
+        bf_options_parse_check_tls_creds(args->check_creds, &error);
     g_autofree char *result = NULL;
     bool good;
 
     if (options == NULL) {
-        fprintf(stderr, PROGRAM ": --check-tls-creds %s: %s\n", text,
-                error->message);
+        bf_arguments_complain(args, "--check-tls-creds %s: %s",
+                              args->check_creds, error->message);
         return EXIT_FAILURE;
     }
     good = bf_check_creds(options, &result);
@@ -645,41 +473,50 @@ check_creds(const char *text)
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-int
-main(int argc, char **argv)
+/* Returns the program's exit status. */
+static int
+serve(Program *program)
 {
-    Program program = {.argc = argc, .argv = argv, .ready_fd = -1};
-    g_autoptr(GError) error = NULL;
+    const BfArguments *args = &program->args;
     g_autoptr(BfClock) clock = NULL;
-    g_autofree char *help = NULL;
+    g_autoptr(GError) error = NULL;
 
-    bf_log_init(PROGRAM);
-    argv[0] = (char *)PROGRAM; /* getopt prints it before its messages */
-    if (!parse_process_options(&program)) {
-        return program.exit_status;
-    }
-    help = find_help(&program);
-    if (help != NULL) {
-        fputs(help, stdout);
-        return EXIT_SUCCESS;
-    }
-    if (program.check_creds != NULL) {
-        return check_creds(program.check_creds);
-    }
-    if (program.daemonize && !bf_process_daemonize(&program.ready_fd, &error)) {
-        fprintf(stderr, PROGRAM ": %s\n", error->message);
+    if (args->daemonize && !bf_process_daemonize(&program->ready_fd, &error)) {
+        bf_arguments_complain(args, "%s", error->message);
         return EXIT_FAILURE;
     }
     raise_descriptor_limit();
     block_signals();
+    program->config.n_workers = args->n_workers;
+    program->config.allow_faults = args->allow_faults;
     clock = bf_clock_new_system();
-    if (!run(&program, clock, &error)) {
-        fprintf(stderr, PROGRAM ": %s\n", error->message);
-        program.exit_status = EXIT_FAILURE;
+    if (!run(program, clock, &error)) {
+        bf_arguments_complain(args, "%s", error->message);
+        program->exit_status = EXIT_FAILURE;
     }
-    bf_daemon_free(program.daemon);
-    bf_monitors_free(program.monitors);
-    bf_loop_free(program.loop);
-    bf_pidfile_free(program.pidfile);
-    return program.exit_status;
+    bf_daemon_free(program->daemon);
+    bf_monitors_free(program->monitors);
+    bf_loop_free(program->loop);
+    bf_pidfile_free(program->pidfile);
+    return program->exit_status;
+}
+
+int
+main(int argc, char **argv)
+{
+    Program program = {.ready_fd = -1};
+    const BfArguments *args = &program.args;
+    int status = EXIT_SUCCESS;
+
+    if (!bf_arguments_parse(&program.args, argc, argv)) {
+        status = EXIT_FAILURE;
+    } else if (args->output != NULL) {
+        fputs(args->output, stdout);
+    } else {
+        bf_log_init(args->program);
+        status =
+            args->check_creds != NULL ? check_creds(args) : serve(&program);
+    }
+    bf_arguments_clear(&program.args);
+    return status;
 }

@@ -356,9 +356,17 @@ def test_lexical_error_resynchronises_at_line_end(daemon):
     assert errors
 
 
+@pytest.fixture
+def deep_python():
+    """For reading replies that are as deep."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize("depth, good", [(1024, True), (1025, False)])
-def test_nesting_limit(daemon, depth, good):
-    sys.setrecursionlimit(10000)  # for reading the reply
+def test_nesting_limit(daemon, deep_python, depth, good):
     client = daemon.client()
     # The command's own braces count as one level.
     nested = b"[" * (depth - 1) + b"]" * (depth - 1)

@@ -5,6 +5,7 @@
     schema-gen.py types OUTDIR FILE...   writes types.h and types.c
     schema-gen.py qmp OUTDIR FILE...     writes gen-*.[ch] and qmp-reference.md
     schema-gen.py docs OUTDIR FILE...    writes qmp-doc.json, for qmp-shell
+    schema-gen.py man OUTDIR FILE...     writes blockferry-qmp.7
     schema-gen.py check FILE...          writes nothing
 
 A mistake in the schema is one line on stderr and exit status 1; then nothing
@@ -16,6 +17,7 @@ import sys
 
 import schema_docs
 import schema_emit
+import schema_man
 import schema_model
 
 EMITTERS = {
@@ -23,6 +25,8 @@ EMITTERS = {
     "qmp": schema_emit.qmp,
     "docs": lambda schema: {
         "qmp-doc.json": json.dumps(schema_docs.docs(schema))},
+    "man": lambda schema: {
+        "blockferry-qmp.7": schema_man.man(schema_docs.docs(schema))},
 }
 
 

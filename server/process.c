@@ -93,6 +93,25 @@ bf_process_ready(int ready_fd, bool keep_stderr, GError **error)
     return true;
 }
 
+uint64_t
+bf_process_watchdog_ns(void)
+{
+    const char *usec = g_getenv("WATCHDOG_USEC");
+    const char *pid = g_getenv("WATCHDOG_PID");
+    guint64 n = 0;
+
+    if (pid != NULL &&
+        (!g_ascii_string_to_unsigned(pid, 10, 1, G_MAXINT32, &n, NULL) ||
+         n != (guint64)getpid())) {
+        return 0;
+    }
+    if (usec == NULL ||
+        !g_ascii_string_to_unsigned(usec, 10, 1, G_MAXINT64 / 1000, &n, NULL)) {
+        return 0;
+    }
+    return n * 1000 / 2;
+}
+
 void
 bf_process_notify_systemd(const char *state)
 {

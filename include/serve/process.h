@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <glib.h>
 
@@ -41,6 +42,16 @@ bool bf_process_ready(int ready_fd, bool keep_stderr, GError **error);
  * Sends @state to the socket named by $NOTIFY_SOCKET, if there is one.
  */
 void bf_process_notify_systemd(const char *state);
+
+/**
+ * bf_process_watchdog_ns:
+ *
+ * How often the service manager wants to hear "WATCHDOG=1"
+ * (sd_watchdog_enabled(3)).
+ *
+ * Returns: half of its limit, nanoseconds; 0 if it does not
+ */
+uint64_t bf_process_watchdog_ns(void);
 
 /**
  * BfPidfile: a pid file, locked and removed at the end

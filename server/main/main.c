@@ -6,6 +6,7 @@
  * strictly in order. The fork of --daemonize comes before any thread, io_uring
  * or TLS call.
  */
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -47,6 +48,8 @@ typedef struct Program {
     bool has_export;
     bool stopping;
     BfTimer shutdown_timer;
+    BfTimer watchdog;
+    uint64_t watchdog_ns; /* 0 if there is none */
     int exit_status;
 } Program;
 
@@ -207,6 +210,17 @@ co_add_default_monitor(Program *program, GError **error)
     return true;
 }
 
+/* A main loop that is stuck does not come here, and is then restarted. */
+static void
+feed_watchdog(void *arg)
+{
+    Program *program = arg;
+
+    bf_process_notify_systemd("WATCHDOG=1");
+    bf_timer_start(&program->watchdog, program->watchdog_ns, feed_watchdog,
+                   program);
+}
+
 static bool
 become_ready(Program *program, GError **error)
 {
@@ -226,6 +240,10 @@ become_ready(Program *program, GError **error)
         }
     }
     bf_process_notify_systemd("READY=1");
+    program->watchdog_ns = bf_process_watchdog_ns();
+    if (program->watchdog_ns != 0) {
+        feed_watchdog(program);
+    }
     return true;
 }
 
@@ -272,6 +290,7 @@ co_shut_down(void *arg)
         bf_daemon_co_close(program->daemon);
     }
     bf_timer_stop(&program->shutdown_timer);
+    bf_timer_stop(&program->watchdog);
     if (!bf_monitors_co_close(program->monitors) || !idle) {
         /* The command may still use all that belongs to the daemon. What was
          * written is in the kernel's cache, and safe there. */
@@ -338,6 +357,16 @@ co_set_up(void *arg)
     }
 }
 
+static void
+tell_reloading(void)
+{
+    g_autofree char *state =
+        g_strdup_printf("RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
+                        bf_loop_now_ns() / BF_NS_PER_US);
+
+    bf_process_notify_systemd(state);
+}
+
 /* The objects go only after all that was begun here has ended. */
 static void
 co_reload(void *arg)
@@ -345,9 +374,13 @@ co_reload(void *arg)
     Program *program = arg;
     g_autoptr(GError) error = NULL;
 
-    if (!program->stopping && !bf_objects_co_reload_tls_creds(
-                                  program->daemon->objects, NULL, &error)) {
-        g_warning("%s", error->message);
+    if (!program->stopping) {
+        tell_reloading();
+        if (!bf_objects_co_reload_tls_creds(program->daemon->objects, NULL,
+                                            &error)) {
+            g_warning("%s", error->message);
+        }
+        bf_process_notify_systemd("READY=1");
     }
     bf_wait_group_done(&program->reloads);
 }

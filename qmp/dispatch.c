@@ -341,6 +341,21 @@ write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
     return g_string_free_to_bytes(text);
 }
 
+bool
+bf_dispatch_co_do(BfQmpCall *call, const BfRequest *request, GError **error)
+{
+    json_t *ret = NULL;
+
+    bf_assert_main();
+    call->text = NULL;
+    ret = co_execute(call, request, error);
+    if (ret == NULL) {
+        return false;
+    }
+    json_decref(ret);
+    return true;
+}
+
 GBytes *
 bf_dispatch_co_run(BfQmpCall *call, const BfRequest *request, BfJsonStyle style)
 {

@@ -517,7 +517,7 @@ bf_monitor_client_get_style(const BfMonitorClient *client)
 bool
 bf_monitor_client_is_negotiated(const BfMonitorClient *client)
 {
-    return client->is_negotiated;
+    return client == NULL || client->is_negotiated;
 }
 
 void
@@ -531,7 +531,7 @@ bf_monitor_client_negotiate(BfMonitorClient *client, bool oob)
 bool
 bf_monitor_client_has_oob(const BfMonitorClient *client)
 {
-    return client->has_oob;
+    return client != NULL && client->has_oob;
 }
 
 int
@@ -539,7 +539,7 @@ bf_monitor_client_take_passed_fd(BfMonitorClient *client, GError **error)
 {
     int fd = -1;
 
-    if (client->latched.count == 0) {
+    if (client == NULL || client->latched.count == 0) {
         bf_set_error(error, "No file descriptor supplied via SCM_RIGHTS");
         return -1;
     }
@@ -573,7 +573,8 @@ bf_monitor_client_take_named_fd(void *opaque, const char *name, GError **error)
     gpointer key = NULL;
     gpointer fd = NULL;
 
-    if (!g_hash_table_steal_extended(client->named, name, &key, &fd)) {
+    if (client == NULL ||
+        !g_hash_table_steal_extended(client->named, name, &key, &fd)) {
         bf_set_error(error, "File descriptor named '%s' has not been found",
                      name);
         return -1;

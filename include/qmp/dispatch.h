@@ -31,8 +31,8 @@ typedef struct BfMonitorClient BfMonitorClient;
  * BfQmpCall: the circumstances of a command that is being run
  * @daemon: borrowed: what it works on
  * @monitors: borrowed: the set that the client belongs to
- * @client: borrowed: who gave the command; it lives until the command has
- *     ended, connected or not
+ * @client: (nullable): borrowed: who gave the command; it lives until the
+ *     command has ended, connected or not. NULL if it comes from a file
  * @text: (nullable): borrowed: see bf_qmp_call_give_text()
  */
 typedef struct BfQmpCall {
@@ -104,6 +104,19 @@ bool bf_request_is_oob(const BfRequest *request);
  */
 GBytes *bf_dispatch_co_run(BfQmpCall *call, const BfRequest *request,
                            BfJsonStyle style);
+
+/**
+ * bf_dispatch_co_do:
+ * @call: whose request it is
+ * @request: the request
+ * @error: set on failure
+ *
+ * bf_dispatch_co_run() for those who want no reply.
+ *
+ * Returns: false if the request was wrong or its command failed
+ */
+bool bf_dispatch_co_do(BfQmpCall *call, const BfRequest *request,
+                       GError **error);
 
 /**
  * bf_dispatch_version_new:

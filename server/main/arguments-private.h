@@ -18,6 +18,7 @@
 typedef enum BfStepKind {
     BF_STEP_BLOCKDEV,
     BF_STEP_CHARDEV,
+    BF_STEP_CONFIG,
     BF_STEP_EXPORT,
     BF_STEP_MONITOR,
     BF_STEP_NBD_SERVER,

@@ -27,6 +27,7 @@ static const struct option long_options[] = {
     {"blockdev", required_argument, NULL, OPT_STEP + BF_STEP_BLOCKDEV},
     {"chardev", required_argument, NULL, OPT_STEP + BF_STEP_CHARDEV},
     {"check-tls-creds", required_argument, NULL, OPT_CHECK_CREDS},
+    {"config", required_argument, NULL, OPT_STEP + BF_STEP_CONFIG},
     {"daemonize", no_argument, NULL, OPT_DAEMONIZE},
     {"export", required_argument, NULL, OPT_STEP + BF_STEP_EXPORT},
     {"help", no_argument, NULL, 'h'},
@@ -54,9 +55,10 @@ char *
 bf_step_show(const BfStep *step)
 {
     static const char *const names[] = {
-        [BF_STEP_BLOCKDEV] = "blockdev",     [BF_STEP_CHARDEV] = "chardev",
-        [BF_STEP_EXPORT] = "export",         [BF_STEP_MONITOR] = "monitor",
-        [BF_STEP_NBD_SERVER] = "nbd-server", [BF_STEP_OBJECT] = "object",
+        [BF_STEP_BLOCKDEV] = "blockdev", [BF_STEP_CHARDEV] = "chardev",
+        [BF_STEP_CONFIG] = "config",     [BF_STEP_EXPORT] = "export",
+        [BF_STEP_MONITOR] = "monitor",   [BF_STEP_NBD_SERVER] = "nbd-server",
+        [BF_STEP_OBJECT] = "object",
     };
 
     return step->shown != NULL
@@ -135,6 +137,7 @@ make_help(void)
         "  --export [type=]nbd,id=ID,node-name=NODE[,name=NAME]"
         "[,writable=on]\n"
         "                             export a block node\n"
+        "  --config FILE              run the monitor commands in FILE\n"
         "  --check-tls-creds dir=DIR,endpoint=server|client"
         "[,hostname=NAME][...]\n"
         "                             tell whether the files in DIR are good "

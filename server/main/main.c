@@ -21,6 +21,7 @@
 #include "core/loop.h"
 #include "core/util.h"
 #include "qmp/authz-text.h"
+#include "qmp/config-file.h"
 #include "qmp/monitors.h"
 #include "qmp/options.h"
 #include "serve/check-creds.h"
@@ -132,6 +133,10 @@ co_take_step(Program *program, const BfStep *step, GError **error)
         return co_add_blockdev(program, step->text, error);
     case BF_STEP_CHARDEV:
         return bf_monitors_co_chardev_add(program->monitors, step->text, error);
+    case BF_STEP_CONFIG:
+        program->has_export = true; /* it is told what to do */
+        return bf_config_co_run(program->monitors, program->daemon, step->text,
+                                error);
     case BF_STEP_MONITOR:
         return co_add_monitor(program, step->text, error);
     case BF_STEP_NBD_SERVER:

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Files of monitor commands: JSON objects as a client would send them, one
+ * after the other, with comments from # or // to the end of the line and
+ * between slash-star and star-slash.
+ */
+#pragma once
+
+#include "qmp/monitors.h"
+
+/**
+ * bf_config_blank_comments:
+ * @text: a NUL-terminated text; changed in place
+ *
+ * Makes spaces of comments outside of strings; line ends stay. Any thread.
+ */
+void bf_config_blank_comments(char *text);
+
+/**
+ * bf_config_co_run:
+ * @monitors: borrowed: what the commands may be about
+ * @daemon: borrowed: what they work on
+ * @path: of the file; its text has at most 64 MiB
+ * @error: set on failure, beginning with the file and the line of the command
+ *
+ * On main; suspends. Reads the file on the thread pool, and runs its commands
+ * in their order up to the first that fails.
+ *
+ * Returns: false on failure
+ */
+bool bf_config_co_run(BfMonitors *monitors, BfDaemon *daemon, const char *path,
+                      GError **error);

@@ -280,10 +280,25 @@ bf_nbd_reply_hole(BfNbdTask *task)
     queue_reply(task);
 }
 
+/* Two errors have a meaning of their own (NBD proto.md, Error values), which
+ * the storage's errors of the same name do not have. */
+static BfNbdError
+error_of(const BfNbdTask *task, int err)
+{
+    BfNbdError error = bf_nbd_error_from_errno(err);
+
+    if (error == BF_NBD_ERROR_OVERFLOW ||
+        (error == BF_NBD_ERROR_NOTSUP &&
+         (task->request.flags & BF_NBD_REQUEST_FAST_ZERO) == 0)) {
+        return BF_NBD_ERROR_IO;
+    }
+    return error;
+}
+
 void
 bf_nbd_reply_error(BfNbdTask *task, int err, const char *format, ...)
 {
-    BfNbdError error = bf_nbd_error_from_errno(err);
+    BfNbdError error = error_of(task, err);
     va_list args;
     int len;
 

@@ -21,7 +21,7 @@ TABLE = HERE / "nbd-conformance.txt"
 SIZE = 4 << 20
 ERRORS = {"EPERM": nbd.EPERM, "EROFS": nbd.EPERM, "EIO": nbd.EIO,
           "ENOMEM": nbd.ENOMEM, "ENOSPC": nbd.ENOSPC, "EDQUOT": nbd.ENOSPC,
-          "EFBIG": nbd.ENOSPC}
+          "EFBIG": nbd.ENOSPC, "EOVERFLOW": nbd.EIO, "EOPNOTSUPP": nbd.EIO}
 
 
 # The table.

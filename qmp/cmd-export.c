@@ -200,8 +200,26 @@ bf_qmp_co_query_block_exports(BfQmpCall *call,
         info->clients = bf_export_count_clients(exp);
         info->throttle_group = g_strdup(bf_export_throttle_group(exp));
         info->stats = export_stats(exp);
+        info->requests = bf_nbd_export_query_requests(exp);
         list->items[i] = info;
     }
     *ret_value = list;
+    return true;
+}
+
+bool
+bf_qmp_co_query_nbd_clients(BfQmpCall *call, const BfQueryNbdClientsArgs *args,
+                            BfNbdClientInfoList **ret_value, GError **error)
+{
+    const BfExport *exp = NULL;
+
+    if (args->export_id != NULL) {
+        exp = bf_export_table_find(call->daemon->exports, args->export_id);
+        if (exp == NULL) {
+            bf_set_error(error, "Export '%s' is not found", args->export_id);
+            return false;
+        }
+    }
+    *ret_value = bf_nbd_server_query_clients(call->daemon->nbd_server, exp);
     return true;
 }

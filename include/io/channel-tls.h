@@ -6,6 +6,7 @@
 #pragma once
 
 #include "crypto/tls-creds.h"
+#include "crypto/tls-session.h"
 #include "io/channel.h"
 
 /**
@@ -47,6 +48,15 @@ typedef struct BfTlsRefusal {
  */
 BfChannel *bf_channel_tls_co_accept(BfChannel *base, BfTlsCreds *creds,
                                     BfTlsRefusal *ret_refusal, GError **error);
+
+/**
+ * bf_channel_tls_get_session:
+ * @channel: a TLS channel
+ *
+ * Returns: (transfer none): its session, to ask what was agreed on; only while
+ *     nobody reads or writes
+ */
+const BfTlsSession *bf_channel_tls_get_session(BfChannel *channel);
 
 /**
  * bf_channel_tls_get_identity:

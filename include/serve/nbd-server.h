@@ -164,3 +164,26 @@ bool bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
                           BfLoop *(*find_iothread)(void *opaque,
                                                    const char *id),
                           void *opaque, GError **error);
+
+/**
+ * bf_nbd_export_query_requests:
+ * @exp: an export
+ *
+ * Never suspends.
+ *
+ * Returns: (transfer full) (nullable): what its clients have asked for since it
+ *     was made; NULL if it is no NBD export
+ */
+BfNbdRequests *bf_nbd_export_query_requests(const BfExport *exp);
+
+/**
+ * bf_nbd_server_query_clients:
+ * @server: (nullable): a server; NULL has no clients
+ * @exp: (nullable): tell only of those that use it
+ *
+ * Never suspends, whatever the clients' loops do.
+ *
+ * Returns: (transfer full): what query-nbd-clients returns
+ */
+BfNbdClientInfoList *bf_nbd_server_query_clients(BfNbdServer *server,
+                                                 const BfExport *exp);

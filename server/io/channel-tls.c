@@ -317,6 +317,12 @@ session_of(BfChannel *channel)
     return ((BfChannelTls *)channel)->session;
 }
 
+const BfTlsSession *
+bf_channel_tls_get_session(BfChannel *channel)
+{
+    return session_of(channel);
+}
+
 const char *
 bf_channel_tls_get_identity(BfChannel *channel)
 {

@@ -10,10 +10,12 @@
  */
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "io/channel-socket.h"
 #include "nbd-private.h"
+#include "stats-private.h"
 
 /* Names are cut to this many bytes in logs and messages. */
 #define SHOWN_TEXT_MAX 80
@@ -85,12 +87,16 @@ client_co_free(BfNbdClient *client)
     bf_channel_free(client->channel);
     bf_handle_co_free(client->handle);
     bf_throttle_member_co_free(client->throttle);
+    if (client->stats != NULL) {
+        bf_nbd_stats_retire(client);
+    }
     if (had_export) {
         bf_export_detach(&client->exp->base);
     }
     bf_nbd_meta_clear(client);
     bf_nbd_rights_clear(client);
     g_free(client->tls_text);
+    bf_nbd_client_tls_free(client->tls_info);
     g_free(client->identity);
     g_free(client->label);
     g_free(client->peer);
@@ -262,6 +268,7 @@ client_co_move(BfNbdClient *client)
         client->throttle =
             bf_throttle_member_new_beside(client->exp->base.throttle, loop);
     }
+    bf_nbd_stats_begin(client);
     enter_loop(client, loop);
     bf_loop_post(loop, start_transmission, client);
     return true;
@@ -344,7 +351,9 @@ bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer)
     client->peer = peer;
     client->channel = channel;
     client->link.data = client;
+    client->user_link.data = client;
     client->since_ns = bf_loop_now_ns();
+    client->since_wall_ns = bf_clock_wall_ns();
     client->replies_tail = &client->replies;
     g_queue_push_tail_link(&server->clients, &client->link);
     bf_wait_group_add(&server->alive, 1);

@@ -10,6 +10,7 @@
  */
 #include "core/iovec.h"
 #include "nbd-private.h"
+#include "stats-private.h"
 
 /* Takes @bytes from the daemon's budget; in steps, to do it seldom. */
 static bool
@@ -90,6 +91,7 @@ bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
         return NULL;
     }
     client->in_flight++;
+    bf_atomic_store(&client->stats->in_flight, client->in_flight);
     client->used_bytes += bytes;
     task = client->free_tasks;
     if (task != NULL) {
@@ -133,6 +135,7 @@ bf_nbd_credit_release(BfNbdTask *task)
     client->used_bytes -= task->credit;
     client->reply_bytes -= task->reply_bytes;
     client->in_flight--;
+    bf_atomic_store(&client->stats->in_flight, client->in_flight);
     give_back_bytes(client);
     task->next = client->free_tasks;
     client->free_tasks = task;

@@ -10,6 +10,7 @@
 #include "block/bitmap-ops.h"
 #include "core/error.h"
 #include "nbd-private.h"
+#include "stats-private.h"
 
 static void
 nbd_start_close(BfExport *exp)
@@ -46,6 +47,8 @@ nbd_free(BfExport *exp)
         bf_wait_group_done(&self->server->exports_left);
     }
     g_assert(self->bitmaps->len == 0);
+    g_assert(g_queue_is_empty(&self->users));
+    bf_nbd_stats_free(self->past);
     g_ptr_array_unref(self->bitmaps);
     g_clear_pointer(&self->contexts, g_ptr_array_unref);
     g_free((char *)self->name.data);
@@ -287,6 +290,7 @@ bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
 
     exp->base.ops = &nbd_ops;
     exp->bitmaps = g_ptr_array_new();
+    g_queue_init(&exp->users);
     if (!bf_export_co_open(&exp->base, table, options, &iothreads, error)) {
         nbd_free(&exp->base);
         return false;
@@ -330,4 +334,13 @@ bf_nbd_export_close_all(BfNbdServer *server)
 
         bf_export_start_close(&exp->base);
     }
+}
+
+BfNbdRequests *
+bf_nbd_export_query_requests(const BfExport *exp)
+{
+    const BfNbdExport *self = (const BfNbdExport *)exp;
+
+    bf_assert_main();
+    return exp->ops == &nbd_ops ? bf_nbd_stats_query_export(self) : NULL;
 }

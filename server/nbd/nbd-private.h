@@ -71,6 +71,9 @@
 
 typedef struct BfNbdClient BfNbdClient;
 
+/* What requests have come to; see stats-private.h. */
+typedef struct BfNbdStats BfNbdStats;
+
 /* Metadata contexts: their ids on the wire. Dirty bitmaps follow. */
 typedef enum BfNbdContext {
     BF_NBD_CONTEXT_ALLOCATION,
@@ -134,6 +137,9 @@ typedef struct BfNbdExport {
     char *tls_authz;     /* (nullable) id of the object that is asked */
     GPtrArray *contexts; /* names on offer, by id, some NULL; never changed */
     GPtrArray *bitmaps;  /* BfBitmapUse */
+    GQueue users;        /* BfNbdClient, by their user_link, while they have
+                            stats */
+    BfNbdStats *past;    /* (nullable) owned: of those that have left */
 } BfNbdExport;
 
 /* An input buffer. Writes that run from it pin it. */
@@ -157,7 +163,8 @@ typedef struct BfNbdTask {
     struct BfNbdTask *next; /* on the list of free ones, or of replies */
     BfNbdClient *client;
     BfNbdRequest request;
-    size_t credit; /* bytes charged to the connection */
+    uint64_t begun_ns; /* when it was there, payload included */
+    size_t credit;     /* bytes charged to the connection */
 
     uint8_t *payload;  /* of a write; in @buf or in @input */
     BfNbdInput *input; /* (nullable) pinned */
@@ -202,7 +209,9 @@ struct BfNbdClient {
     BfLoop *loop;         /* that runs it; NULL while main has it */
     int worker;           /* index of @loop, -1 if it is none of the workers */
     BfWaitGroup messages; /* from main to @loop that are under way */
+    GList user_link;      /* in its export's users; data is the client */
     uint64_t since_ns;    /* when it was started */
+    uint64_t since_wall_ns;
     bool killed;
     BfNbdRights rights;
 
@@ -213,6 +222,7 @@ struct BfNbdClient {
     BfNbdExport *exp;           /* (nullable) attached to */
     BfHandle *handle;           /* (nullable) made for @loop */
     BfThrottleMember *throttle; /* (nullable) requests wait there, on @loop */
+    BfNbdStats *stats;          /* (nullable) owned: @loop counts, main reads */
 
     /* The loop's: negotiation. */
     BfChannel *channel; /* (nullable) NULL once closed */
@@ -230,6 +240,7 @@ struct BfNbdClient {
     GPtrArray *context_names; /* (nullable) what the ids meant then */
     GBytes *contexts_name;    /* (nullable) the export they were selected for */
     char *tls_text;           /* (nullable) version, cipher, certificate */
+    BfNbdClientTls *tls_info; /* (nullable) the same for queries, constant */
     char *identity;           /* (nullable) the name that the peer has proved */
     char *label;              /* (nullable) what it calls itself, for logs */
     const char *refused;      /* (nullable) what it cannot have here */
@@ -237,8 +248,9 @@ struct BfNbdClient {
     char *failure;                  /* (nullable) what main is to log */
 
     /* The loop's: transmission. */
-    BfNbdInput *input; /* the current input buffer */
-    size_t start;      /* of the bytes in it that were not parsed yet */
+    uint64_t arrived_ns; /* when something has last come */
+    BfNbdInput *input;   /* the current input buffer */
+    size_t start;        /* of the bytes in it that were not parsed yet */
     size_t end;
     size_t window;     /* how much to read ahead */
     bool large_writes; /* the last request was one */

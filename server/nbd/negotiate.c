@@ -187,6 +187,23 @@ forget_state(BfNbdClient *client)
     bf_nbd_meta_clear(client);
 }
 
+static BfNbdClientTls *
+describe_tls(BfChannel *channel)
+{
+    const BfTlsSession *session = bf_channel_tls_get_session(channel);
+    BfNbdClientTls *info = bf_type_new(&bf_nbd_client_tls_type);
+    int records = BF_NBD_TLS_RECORDS_GNUTLS;
+
+    bf_enum_parse(&bf_nbd_tls_records_enum, bf_tls_session_get_records(session),
+                  &records);
+    info->version = g_strdup(bf_tls_session_get_version(session));
+    info->cipher = g_strdup(bf_tls_session_get_cipher(session));
+    info->records = (BfNbdTlsRecords)records;
+    info->name = g_strdup(bf_tls_session_get_peer_label(session));
+    info->proved = bf_tls_session_get_identity(session) != NULL;
+    return info;
+}
+
 /* The handshake, and whether the server wants to have to do with this peer. */
 static bool
 nego_co_secure(BfNbdClient *client, BfTlsCreds *creds, GError **error)
@@ -206,6 +223,7 @@ nego_co_secure(BfNbdClient *client, BfTlsCreds *creds, GError **error)
         return false;
     }
     client->tls_text = bf_channel_tls_describe(client->channel);
+    client->tls_info = describe_tls(client->channel);
     client->identity = g_strdup(bf_channel_tls_get_identity(client->channel));
     client->label = g_strdup(bf_channel_tls_get_label(client->channel));
     client->stage = "authorization";

@@ -13,6 +13,7 @@
 #include "core/trace.h"
 #include "core/util.h"
 #include "nbd-private.h"
+#include "stats-private.h"
 
 /* One send takes at most this many pieces and about this many bytes. */
 #define GATHER_PIECES_MAX 1024
@@ -212,9 +213,11 @@ put_last_chunk(BfNbdTask *task, BfNbdChunkType type, uint32_t length)
     task->head_bytes = BF_NBD_CHUNK_BYTES;
 }
 
+/* The reply of a task is ready. */
 static void
-trace_done(const BfNbdTask *task, int result)
+note_done(const BfNbdTask *task, int result)
 {
+    bf_nbd_stats_done(task, result);
     BF_TRACE(nbd, request_done, task->client->id, task->request.cookie,
              task->request.length, result);
 }
@@ -225,7 +228,7 @@ bf_nbd_reply_done(BfNbdTask *task)
     /* Simple also where structured replies were negotiated: there is nothing
      * to structure. */
     put_simple(task, BF_NBD_ERROR_NONE);
-    trace_done(task, 0);
+    note_done(task, 0);
     queue_reply(task);
 }
 
@@ -247,7 +250,7 @@ put_read_head(BfNbdTask *task)
         bf_put_be64(task->head + task->head_bytes, request->offset);
         task->head_bytes += BF_NBD_CHUNK_OFFSET_BYTES;
     }
-    trace_done(task, 0);
+    note_done(task, 0);
 }
 
 void
@@ -276,7 +279,7 @@ bf_nbd_reply_hole(BfNbdTask *task)
     bf_nbd_put_hole(task->head + task->head_bytes, task->request.offset,
                     task->request.length);
     task->head_bytes += BF_NBD_CHUNK_HOLE_BYTES;
-    trace_done(task, 0);
+    note_done(task, 0);
     queue_reply(task);
 }
 
@@ -316,7 +319,7 @@ bf_nbd_reply_error(BfNbdTask *task, int err, const char *format, ...)
         task->body = (const uint8_t *)task->text;
         task->body_bytes = len;
     }
-    trace_done(task, -err);
+    note_done(task, -err);
     queue_reply(task);
 }
 
@@ -326,6 +329,6 @@ bf_nbd_reply_status(BfNbdTask *task, size_t bytes)
     task->head_bytes = 0;
     task->body = task->heap;
     task->body_bytes = bytes;
-    trace_done(task, 0);
+    note_done(task, 0);
     queue_reply(task);
 }

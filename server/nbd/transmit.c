@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "nbd-private.h"
+#include "stats-private.h"
 
 /* Writes above this are received into a buffer of their own. */
 #define IN_PLACE_MAX ((size_t)32 * 1024)
@@ -153,6 +154,7 @@ input_co_fill(BfNbdClient *client, size_t need, GError **error)
         if (n == 0) {
             return BF_NBD_INPUT_EOF;
         }
+        bf_nbd_stats_arrived(client);
         client->end += n;
         if ((size_t)n == room && !client->large_writes) {
             client->window = NBD_INPUT_BYTES;
@@ -227,6 +229,7 @@ input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
             bf_set_error(error, "the peer left in the middle of a write");
             return false;
         }
+        bf_nbd_stats_arrived(client);
         if ((size_t)n > bytes) {
             client->end += n - bytes;
             n = bytes;
@@ -332,6 +335,7 @@ reader_co_refuse(BfNbdClient *client, const BfNbdRequest *request,
         return false;
     }
     task->request = *request;
+    task->begun_ns = client->arrived_ns;
     bf_nbd_reply_error(task, refusal.err,
                        "%s (command %s, flags 0x%x, from %" G_GUINT64_FORMAT
                        ", bytes %u)",
@@ -404,6 +408,7 @@ reader_co_fill_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
         if (n <= 0) {
             return false;
         }
+        bf_nbd_stats_arrived(client);
         pipe->bytes += (size_t)n;
     }
     return true;
@@ -484,11 +489,13 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
         return false;
     }
     task->request = *request;
+    task->begun_ns = client->arrived_ns;
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
         if (!reader_co_take_payload(client, task, error)) {
             bf_nbd_credit_release(task);
             return false;
         }
+        task->begun_ns = client->arrived_ns;
         if (task->payload == NULL && task->payload_pipe == NULL) {
             bf_nbd_reply_error(task, ENOMEM, "No memory");
             return true;
@@ -586,6 +593,7 @@ transmit_start(BfNbdClient *client, GError **error)
                                      : NBD_PIPE_BYTES;
     }
     client->window = NBD_INPUT_BYTES;
+    bf_nbd_stats_arrived(client);
     client->input = g_new0(BfNbdInput, 1);
     client->input->data = bf_buffer_new(NBD_INPUT_BYTES);
     client->n_inputs = 1;

@@ -208,6 +208,7 @@ ARGUMENTS = {
     "query-fdsets": lambda s: {},
     "query-jobs": lambda s: {},
     "query-named-block-nodes": lambda s: {},
+    "query-nbd-clients": lambda s: {"export-id": "exp-a"},
     "query-qmp-schema": lambda s: {},
     "query-version": lambda s: {},
     "remove-fd": lambda s: {"fdset-id": 1},

@@ -18,7 +18,7 @@ import rawnbd
 # They are of QEMU 8.0 to 10.0, as the reference here is 7.2, and what the
 # clients of an export have done, which is ours.
 ADDITIONS = {
-    "query-block-exports": {"[].clients", "[].stats"} | {
+    "query-block-exports": {"[].clients", "[].stats", "[].requests"} | {
         f"[].stats.{name}" for name in (
             "read-operations", "read-bytes", "write-operations",
             "written-bytes", "zero-operations", "zeroed-bytes",

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What queries tell of the server and its clients. On main; nothing here waits:
+ * of a client that a loop has, only what main owns, what does not change any
+ * more and what is counted by atomics is looked at.
+ */
+#include "core/util.h"
+#include "nbd-private.h"
+#include "stats-private.h"
+
+static BfNbdClientState
+state_of(const BfNbdClient *client)
+{
+    if (client->killed) {
+        return BF_NBD_CLIENT_STATE_CLOSING;
+    }
+    return client->stats != NULL ? BF_NBD_CLIENT_STATE_ACTIVE
+                                 : BF_NBD_CLIENT_STATE_NEGOTIATING;
+}
+
+/* Of a client whose negotiation has ended, so that main knows what came out. */
+static void
+describe_use(const BfNbdClient *client, BfNbdClientInfo *info)
+{
+    const BfNbdStats *stats = client->stats;
+    const uint64_t arrived_ns = bf_atomic_load(&stats->arrived_ns);
+    const uint64_t now_ns = bf_loop_now_ns();
+
+    info->export_id = g_strdup(bf_export_id(&client->exp->base));
+    info->tls = bf_nbd_client_tls_copy(client->tls_info);
+    info->has_idle_ns = true;
+    info->idle_ns = now_ns - MIN(now_ns, arrived_ns);
+    info->has_in_flight = true;
+    info->in_flight = (uint32_t)bf_atomic_load(&stats->in_flight);
+    info->has_failed_requests = true;
+    info->failed_requests = bf_nbd_stats_failed(stats);
+    info->requests = bf_nbd_stats_query(stats);
+}
+
+static BfNbdClientInfo *
+describe_client(const BfNbdClient *client)
+{
+    BfNbdClientInfo *info = bf_type_new(&bf_nbd_client_info_type);
+
+    info->connection = client->id;
+    info->peer = g_strdup(client->peer);
+    info->state = state_of(client);
+    info->since_ns = client->since_wall_ns;
+    if (client->stats != NULL) {
+        describe_use(client, info);
+    }
+    return info;
+}
+
+BfNbdClientInfoList *
+bf_nbd_server_query_clients(BfNbdServer *server, const BfExport *exp)
+{
+    BfNbdClientInfoList *list = bf_type_new(&bf_nbd_client_info_list_type);
+
+    bf_assert_main();
+    if (server == NULL) {
+        return list;
+    }
+    list->items = g_new0(BfNbdClientInfo *, server->clients.length);
+    for (GList *l = server->clients.head; l != NULL; l = l->next) {
+        const BfNbdClient *client = l->data;
+
+        if (exp == NULL || (client->exp != NULL && &client->exp->base == exp)) {
+            list->items[list->len++] = describe_client(client);
+        }
+    }
+    return list;
+}

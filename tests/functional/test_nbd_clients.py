@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What managers are told about NBD clients that use exports, and what they
+can do about them."""
+import time
+
+import pytest
+
+import harness
+import rawnbd as nbd
+
+KIB = 1024
+MIB = 1 << 20
+
+
+def clients(daemon, **arguments):
+    return daemon.cmd("query-nbd-clients", **arguments)
+
+
+def one(daemon, **arguments):
+    client, = clients(daemon, **arguments)
+    return client
+
+
+def counted(daemon, **wanted):
+    """The only client, once its numbers of requests are these: the daemon has
+    counted a request before its reply is there, but not those that a client
+    does not wait for."""
+    def look():
+        client = one(daemon)
+        found = {kind.replace("-", "_"): stats["requests"]
+                 for kind, stats in client["requests"].items()}
+        return client if found == wanted else None
+    return harness.wait_until(look, 10, f"requests {wanted}")
+
+
+def use(daemon, name="disk"):
+    return nbd.RawNbd(daemon.nbd_path).go(name)
+
+
+@pytest.fixture
+def server(daemon, image):
+    daemon.serve_file(image)
+    return daemon
+
+
+pytestmark = pytest.mark.ours("the reference has no such commands")
+
+
+# Who is connected.
+
+def test_nobody(daemon, image):
+    assert clients(daemon) == []
+    daemon.serve_file(image)
+    assert clients(daemon) == []
+    assert clients(daemon, export_id="exp-disk") == []
+    error = daemon.error("query-nbd-clients", export_id="nope")
+    assert error.desc == "Export 'nope' is not found"
+
+
+def test_client_in_negotiation(server):
+    before = time.time_ns()
+    with nbd.RawNbd(server.nbd_path):
+        client = one(server)
+        assert client.keys() == {"connection", "peer", "state", "since-ns"}
+        assert client["connection"] == 1
+        assert client["state"] == "negotiating"
+        assert client["peer"].startswith("unix pid ")
+        assert abs(client["since-ns"] - before) < 60e9
+        assert clients(server, export_id="exp-disk") == []
+
+
+def test_several_clients_of_two_exports(server):
+    server.execute("blockdev-add", {"driver": "null-co", "node-name": "null",
+                                    "size": MIB})
+    server.add_export("null")
+    peers = [use(server, name) for name in ("disk", "null", "disk")]
+    assert [(c["connection"], c["export-id"], c["state"])
+            for c in clients(server)] == [
+        (1, "exp-disk", "active"), (2, "exp-null", "active"),
+        (3, "exp-disk", "active")]
+    assert [c["connection"] for c in clients(server, export_id="exp-disk")
+            ] == [1, 3]
+    peers[0].disconnect()
+    harness.wait_until(lambda: len(clients(server)) == 2, 10, "its leaving")
+    assert [c["connection"] for c in clients(server)] == [2, 3]
+    for peer in peers:
+        peer.close()
+
+
+def test_plain_client_over_tcp(daemon, image):
+    daemon.add_file(image)
+    address = daemon.start_nbd_tcp()
+    daemon.add_export()
+    with nbd.RawNbd(address) as peer:
+        peer.go("disk")
+        host, port = peer.sock.getsockname()
+        client = one(daemon)
+        assert client["peer"] == f"{host}:{port}"
+        assert "tls" not in client
+
+
+def test_tls_client_by_certificate(daemon, image, tls_dir):
+    daemon.add_creds(tls_dir)
+    daemon.serve_file(image, tls="tls0")
+    with nbd.RawNbd(daemon.nbd_path) as peer:
+        peer.starttls(harness.client_context(tls_dir))
+        assert one(daemon)["state"] == "negotiating"
+        peer.go("disk")
+        tls = one(daemon)["tls"]
+        assert tls["version"] == peer.sock.version().replace("v", "")
+        # As Python names it, TLS_AES_128_GCM_SHA256.
+        assert tls["cipher"].replace("-", "_") in peer.sock.cipher()[0]
+        assert tls["name"] == "O=blockferry test,CN=client1"
+        assert tls["proved"] is True
+        assert tls["records"] == ("own" if "GCM" in tls["cipher"]
+                                  else "gnutls")
+
+
+@pytest.mark.parametrize("engine", ("own", "gnutls"))
+def test_record_engine_is_told(daemons, image, tls_dir, engine):
+    daemon = daemons(env={"BLOCKFERRY_TLS_RECORDS": "gnutls"}
+                     if engine == "gnutls" else {})
+    daemon.add_creds(tls_dir, **{
+        "verify-peer": False,
+        "priority": "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-256-GCM"})
+    daemon.serve_file(image, tls="tls0")
+    with nbd.RawNbd(daemon.nbd_path) as peer:
+        peer.starttls(harness.client_context(tls_dir, certificate=False))
+        peer.go("disk")
+        assert one(daemon)["tls"] == {
+            "version": "TLS1.3", "cipher": "AES-256-GCM", "records": engine,
+            "proved": False}
+
+
+def test_tls_client_by_key(daemon, box, image):
+    (box / "keys.psk").write_text(f"alice:{1:064x}\n")
+    daemon.cmd("object-add", qom_type="tls-creds-psk", id="psk0",
+               endpoint="server", dir=str(box))
+    daemon.serve_file(image, tls="psk0")
+    handle = pytest.importorskip("nbd").NBD()
+    handle.set_uri_allow_local_file(True)
+    handle.connect_uri(f"nbds+unix://alice@localhost/disk?socket="
+                       f"{daemon.nbd_path}&tls-psk-file={box / 'keys.psk'}")
+    tls = one(daemon)["tls"]
+    assert (tls["name"], tls["proved"]) == ("alice", True)
+    handle.shutdown()
+
+
+# What it does.
+
+def total_bins(stats):
+    latency = stats["latency"]
+    assert len(latency["bins"]) == len(latency["boundaries"]) + 1
+    assert latency["boundaries"] == sorted(latency["boundaries"])
+    return sum(latency["bins"])
+
+
+def test_requests_are_counted_by_kind(server):
+    with nbd.RawNbd(server.nbd_path) as peer:
+        peer.negotiate_structured()
+        peer.set_meta("disk", "base:allocation")
+        peer.go("disk")
+        assert one(server)["requests"] == {}
+        peer.write(0, b"x" * 8 * KIB)
+        peer.write(64 * KIB, b"y" * 200 * KIB)
+        for _ in range(3):
+            assert peer.read(0, 4 * KIB)[0] == 0
+        assert peer.read(0, 512 * KIB)[0] == 0
+        peer.request(nbd.CMD_WRITE_ZEROES, 0, 16 * KIB)
+        peer.request(nbd.CMD_TRIM, 0, 32 * KIB)
+        peer.request(nbd.CMD_FLUSH)
+        peer.request(nbd.CMD_CACHE, 0, 4 * KIB)
+        assert peer.status(0, 64 * KIB)[0] == 0
+        client = counted(server, write=2, read=4, write_zeroes=1, trim=1,
+                         flush=1, cache=1, block_status=1)
+        requests = client["requests"]
+        assert {kind: stats["bytes"] for kind, stats in requests.items()} == {
+            "write": 208 * KIB, "read": (12 + 512) * KIB,
+            "write-zeroes": 16 * KIB, "trim": 32 * KIB, "flush": 0,
+            "cache": 4 * KIB, "block-status": 64 * KIB}
+        for stats in requests.values():
+            assert stats["failed"] == 0
+            assert total_bins(stats) == stats["requests"]
+            assert 0 < stats["time-ns"] < 60e9
+        assert client["failed-requests"] == 0
+        assert client["in-flight"] == 0
+        assert client["idle-ns"] < 60e9
+
+
+def test_failures_are_counted(server):
+    with use(server) as peer:
+        size = peer.size
+        assert peer.read(size, 512)[0] == nbd.EINVAL
+        assert peer.write(size, bytes(512)) == nbd.ENOSPC
+        assert peer.request(77) == nbd.EINVAL
+        assert peer.read(0, 512)[0] == 0
+        client = counted(server, read=2, write=1, invalid=1)
+        assert client["failed-requests"] == 3
+        assert client["requests"]["read"]["failed"] == 1
+        assert client["requests"]["read"]["bytes"] == 512
+        assert client["requests"]["invalid"]["failed"] == 1
+
+
+def test_requests_in_flight_and_their_latency(daemon, image, tls_dir):
+    """A throttle holds them for a time that is known."""
+    daemon.add_file(image)
+    daemon.cmd("object-add", qom_type="throttle-group", id="slow",
+               limits={"iops-total": 2})
+    daemon.start_nbd()
+    daemon.add_export(throttle_group="slow")
+    with use(daemon) as peer:
+        cookies = [peer.send_request(nbd.CMD_READ, 0, 512) for _ in range(4)]
+        harness.wait_until(lambda: one(daemon)["in-flight"] >= 2, 10,
+                           "requests in flight")
+        for _ in cookies:
+            assert peer.read_reply(512)[0].error == 0
+        client = counted(daemon, read=4)
+        stats = client["requests"]["read"]
+        latency = stats["latency"]
+        assert stats["time-ns"] > 500e6
+        # The last of them waited longest, more than half a second.
+        assert latency["boundaries"][-2] >= 1 << 28
+        harness.wait_until(lambda: one(daemon)["in-flight"] == 0, 10,
+                           "the end of all requests")
+
+
+def test_each_connection_counts_for_itself(server):
+    with use(server) as first, use(server) as second:
+        first.write(0, bytes(4096))
+        for _ in range(2):
+            second.read(0, 512)
+        found = [{kind: s["requests"] for kind, s in c["requests"].items()}
+                 for c in clients(server)]
+        assert found == [{"write": 1}, {"read": 2}]
+
+
+def test_exports_keep_what_their_clients_have_done(server):
+    def requests():
+        export, = server.cmd("query-block-exports")
+        return {kind: (s["requests"], s["bytes"], total_bins(s))
+                for kind, s in export["requests"].items()}
+
+    assert requests() == {}
+    first, second = use(server), use(server)
+    first.read(0, 4096)
+    second.read(0, 512)
+    second.write(0, bytes(1024))
+    assert requests() == {"read": (2, 4608, 2), "write": (1, 1024, 1)}
+    for peer in (first, second):
+        peer.disconnect()
+    harness.wait_until(lambda: clients(server) == [], 10, "their leaving")
+    assert requests() == {"read": (2, 4608, 2), "write": (1, 1024, 1)}
+    with use(server) as third:
+        third.read(0, 512)
+        assert requests()["read"] == (3, 5120, 3)

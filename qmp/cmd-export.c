@@ -223,3 +223,12 @@ bf_qmp_co_query_nbd_clients(BfQmpCall *call, const BfQueryNbdClientsArgs *args,
     *ret_value = bf_nbd_server_query_clients(call->daemon->nbd_server, exp);
     return true;
 }
+
+bool
+bf_qmp_co_query_nbd_server(BfQmpCall *call, BfNbdServerInfo **ret_value,
+                           GError **error)
+{
+    *ret_value = bf_nbd_server_query(call->daemon->nbd_server,
+                                     call->daemon->nbd_creds_id);
+    return true;
+}

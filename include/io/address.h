@@ -90,6 +90,15 @@ bool bf_socket_leads_to(int fd, int listening);
 char *bf_socket_peer_to_string(int fd);
 
 /**
+ * bf_socket_local_address:
+ * @fd: a bound socket
+ *
+ * Returns: (transfer full) (nullable): its own address, with the port that was
+ *     chosen; NULL if it has none that can be told
+ */
+BfSocketAddress *bf_socket_local_address(int fd);
+
+/**
  * bf_socket_local_to_string:
  * @fd: a bound socket
  *

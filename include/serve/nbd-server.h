@@ -187,3 +187,15 @@ BfNbdRequests *bf_nbd_export_query_requests(const BfExport *exp);
  */
 BfNbdClientInfoList *bf_nbd_server_query_clients(BfNbdServer *server,
                                                  const BfExport *exp);
+
+/**
+ * bf_nbd_server_query:
+ * @server: (nullable): a server, or NULL if none runs
+ * @tls_creds: (nullable): id of the credentials that it was given
+ *
+ * Never suspends.
+ *
+ * Returns: (transfer full): what query-nbd-server returns
+ */
+BfNbdServerInfo *bf_nbd_server_query(const BfNbdServer *server,
+                                     const char *tls_creds);

@@ -304,3 +304,84 @@ bf_socket_local_to_string(int fd)
     }
     return sockaddr_to_string(&addr, len);
 }
+
+static BfUnixSocketAddress *
+unix_address(const struct sockaddr_un *un, socklen_t len)
+{
+    const size_t begin = offsetof(struct sockaddr_un, sun_path);
+    BfUnixSocketAddress *address = NULL;
+
+    if (len <= begin) {
+        return NULL; /* it has no name */
+    }
+    address = bf_type_new(&bf_unix_socket_address_type);
+    address->abstract = un->sun_path[0] == '\0';
+    address->tight = true;
+    if (address->abstract) {
+        /* Such names may hold any bytes; a text ends at the first NUL. */
+        g_autofree char *name = g_strndup(un->sun_path + 1, len - begin - 1);
+
+        address->path = g_utf8_make_valid(name, -1);
+        address->tight = strlen(name) == len - begin - 1;
+    } else {
+        g_autofree char *path = g_strndup(un->sun_path, len - begin);
+
+        address->path = g_utf8_make_valid(path, -1);
+    }
+    return address;
+}
+
+static BfInetSocketAddress *
+inet_address(const struct sockaddr_storage *addr, socklen_t len)
+{
+    BfInetSocketAddress *address = NULL;
+    char host[NI_MAXHOST];
+    char port[NI_MAXSERV];
+
+    if (getnameinfo((const struct sockaddr *)addr, len, host, sizeof(host),
+                    port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        return NULL;
+    }
+    address = bf_type_new(&bf_inet_socket_address_type);
+    address->host = g_strdup(host);
+    address->port = g_strdup(port);
+    address->numeric = true;
+    return address;
+}
+
+static BfVsockSocketAddress *
+vsock_address(const struct sockaddr_vm *vm)
+{
+    BfVsockSocketAddress *address = bf_type_new(&bf_vsock_socket_address_type);
+
+    address->cid = g_strdup_printf("%u", vm->svm_cid);
+    address->port = g_strdup_printf("%u", vm->svm_port);
+    return address;
+}
+
+BfSocketAddress *
+bf_socket_local_address(int fd)
+{
+    struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
+    socklen_t len = sizeof(addr);
+    g_autoptr(BfSocketAddress) address = bf_type_new(&bf_socket_address_type);
+
+    if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0) {
+        return NULL;
+    }
+    switch (addr.ss_family) {
+    case AF_UNIX:
+        address->type = BF_SOCKET_ADDRESS_TYPE_UNIX;
+        address->u.unix_ = unix_address((const struct sockaddr_un *)&addr, len);
+        break;
+    case AF_VSOCK:
+        address->type = BF_SOCKET_ADDRESS_TYPE_VSOCK;
+        address->u.vsock = vsock_address((const struct sockaddr_vm *)&addr);
+        break;
+    default:
+        address->type = BF_SOCKET_ADDRESS_TYPE_INET;
+        address->u.inet = inet_address(&addr, len);
+        break;
+    }
+    return address->u.any_branch != NULL ? g_steal_pointer(&address) : NULL;
+}

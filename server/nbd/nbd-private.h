@@ -106,8 +106,9 @@ struct BfNbdServer {
 
     /* Main's. */
     BfListener *listener;
-    char *address;      /* for logs */
-    unsigned *load;     /* clients on each worker */
+    char *address;                  /* for logs */
+    BfSocketAddressList *addresses; /* (nullable) what it is bound to */
+    unsigned *load;                 /* clients on each worker */
     GPtrArray *exports; /* BfNbdExport, oldest first; not the closing ones */
     uint64_t exports_generation; /* counts changes of @exports */
     GPtrArray *wishes;           /* of rights.c */

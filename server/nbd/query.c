@@ -71,3 +71,29 @@ bf_nbd_server_query_clients(BfNbdServer *server, const BfExport *exp)
     }
     return list;
 }
+
+BfNbdServerInfo *
+bf_nbd_server_query(const BfNbdServer *server, const char *tls_creds)
+{
+    BfNbdServerInfo *info = bf_type_new(&bf_nbd_server_info_type);
+
+    bf_assert_main();
+    if (server == NULL) {
+        return info;
+    }
+    info->running = true;
+    info->addresses = bf_socket_address_list_copy(server->addresses);
+    info->tls_creds = g_strdup(tls_creds);
+    info->tls_authz = g_strdup(server->tls_authz);
+    info->has_handshake_max_seconds = true;
+    info->handshake_max_seconds = server->handshake_max_seconds;
+    info->has_max_connections = true;
+    info->max_connections = server->max_connections;
+    info->has_clients = true;
+    info->clients = server->clients.length;
+    info->has_waiting = true;
+    info->waiting = server->waiting.length;
+    info->has_exports = true;
+    info->exports = server->exports->len;
+    return info;
+}

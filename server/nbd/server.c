@@ -67,6 +67,7 @@ bf_nbd_server_free(BfNbdServer *server)
     bf_nbd_rights_clear_server(server);
     g_free(server->load);
     g_free(server->address);
+    bf_socket_address_list_free(server->addresses);
     g_free(server);
 }
 
@@ -207,6 +208,24 @@ bf_nbd_server_client_gone(BfNbdServer *server, bool had_export)
     }
 }
 
+/* What sockets are bound to, for queries. */
+static BfSocketAddressList *
+list_addresses(const GArray *fds)
+{
+    BfSocketAddressList *list = bf_type_new(&bf_socket_address_list_type);
+
+    list->items = g_new0(BfSocketAddress *, fds->len);
+    for (unsigned i = 0; i < fds->len; i++) {
+        BfSocketAddress *address =
+            bf_socket_local_address(g_array_index(fds, int, i));
+
+        if (address != NULL) {
+            list->items[list->len++] = address;
+        }
+    }
+    return list;
+}
+
 BfNbdServer *
 bf_nbd_server_co_start(const BfNbdServerConfig *config, GError **error)
 {
@@ -234,6 +253,7 @@ bf_nbd_server_co_start(const BfNbdServerConfig *config, GError **error)
                   server->tls_creds != NULL ? " (TLS required)" : "");
     }
     server->address = g_steal_pointer(&address);
+    server->addresses = list_addresses(fds);
     server->held = config->held;
     server->unused = config->unused;
     server->unused_arg = config->unused_arg;

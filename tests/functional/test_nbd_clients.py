@@ -253,3 +253,53 @@ def test_exports_keep_what_their_clients_have_done(server):
     with use(server) as third:
         third.read(0, 512)
         assert requests()["read"] == (3, 5120, 3)
+
+
+# The server.
+
+def test_server_is_told(daemon, image, tls_dir):
+    assert daemon.cmd("query-nbd-server") == {"running": False}
+    daemon.serve_file(image)
+    daemon.add_export("disk", "second", name="second")
+    assert daemon.cmd("query-nbd-server") == {
+        "running": True, "handshake-max-seconds": 10, "max-connections": 100,
+        "clients": 0, "waiting": 0, "exports": 2,
+        "addresses": [{"type": "unix", "path": str(daemon.nbd_path),
+                       "abstract": False, "tight": True}]}
+    daemon.cmd("nbd-server-stop")
+    assert daemon.cmd("query-nbd-server") == {"running": False}
+
+
+def test_settings_and_chosen_port_are_told(daemon, image, tls_dir):
+    daemon.add_creds(tls_dir)
+    daemon.cmd("object-add", qom_type="authz-simple", id="who",
+               identity="O=blockferry test,CN=client1")
+    daemon.cmd("nbd-server-start", addr={"type": "inet", "data": {
+        "host": "127.0.0.1", "port": "0"}}, tls_creds="tls0", tls_authz="who",
+        max_connections=1, handshake_max_seconds=0)
+    daemon.add_file(image)
+    daemon.add_export()
+    info = daemon.cmd("query-nbd-server")
+    address, = info.pop("addresses")
+    assert info == {
+        "running": True, "tls-creds": "tls0", "tls-authz": "who",
+        "handshake-max-seconds": 0, "max-connections": 1, "clients": 0,
+        "waiting": 0, "exports": 1}
+    assert (address["type"], address["host"]) == ("inet", "127.0.0.1")
+    with nbd.RawNbd(("127.0.0.1", int(address["port"]))) as peer:
+        peer.starttls(harness.client_context(tls_dir))
+        peer.go("disk")
+        assert daemon.cmd("query-nbd-server")["clients"] == 1
+        with nbd.RawNbd(("127.0.0.1", int(address["port"])),
+                        handshake=False):
+            harness.wait_until(
+                lambda: daemon.cmd("query-nbd-server")["waiting"] == 1, 10,
+                "the one that waits")
+
+
+def test_abstract_address_is_told(daemon, box):
+    daemon.cmd("nbd-server-start", addr={"type": "unix", "data": {
+        "path": f"blockferry{box}", "abstract": True}})
+    assert daemon.cmd("query-nbd-server")["addresses"] == [
+        {"type": "unix", "path": f"blockferry{box}", "abstract": True,
+         "tight": True}]

@@ -209,6 +209,7 @@ ARGUMENTS = {
     "query-jobs": lambda s: {},
     "query-named-block-nodes": lambda s: {},
     "query-nbd-clients": lambda s: {"export-id": "exp-a"},
+    "query-nbd-server": lambda s: {},
     "query-qmp-schema": lambda s: {},
     "query-version": lambda s: {},
     "remove-fd": lambda s: {"fdset-id": 1},

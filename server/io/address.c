@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Addresses: listening and connecting sockets, and addresses as text. Names
- * are looked up on the thread pool; everything else here is quick enough for a
- * loop. Turning a schema address into socket addresses is in
- * address-resolve.c.
+ * are looked up on the thread pool, and so are the paths of UNIX sockets, whose
+ * file system may not answer; everything else here is quick enough for a loop.
+ * Turning a schema address into socket addresses is in address-resolve.c.
  */
 #include "io/address.h"
 
@@ -207,29 +207,61 @@ path_is_dead(const BfSockaddr *where, const char *path, GError **error)
     return false;
 }
 
-static bool
-listen_unix(const BfUnixSocketAddress *address, GArray *fds, GError **error)
+/* Something to be done on a thread of its own: no more than a path is known of
+ * the file system, so it must not share one with anybody. */
+static void
+co_run_aside(BfFn *fn, void *arg)
 {
+    BfPoolLane *lane = bf_pool_lane_new("unix-socket", 1);
+
+    bf_co_offload(lane, fn, arg);
+    bf_pool_lane_free(lane);
+}
+
+/* Making a UNIX socket that listens. */
+typedef struct UnixListen {
+    const BfUnixSocketAddress *address;
+    int fd; /* -1 on failure */
+    GError *error;
+} UnixListen;
+
+static void
+listen_unix(void *arg)
+{
+    UnixListen *job = arg;
+    const BfUnixSocketAddress *address = job->address;
     BfSockaddr where;
-    int fd = -1;
     int ret = 0;
 
-    if (!bf_sockaddr_from_unix(address, &where, error)) {
-        return false;
+    job->fd = -1;
+    if (!bf_sockaddr_from_unix(address, &where, &job->error)) {
+        return;
     }
-    ret = listen_on(&where, &fd);
+    ret = listen_on(&where, &job->fd);
     if (ret == -EADDRINUSE && !bf_address_is_abstract(address)) {
-        if (!path_is_dead(&where, address->path, error)) {
-            return false;
+        if (!path_is_dead(&where, address->path, &job->error)) {
+            return;
         }
         (void)unlink(address->path);
-        ret = listen_on(&where, &fd);
+        ret = listen_on(&where, &job->fd);
     }
     if (ret < 0) {
-        bf_set_errno(error, -ret, "Failed to bind socket to %s", address->path);
+        bf_set_errno(&job->error, -ret, "Failed to bind socket to %s",
+                     address->path);
+    }
+}
+
+static bool
+co_listen_unix(const BfUnixSocketAddress *address, GArray *fds, GError **error)
+{
+    UnixListen job = {.address = address};
+
+    co_run_aside(listen_unix, &job);
+    if (job.fd < 0) {
+        g_propagate_error(error, job.error);
         return false;
     }
-    g_array_append_val(fds, fd);
+    g_array_append_val(fds, job.fd);
     return true;
 }
 
@@ -333,7 +365,7 @@ bf_address_co_listen(const BfSocketAddress *address, BfTakeFd *take_fd,
         ok = co_listen_inet(address->u.inet, fds, error);
         break;
     case BF_SOCKET_ADDRESS_TYPE_UNIX:
-        ok = listen_unix(address->u.unix_, fds, error);
+        ok = co_listen_unix(address->u.unix_, fds, error);
         break;
     case BF_SOCKET_ADDRESS_TYPE_VSOCK:
         ok = listen_vsock(address->u.vsock, fds, error);
@@ -352,6 +384,43 @@ bf_address_co_listen(const BfSocketAddress *address, BfTakeFd *take_fd,
         *ret_fds = g_steal_pointer(&fds);
     }
     return ok;
+}
+
+/* Connecting to the path of a UNIX socket. */
+typedef struct UnixConnect {
+    const BfSockaddr *where;
+    int fd;
+    int ret;
+} UnixConnect;
+
+static void
+connect_unix(void *arg)
+{
+    UnixConnect *job = arg;
+
+    job->ret = connect(job->fd, (const struct sockaddr *)&job->where->addr,
+                       job->where->len) == 0
+                   ? 0
+                   : -errno;
+}
+
+/* One attempt of @fd, which does not block. Returns 0 or -errno. */
+static int
+co_try_connect(int fd, const BfSockaddr *where, uint64_t left_ns,
+               BfCancel *cancel)
+{
+    UnixConnect job = {.where = where, .fd = fd};
+
+    if (where->addr.ss_family != AF_UNIX) {
+        return bf_co_connect(fd, (const struct sockaddr *)&where->addr,
+                             where->len, left_ns, cancel);
+    }
+    if (cancel != NULL && cancel->fired) {
+        return -ECANCELED;
+    }
+    /* It is connected, or not, at once, but for the path. */
+    co_run_aside(connect_unix, &job);
+    return job.ret;
 }
 
 /* Connects one socket. Returns 0 or -errno. */
@@ -373,8 +442,7 @@ co_connect_one(const BfSockaddr *where, uint64_t deadline_ns, BfCancel *cancel,
         int ret = -ETIMEDOUT;
 
         if (left_ns > 0) {
-            ret = bf_co_connect(fd, (const struct sockaddr *)&where->addr,
-                                where->len, left_ns, cancel);
+            ret = co_try_connect(fd, where, left_ns, cancel);
         }
         if (ret == -EAGAIN) {
             /* A UNIX server whose queue is full; there is nothing to poll. */

@@ -134,13 +134,14 @@ remember_path(BfListener *listener, const char *path)
     listener->ino = st.st_ino;
 }
 
+/* On a thread: the file system may not answer. */
 static void
-unlink_own_path(const BfListener *listener)
+unlink_own_path(void *arg)
 {
+    const BfListener *listener = arg;
     struct stat st;
 
-    if (listener->unlink_path != NULL &&
-        lstat(listener->unlink_path, &st) == 0 && st.st_dev == listener->dev &&
+    if (lstat(listener->unlink_path, &st) == 0 && st.st_dev == listener->dev &&
         st.st_ino == listener->ino) {
         (void)unlink(listener->unlink_path);
     }
@@ -201,7 +202,12 @@ bf_listener_co_free(BfListener *listener)
     bf_co_queue_wake_all(&listener->resumed);
     bf_wait_group_co_wait(&listener->group);
 
-    unlink_own_path(listener);
+    if (listener->unlink_path != NULL) {
+        BfPoolLane *lane = bf_pool_lane_new("unix-socket", 1);
+
+        bf_co_offload(lane, unlink_own_path, listener);
+        bf_pool_lane_free(lane);
+    }
     for (unsigned i = 0; i < listener->fds->len; i++) {
         close(g_array_index(listener->fds, int, i));
     }

@@ -262,6 +262,19 @@ def test_secret_from_stuck_file(stage):
     assert actor.reply(request_id)["return"] == {}
 
 
+def test_nbd_server_at_a_stuck_path(stage):
+    """Its socket is made and removed in a directory that does not answer."""
+    stage.watcher.cmd("nbd-server-stop")
+    stage.fs.stop()
+    actor = stage.daemon.client()
+    request_id = actor.send("nbd-server-start", {"addr": {
+        "type": "unix", "data": {"path": str(stage.fs.mount / "sock")}}})
+    stage.assert_prompt()
+    stage.fs.go()
+    reply = actor.reply(request_id)
+    assert "return" in reply or "sock" in reply["error"]["desc"]
+
+
 def test_closing_descriptors_holds_up_nobody(stage):
     closer, remover = stage.daemon.client(), stage.daemon.client()
     leaver = stage.daemon.client()

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The argument of --chardev. Its notation is older than that of the other
- * options, but it goes through the same readers; what the schema cannot say,
- * which options go together, is checked here.
+ * The argument of --chardev and of chardev-add. The notation of the first is
+ * older than that of other options, but it goes through the same readers; what
+ * the schema cannot say, which options go together, is checked here.
  */
 #include "qmp/chardev.h"
 
@@ -39,32 +39,67 @@ check_addresses(const BfChardevSocket *socket, GError **error)
     return true;
 }
 
+/* What both notations have of a socket, but for the address. */
+typedef struct SocketModes {
+    bool server;
+    bool has_wait;
+    bool wait_default; /* of a server */
+    bool wait;
+    bool has_reconnect;
+    uint32_t reconnect;
+    bool has_reconnect_ms;
+    uint32_t reconnect_ms;
+} SocketModes;
+
+#define SOCKET_MODES(socket)                                                   \
+    .server = (socket)->server, .has_wait = (socket)->has_wait,                \
+    .wait = (socket)->wait, .has_reconnect = (socket)->has_reconnect,          \
+    .reconnect = (socket)->reconnect,                                          \
+    .has_reconnect_ms = (socket)->has_reconnect_ms,                            \
+    .reconnect_ms = (socket)->reconnect_ms
+
 static bool
-check_modes(const BfChardevSocket *socket, GError **error)
+check_modes(const SocketModes *modes, bool is_fd, GError **error)
 {
-    if (socket->has_wait && !socket->server) {
+    if (modes->has_wait && !modes->server) {
         bf_set_error(error, "'wait' option is incompatible with socket in "
                             "client connect mode");
         return false;
     }
-    if (socket->has_reconnect && socket->has_reconnect_ms) {
+    if (modes->has_reconnect && modes->has_reconnect_ms) {
         bf_set_error(error, "'reconnect' and 'reconnect-ms' exclude each "
                             "other");
         return false;
     }
-    if ((socket->has_reconnect || socket->has_reconnect_ms) &&
-        (socket->server || socket->fd != NULL)) {
+    if ((modes->has_reconnect || modes->has_reconnect_ms) &&
+        (modes->server || is_fd)) {
         bf_set_error(error, "'%s' option is incompatible with %s",
-                     socket->has_reconnect ? "reconnect" : "reconnect-ms",
-                     socket->server ? "socket in server listen mode" : "'fd'");
+                     modes->has_reconnect ? "reconnect" : "reconnect-ms",
+                     modes->server ? "socket in server listen mode" : "'fd'");
         return false;
     }
-    if (socket->reconnect > RECONNECT_MAX_MS / 1000 ||
-        socket->reconnect_ms > RECONNECT_MAX_MS) {
+    if (modes->reconnect > RECONNECT_MAX_MS / 1000 ||
+        modes->reconnect_ms > RECONNECT_MAX_MS) {
         bf_set_error(error, "chardev: socket: to reconnect once an hour is the "
                             "least");
         return false;
     }
+    return true;
+}
+
+static bool
+read_modes(BfChardevConfig *config, const SocketModes *modes, GError **error)
+{
+    if (!check_modes(modes, config->address->type == BF_SOCKET_ADDRESS_TYPE_FD,
+                     error)) {
+        return false;
+    }
+    config->server = modes->server;
+    config->wait =
+        modes->has_wait ? modes->wait : modes->server && modes->wait_default;
+    config->reconnect_ms = modes->has_reconnect
+                               ? UINT64_C(1000) * modes->reconnect
+                               : modes->reconnect_ms;
     return true;
 }
 
@@ -114,24 +149,47 @@ make_address(const BfChardevSocket *socket)
     return address;
 }
 
+/* The nested form of an address as the flat one. */
+static BfSocketAddress *
+unwrap_address(const BfSocketAddressLegacy *legacy)
+{
+    BfSocketAddress *address = bf_type_new(&bf_socket_address_type);
+
+    address->type = legacy->type;
+    switch (legacy->type) {
+    case BF_SOCKET_ADDRESS_TYPE_INET:
+        address->u.inet = bf_inet_socket_address_copy(legacy->u.inet->data);
+        break;
+    case BF_SOCKET_ADDRESS_TYPE_UNIX:
+        address->u.unix_ = bf_unix_socket_address_copy(legacy->u.unix_->data);
+        break;
+    case BF_SOCKET_ADDRESS_TYPE_VSOCK:
+        address->u.vsock = bf_vsock_socket_address_copy(legacy->u.vsock->data);
+        break;
+    case BF_SOCKET_ADDRESS_TYPE_FD:
+        address->u.fd = bf_fd_socket_address_copy(legacy->u.fd->data);
+        break;
+    default:
+        g_assert_not_reached();
+    }
+    return address;
+}
+
 static bool
 read_socket(BfChardevConfig *config, const BfChardevSocket *socket,
             GError **error)
 {
-    if (!check_addresses(socket, error) || !check_modes(socket, error)) {
+    const SocketModes modes = {SOCKET_MODES(socket), .wait_default = true};
+
+    if (!check_addresses(socket, error)) {
         return false;
     }
     config->address = make_address(socket);
-    config->server = socket->server;
-    config->wait = socket->has_wait ? socket->wait : socket->server;
-    config->reconnect_ms = socket->has_reconnect
-                               ? UINT64_C(1000) * socket->reconnect
-                               : socket->reconnect_ms;
-    return true;
+    return read_modes(config, &modes, error);
 }
 
 static bool
-read_backend(BfChardevConfig *config, const BfChardevOptions *options,
+read_options(BfChardevConfig *config, const BfChardevOptions *options,
              GError **error)
 {
     switch (options->backend) {
@@ -141,6 +199,39 @@ read_backend(BfChardevConfig *config, const BfChardevOptions *options,
         config->signal = options->u.stdio->signal;
         return true;
     case BF_CHARDEV_BACKEND_KIND_NULL:
+        return true;
+    case BF_CHARDEV_BACKEND_KIND_RINGBUF:
+        config->ring_bytes = options->u.ringbuf->size;
+        return true;
+    case BF_CHARDEV_BACKEND_KIND_MEMORY:
+        config->ring_bytes = options->u.memory->size;
+        return true;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+static bool
+read_backend(BfChardevConfig *config, const BfChardevBackend *backend,
+             GError **error)
+{
+    const BfChardevSocketBackend *socket = NULL;
+
+    switch (backend->type) {
+    case BF_CHARDEV_BACKEND_KIND_SOCKET:
+        socket = backend->u.socket->data;
+        config->address = unwrap_address(socket->addr);
+        return read_modes(config, &(SocketModes){SOCKET_MODES(socket)}, error);
+    case BF_CHARDEV_BACKEND_KIND_STDIO:
+        config->signal = backend->u.stdio->data->signal;
+        return true;
+    case BF_CHARDEV_BACKEND_KIND_NULL:
+        return true;
+    case BF_CHARDEV_BACKEND_KIND_RINGBUF:
+        config->ring_bytes = backend->u.ringbuf->data->size;
+        return true;
+    case BF_CHARDEV_BACKEND_KIND_MEMORY:
+        config->ring_bytes = backend->u.memory->data->size;
         return true;
     default:
         g_assert_not_reached();
@@ -181,7 +272,19 @@ bf_chardev_config_parse(const char *text, GError **error)
     config = g_new0(BfChardevConfig, 1);
     config->kind = options->backend;
     config->id = g_strdup(options->id);
-    return read_backend(config, options, error) ? g_steal_pointer(&config)
+    return read_options(config, options, error) ? g_steal_pointer(&config)
+                                                : NULL;
+}
+
+BfChardevConfig *
+bf_chardev_config_new(const char *id, const BfChardevBackend *backend,
+                      GError **error)
+{
+    g_autoptr(BfChardevConfig) config = g_new0(BfChardevConfig, 1);
+
+    config->kind = backend->type;
+    config->id = g_strdup(id);
+    return read_backend(config, backend, error) ? g_steal_pointer(&config)
                                                 : NULL;
 }
 
@@ -199,7 +302,9 @@ const char *
 bf_chardev_help(void)
 {
     return "Available chardev backend types:\n"
+           "  memory\n"
            "  null\n"
+           "  ringbuf\n"
            "  socket\n"
            "  stdio\n";
 }

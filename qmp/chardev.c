@@ -31,7 +31,7 @@ struct BfChardev {
     GQueue pending;          /* of Connection, owned */
     BfChardevFn *connected;  /* (nullable): set by start */
     void *opaque;
-    BfCancel *cancel_start; /* borrowed */
+    BfRingbuf *ring; /* (nullable) owned */
     BfCancel closing;
     BfCoQueue changed; /* a client came, a connection ended, closing */
     BfWaitGroup group; /* the coroutine that connects */
@@ -82,8 +82,8 @@ accepted(void *opaque, int fd)
     deliver_socket(opaque, fd);
 }
 
-static int
-take_inherited_fd(void *opaque, const char *name, GError **error)
+int
+bf_chardev_take_inherited_fd(void *opaque, const char *name, GError **error)
 {
     guint64 fd = 0;
 
@@ -116,13 +116,14 @@ watch_listeners(const GArray *fds, GError **error)
 
 /* Waits for the first client; ended by signals and by the end of the start. */
 static bool
-co_wait_for_client(BfChardev *chardev, int watch_fd, GError **error)
+co_wait_for_client(BfChardev *chardev, const BfChardevContext *context,
+                   int watch_fd, GError **error)
 {
     g_autofree char *text = bf_chardev_describe(chardev);
     int ret = 0;
 
     g_message("waiting for a client on %s", text);
-    ret = bf_co_poll(watch_fd, POLLIN, BF_FOREVER, chardev->cancel_start);
+    ret = bf_co_poll(watch_fd, POLLIN, BF_FOREVER, context->cancel);
     if (ret < 0) {
         bf_set_errno(error, -ret, "chardev '%s': waiting for a client",
                      chardev->config->id);
@@ -132,7 +133,8 @@ co_wait_for_client(BfChardev *chardev, int watch_fd, GError **error)
 }
 
 static bool
-co_open_server(BfChardev *chardev, GError **error)
+co_open_server(BfChardev *chardev, const BfChardevContext *context,
+               GError **error)
 {
     const BfChardevConfig *config = chardev->config;
     const BfSocketAddress *address = config->address;
@@ -140,7 +142,8 @@ co_open_server(BfChardev *chardev, GError **error)
     GArray *fds = NULL;
     bf_autofd watch_fd = -1;
 
-    if (!bf_address_co_listen(address, take_inherited_fd, NULL, &fds, error)) {
+    if (!bf_address_co_listen(address, context->take_fd,
+                              context->take_fd_opaque, &fds, error)) {
         return false;
     }
     if (config->wait) {
@@ -155,14 +158,16 @@ co_open_server(BfChardev *chardev, GError **error)
     /* Clients wait in the queue of the kernel until the start. */
     bf_listener_set_paused(chardev->listener, true);
     return !config->wait ||
-           (watch_fd >= 0 && co_wait_for_client(chardev, watch_fd, error));
+           (watch_fd >= 0 &&
+            co_wait_for_client(chardev, context, watch_fd, error));
 }
 
 static bool
-co_connect(BfChardev *chardev, BfCancel *cancel, GError **error)
+co_connect(BfChardev *chardev, const BfChardevContext *context, GError **error)
 {
-    int fd = bf_address_co_connect(chardev->config->address, take_inherited_fd,
-                                   NULL, CONNECT_TIMEOUT_NS, cancel, error);
+    int fd = bf_address_co_connect(chardev->config->address, context->take_fd,
+                                   context->take_fd_opaque, CONNECT_TIMEOUT_NS,
+                                   context->cancel, error);
 
     if (fd < 0) {
         return false;
@@ -177,6 +182,7 @@ static void
 reconnect_co_run(void *arg)
 {
     BfChardev *chardev = arg;
+    const BfChardevContext context = {.cancel = &chardev->closing};
     const uint64_t pause_ns = chardev->config->reconnect_ms * BF_NS_PER_MS;
 
     while (!chardev->is_closing) {
@@ -186,7 +192,7 @@ reconnect_co_run(void *arg)
             bf_co_queue_co_wait(&chardev->changed);
             continue;
         }
-        if (!co_connect(chardev, &chardev->closing, &error)) {
+        if (!co_connect(chardev, &context, &error)) {
             g_info("chardev '%s': %s", chardev->config->id, error->message);
             bf_co_sleep_cancel(pause_ns, &chardev->closing);
         }
@@ -195,11 +201,12 @@ reconnect_co_run(void *arg)
 }
 
 static bool
-co_open_client(BfChardev *chardev, GError **error)
+co_open_client(BfChardev *chardev, const BfChardevContext *context,
+               GError **error)
 {
     chardev->where = bf_address_to_string(chardev->config->address);
     if (chardev->config->reconnect_ms == 0) {
-        return co_connect(chardev, chardev->cancel_start, error);
+        return co_connect(chardev, context, error);
     }
     chardev->needs_connection = true;
     bf_wait_group_add(&chardev->group, 1);
@@ -221,32 +228,46 @@ open_stdio(BfChardev *chardev, GError **error)
 }
 
 static bool
-co_open_backend(BfChardev *chardev, GError **error)
+open_ring(BfChardev *chardev, GError **error)
+{
+    chardev->where =
+        g_strdup(bf_chardev_backend_kind_str(chardev->config->kind));
+    chardev->ring = bf_ringbuf_new(chardev->config->ring_bytes, error);
+    return chardev->ring != NULL;
+}
+
+static bool
+co_open_backend(BfChardev *chardev, const BfChardevContext *context,
+                GError **error)
 {
     switch (chardev->config->kind) {
     case BF_CHARDEV_BACKEND_KIND_SOCKET:
-        return chardev->config->server ? co_open_server(chardev, error)
-                                       : co_open_client(chardev, error);
+        return chardev->config->server
+                   ? co_open_server(chardev, context, error)
+                   : co_open_client(chardev, context, error);
     case BF_CHARDEV_BACKEND_KIND_STDIO:
         return open_stdio(chardev, error);
     case BF_CHARDEV_BACKEND_KIND_NULL:
         chardev->where = g_strdup("null");
         return true;
+    case BF_CHARDEV_BACKEND_KIND_RINGBUF:
+    case BF_CHARDEV_BACKEND_KIND_MEMORY:
+        return open_ring(chardev, error);
     default:
         g_assert_not_reached();
     }
 }
 
 BfChardev *
-bf_chardev_co_open(BfChardevConfig *config, BfCancel *cancel, GError **error)
+bf_chardev_co_open(BfChardevConfig *config, const BfChardevContext *context,
+                   GError **error)
 {
     BfChardev *chardev = g_new0(BfChardev, 1);
 
     bf_assert_main();
     chardev->config = config;
-    chardev->cancel_start = cancel;
     g_queue_init(&chardev->pending);
-    if (!co_open_backend(chardev, error)) {
+    if (!co_open_backend(chardev, context, error)) {
         bf_chardev_co_free(chardev);
         return NULL;
     }
@@ -266,6 +287,7 @@ bf_chardev_co_free(BfChardev *chardev)
     bf_listener_co_free(chardev->listener);
     g_queue_clear_full(&chardev->pending, (GDestroyNotify)connection_free);
     bf_chardev_config_free(chardev->config);
+    bf_ringbuf_free(chardev->ring);
     g_free(chardev->where);
     g_free(chardev);
 }
@@ -302,6 +324,12 @@ const BfChardevConfig *
 bf_chardev_get_config(const BfChardev *chardev)
 {
     return chardev->config;
+}
+
+BfRingbuf *
+bf_chardev_get_ringbuf(BfChardev *chardev)
+{
+    return chardev->ring;
 }
 
 char *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * QMP commands on the connection and the program: capabilities, version,
- * introspection, character devices, quit.
+ * introspection, quit.
  */
 #include "core/error.h"
 #include "qmp/dispatch.h"
@@ -57,14 +57,6 @@ bf_qmp_co_query_qmp_schema(BfQmpCall *call, const char **ret_value,
                            GError **error)
 {
     *ret_value = bf_qmp_introspection;
-    return true;
-}
-
-bool
-bf_qmp_co_query_chardev(BfQmpCall *call, BfChardevInfoList **ret_value,
-                        GError **error)
-{
-    *ret_value = bf_monitors_query_chardevs(call->monitors);
     return true;
 }
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the commands need of the set of monitors. On main; none suspends.
+ * What the commands need of the set of monitors. On main; _co_ functions
+ * suspend.
  */
 #pragma once
 
+#include "qmp/chardev.h"
 #include "qmp/monitors.h"
 
 /**
@@ -13,6 +15,53 @@
  * Calls the function of bf_monitors_set_quit_fn(), the first time.
  */
 void bf_monitors_quit(BfMonitors *monitors);
+
+/**
+ * BfMonitorsChardevOp: what becomes of a new character device
+ * @BF_MONITORS_CHARDEV_ADD: it is one more
+ * @BF_MONITORS_CHARDEV_REPLACE: it takes the place of one with its id
+ */
+typedef enum BfMonitorsChardevOp {
+    BF_MONITORS_CHARDEV_ADD,
+    BF_MONITORS_CHARDEV_REPLACE,
+} BfMonitorsChardevOp;
+
+/**
+ * bf_monitors_co_chardev_open:
+ * @monitors: the set
+ * @config: (transfer full): what the device is to be
+ * @take_fd: for addresses of type fd
+ * @take_fd_opaque: passed to @take_fd
+ * @op: whether another device has to have its id
+ * @error: set on failure; nothing has changed then
+ *
+ * Makes a character device.
+ *
+ * Returns: false on failure
+ */
+bool bf_monitors_co_chardev_open(BfMonitors *monitors, BfChardevConfig *config,
+                                 BfTakeFd *take_fd, void *take_fd_opaque,
+                                 BfMonitorsChardevOp op, GError **error);
+
+/**
+ * bf_monitors_co_chardev_remove:
+ * @monitors: the set
+ * @id: an id
+ * @error: set on failure: there is no such device, or a monitor uses it
+ *
+ * Returns: false on failure
+ */
+bool bf_monitors_co_chardev_remove(BfMonitors *monitors, const char *id,
+                                   GError **error);
+
+/**
+ * bf_monitors_find_chardev:
+ * @monitors: the set
+ * @id: an id
+ *
+ * Returns: (transfer none) (nullable): the character device
+ */
+BfChardev *bf_monitors_find_chardev(BfMonitors *monitors, const char *id);
 
 /**
  * bf_monitors_query_chardevs:

@@ -23,6 +23,8 @@
 #include "qmp/monitor.h"
 #include "qmp/monitors-private.h"
 
+/* Character devices, those that are being made included. */
+#define CHARDEVS_MAX 1024
 /* Clients of one monitor at the same time. */
 #define CLIENTS_MAX 64
 /* Threads for texts of 256 KiB and more. */
@@ -52,6 +54,7 @@ struct BfMonitors {
     BfFn *quit;        /* (nullable) */
     void *quit_opaque;
     BfRegistry *chardevs;  /* of BfChardev, owned */
+    GHashTable *opening;   /* owned: ids of those that are being made */
     GPtrArray *monitors;   /* of Monitor, owned */
     GPtrArray *clients;    /* of ClientLink, owned */
     BfEvents *events;      /* owned */
@@ -122,6 +125,8 @@ bf_monitors_new(BfLoop *main_loop)
     json_object_seed(0); /* before any other thread uses jansson */
     monitors->main_loop = main_loop;
     monitors->chardevs = bf_registry_new();
+    monitors->opening =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     monitors->monitors = g_ptr_array_new_with_free_func(monitor_free);
     monitors->clients = g_ptr_array_new_with_free_func(g_free);
     monitors->events =
@@ -196,25 +201,115 @@ check_stdio(BfMonitors *monitors, const BfChardevConfig *config, GError **error)
 }
 
 static bool
-co_add_chardev(BfMonitors *monitors, BfChardevConfig *config, GError **error)
+has_monitor(const BfMonitors *monitors, const BfChardev *chardev)
 {
-    g_autoptr(BfChardevConfig) owned = config;
+    for (unsigned i = 0; i < monitors->monitors->len; i++) {
+        const Monitor *monitor = g_ptr_array_index(monitors->monitors, i);
+
+        if (monitor->chardev == chardev) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing may be done with @id while a device with it is being made. */
+static bool
+check_addition(BfMonitors *monitors, const char *id, GError **error)
+{
+    if (bf_registry_find(monitors->chardevs, id) != NULL ||
+        g_hash_table_contains(monitors->opening, id)) {
+        bf_set_error(error, "Chardev with id '%s' already exists", id);
+        return false;
+    }
+    if (bf_registry_size(monitors->chardevs) +
+            g_hash_table_size(monitors->opening) >=
+        CHARDEVS_MAX) {
+        bf_set_error(error,
+                     "there are %d character devices already; remove "
+                     "some with chardev-remove",
+                     CHARDEVS_MAX);
+        return false;
+    }
+    return true;
+}
+
+static bool
+check_replacement(BfMonitors *monitors, const char *id, GError **error)
+{
+    const BfChardev *old = bf_registry_find(monitors->chardevs, id);
+
+    if (old == NULL) {
+        bf_set_error(error, "Chardev '%s' does not exist", id);
+    } else if (has_monitor(monitors, old)) {
+        bf_set_error(error,
+                     "Chardev user does not support chardev hotswap: a monitor "
+                     "uses '%s'",
+                     id);
+    } else if (g_hash_table_contains(monitors->opening, id)) {
+        bf_set_error(error, "Chardev '%s' is being changed already", id);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* Makes the device of @config, which is freed also on failure. */
+static BfChardev *
+co_open_chardev(BfMonitors *monitors, BfChardevConfig *config,
+                const BfChardevContext *context, GError **error)
+{
+    g_autofree char *id = g_strdup(config->id);
     BfChardev *chardev = NULL;
 
-    if (bf_registry_find(monitors->chardevs, config->id) != NULL) {
-        bf_set_error(error, "chardev '%s' already exists", config->id);
-        return false;
-    }
     if (!check_stdio(monitors, config, error)) {
+        bf_chardev_config_free(config);
+    } else {
+        g_hash_table_add(monitors->opening, g_strdup(id));
+        chardev = bf_chardev_co_open(config, context, error);
+        g_hash_table_remove(monitors->opening, id);
+    }
+    if (chardev == NULL) {
+        g_prefix_error(error, "Failed to add chardev '%s': ", id);
+    }
+    return chardev;
+}
+
+bool
+bf_monitors_co_chardev_open(BfMonitors *monitors, BfChardevConfig *config,
+                            BfTakeFd *take_fd, void *take_fd_opaque,
+                            BfMonitorsChardevOp op, GError **error)
+{
+    g_autoptr(BfChardevConfig) owned = config;
+    const BfChardevContext context = {
+        .cancel = &monitors->cancel_start,
+        .take_fd = take_fd,
+        .take_fd_opaque = take_fd_opaque,
+    };
+    BfChardev *chardev = NULL;
+    BfChardev *old = NULL;
+
+    bf_assert_main();
+    if (!(op == BF_MONITORS_CHARDEV_ADD
+              ? check_addition(monitors, config->id, error)
+              : check_replacement(monitors, config->id, error))) {
         return false;
     }
-    chardev = bf_chardev_co_open(g_steal_pointer(&owned),
-                                 &monitors->cancel_start, error);
+    chardev =
+        co_open_chardev(monitors, g_steal_pointer(&owned), &context, error);
     if (chardev == NULL) {
         return false;
     }
+    if (monitors->is_closing) {
+        bf_set_error(error, "the daemon is ending");
+        bf_chardev_co_free(chardev);
+        return false;
+    }
+    old = bf_registry_remove(monitors->chardevs,
+                             bf_chardev_get_config(chardev)->id);
     bf_registry_add(monitors->chardevs, bf_chardev_get_config(chardev)->id,
                     chardev);
+    bf_chardev_co_free(old);
     return true;
 }
 
@@ -224,8 +319,38 @@ bf_monitors_co_chardev_add(BfMonitors *monitors, const char *text,
 {
     BfChardevConfig *config = bf_chardev_config_parse(text, error);
 
-    bf_assert_main();
-    return config != NULL && co_add_chardev(monitors, config, error);
+    return config != NULL && bf_monitors_co_chardev_open(
+                                 monitors, config, bf_chardev_take_inherited_fd,
+                                 NULL, BF_MONITORS_CHARDEV_ADD, error);
+}
+
+BfChardev *
+bf_monitors_find_chardev(BfMonitors *monitors, const char *id)
+{
+    return bf_registry_find(monitors->chardevs, id);
+}
+
+bool
+bf_monitors_co_chardev_remove(BfMonitors *monitors, const char *id,
+                              GError **error)
+{
+    BfChardev *chardev = bf_registry_find(monitors->chardevs, id);
+
+    if (chardev == NULL) {
+        bf_set_error(error, "Chardev '%s' not found", id);
+        return false;
+    }
+    if (has_monitor(monitors, chardev)) {
+        bf_set_error(error, "Chardev '%s' is busy: a monitor uses it", id);
+        return false;
+    }
+    if (g_hash_table_contains(monitors->opening, id)) {
+        bf_set_error(error, "Chardev '%s' is busy: it is being changed", id);
+        return false;
+    }
+    bf_registry_remove(monitors->chardevs, id);
+    bf_chardev_co_free(chardev);
+    return true;
 }
 
 static void
@@ -323,19 +448,6 @@ client_connected(void *opaque, BfChannel *channel, const char *peer)
 }
 
 static bool
-has_monitor(const BfMonitors *monitors, const BfChardev *chardev)
-{
-    for (unsigned i = 0; i < monitors->monitors->len; i++) {
-        const Monitor *monitor = g_ptr_array_index(monitors->monitors, i);
-
-        if (monitor->chardev == chardev) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool
 add_monitor(BfMonitors *monitors, const BfMonitorOptions *options,
             GError **error)
 {
@@ -398,7 +510,8 @@ bf_monitors_co_add_default(BfMonitors *monitors, const char *path,
     config->address->type = BF_SOCKET_ADDRESS_TYPE_UNIX;
     config->address->u.unix_ = bf_type_new(&bf_unix_socket_address_type);
     config->address->u.unix_->path = g_strdup(path);
-    if (!co_add_chardev(monitors, config, error)) {
+    if (!bf_monitors_co_chardev_open(monitors, config, NULL, NULL,
+                                     BF_MONITORS_CHARDEV_ADD, error)) {
         return false;
     }
     /* Nobody said who may use it, so only the owner may. */
@@ -439,6 +552,25 @@ bf_monitors_cancel_wait(BfMonitors *monitors)
     bf_cancel_fire(&monitors->cancel_start);
 }
 
+/* Sockets without a client are shown as such. */
+static char *
+describe_chardev(const BfMonitors *monitors, const BfChardev *chardev)
+{
+    g_autofree char *text = bf_chardev_describe(chardev);
+    bool is_connected = false;
+
+    for (unsigned i = 0; i < monitors->monitors->len; i++) {
+        const Monitor *monitor = g_ptr_array_index(monitors->monitors, i);
+
+        is_connected |= monitor->chardev == chardev && monitor->n_clients > 0;
+    }
+    if (is_connected || bf_chardev_get_config(chardev)->kind !=
+                            BF_CHARDEV_BACKEND_KIND_SOCKET) {
+        return g_steal_pointer(&text);
+    }
+    return g_strconcat("disconnected:", text, NULL);
+}
+
 BfChardevInfoList *
 bf_monitors_query_chardevs(BfMonitors *monitors)
 {
@@ -452,7 +584,7 @@ bf_monitors_query_chardevs(BfMonitors *monitors)
         BfChardevInfo *info = bf_type_new(&bf_chardev_info_type);
 
         info->label = g_strdup(bf_chardev_get_config(chardev)->id);
-        info->filename = bf_chardev_describe(chardev);
+        info->filename = describe_chardev(monitors, chardev);
         info->frontend_open = has_monitor(monitors, chardev);
         infos->items[i] = info;
     }
@@ -466,6 +598,8 @@ bf_monitors_chardev_kind(BfMonitors *monitors, const char *id)
         [BF_CHARDEV_BACKEND_KIND_SOCKET] = "chardev-socket",
         [BF_CHARDEV_BACKEND_KIND_STDIO] = "chardev-stdio",
         [BF_CHARDEV_BACKEND_KIND_NULL] = "chardev-null",
+        [BF_CHARDEV_BACKEND_KIND_RINGBUF] = "chardev-ringbuf",
+        [BF_CHARDEV_BACKEND_KIND_MEMORY] = "chardev-memory",
     };
     const BfChardev *chardev = bf_registry_find(monitors->chardevs, id);
 
@@ -595,6 +729,7 @@ bf_monitors_free(BfMonitors *monitors)
     g_assert(bf_registry_size(monitors->chardevs) == 0);
     bf_events_free(monitors->events);
     bf_registry_free(monitors->chardevs);
+    g_hash_table_unref(monitors->opening);
     g_ptr_array_unref(monitors->monitors);
     g_ptr_array_unref(monitors->clients);
     bf_pool_lane_free(monitors->lane);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Character devices (--chardev): where the connections of monitors come from.
+ * Character devices (--chardev, chardev-add): where the connections of monitors
+ * come from.
  *
  * On main; _co_ functions suspend. A device is made first and started later;
  * in between, clients can connect and wait.
@@ -13,7 +14,9 @@
 #include <glib.h>
 
 #include "core/co-io.h"
+#include "io/address.h"
 #include "io/channel.h"
+#include "qmp/ringbuf.h"
 #include "schema/types.h"
 
 /**
@@ -22,7 +25,7 @@
 typedef struct BfChardev BfChardev;
 
 /**
- * BfChardevConfig: the argument of --chardev, checked
+ * BfChardevConfig: what a device is to be, checked
  * @kind: the backend
  * @id: owned: not empty
  * @address: (nullable): owned: for sockets
@@ -30,6 +33,7 @@ typedef struct BfChardev BfChardev;
  * @wait: listening sockets: opening waits for the first client
  * @reconnect_ms: connecting sockets: pause before the next attempt; 0 gives up
  * @signal: stdio: the terminal's interrupt keys raise signals
+ * @ring_bytes: ring buffers: how much they keep
  */
 typedef struct BfChardevConfig {
     BfChardevBackendKind kind;
@@ -39,6 +43,7 @@ typedef struct BfChardevConfig {
     bool wait;
     uint64_t reconnect_ms;
     bool signal;
+    uint64_t ring_bytes;
 } BfChardevConfig;
 
 /**
@@ -49,6 +54,18 @@ typedef struct BfChardevConfig {
  * Returns: (transfer full): what it says, or NULL
  */
 BfChardevConfig *bf_chardev_config_parse(const char *text, GError **error);
+
+/**
+ * bf_chardev_config_new:
+ * @id: of the device
+ * @backend: as chardev-add gets it
+ * @error: set on failure
+ *
+ * Returns: (transfer full): what it says, or NULL
+ */
+BfChardevConfig *bf_chardev_config_new(const char *id,
+                                       const BfChardevBackend *backend,
+                                       GError **error);
 
 /**
  * bf_chardev_config_free:
@@ -74,18 +91,42 @@ const char *bf_chardev_help(void);
 typedef void BfChardevFn(void *opaque, BfChannel *channel, const char *peer);
 
 /**
+ * BfChardevContext: what opening a device needs; all is borrowed
+ * @cancel: ends waits for a first client or connection
+ * @take_fd: for addresses of type fd
+ * @take_fd_opaque: passed to @take_fd
+ */
+typedef struct BfChardevContext {
+    BfCancel *cancel;
+    BfTakeFd *take_fd;
+    void *take_fd_opaque;
+} BfChardevContext;
+
+/**
  * bf_chardev_co_open:
  * @config: (transfer full): freed also on failure
- * @cancel: borrowed: ends waits for a first client or connection; it outlives
- *     the device
+ * @context: used until this returns
  * @error: set on failure
  *
  * Listens or connects.
  *
  * Returns: (transfer full): the device, or NULL
  */
-BfChardev *bf_chardev_co_open(BfChardevConfig *config, BfCancel *cancel,
-                              GError **error);
+BfChardev *bf_chardev_co_open(BfChardevConfig *config,
+                              const BfChardevContext *context, GError **error);
+
+/**
+ * bf_chardev_take_inherited_fd:
+ * @opaque: not used
+ * @name: number of a descriptor that this process has inherited
+ * @error: set on failure: not a number
+ *
+ * A BfTakeFd for the command line.
+ *
+ * Returns: (transfer full): the descriptor, or -1
+ */
+int bf_chardev_take_inherited_fd(void *opaque, const char *name,
+                                 GError **error);
 
 /**
  * bf_chardev_co_free:
@@ -118,6 +159,14 @@ void bf_chardev_disconnected(BfChardev *chardev);
  * Returns: (transfer none): what it was made from
  */
 const BfChardevConfig *bf_chardev_get_config(const BfChardev *chardev);
+
+/**
+ * bf_chardev_get_ringbuf:
+ * @chardev: a device
+ *
+ * Returns: (transfer none) (nullable): its memory, if it is a ring buffer
+ */
+BfRingbuf *bf_chardev_get_ringbuf(BfChardev *chardev);
 
 /**
  * bf_chardev_describe:

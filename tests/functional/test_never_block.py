@@ -85,6 +85,17 @@ class Stage:
                         target="target", sync="full", speed=1)
         return "job"
 
+    def chardev(self, kind=None):
+        """A character device that is there; returns another for its id, with
+        a socket that will be stuck."""
+        socket_data = {"addr": {"type": "unix", "data": {
+            "path": str(self.fs.mount / "sock")}}}
+        if kind:
+            self.daemon.cmd("chardev-add", id="c0",
+                            backend={"type": kind, "data": {}})
+        return {"id": "c0", "backend": {"type": "socket",
+                                        "data": socket_data}}
+
     def get_stuck(self):
         self.fs.stop()
         for number, client in enumerate(self.clients):
@@ -169,6 +180,10 @@ ARGUMENTS = {
             "job-id": "j", "device": "b", "sync": "full",
             "target": s.add_node("c.img", "c")}}]},
     "x-blockdev-change": lambda s: {"parent": "b", "node": "a"},
+    "chardev-add": lambda s: s.chardev(),
+    "chardev-change": lambda s: s.chardev("null"),
+    "chardev-remove": lambda s: {"id": s.chardev("null")["id"]},
+    "chardev-send-break": lambda s: {"id": s.chardev("null")["id"]},
     "closefd": lambda s: {"fdname": "x"},
     "drive-backup": lambda s: {
         "job-id": "j", "device": "b", "sync": "full", "format": "raw",
@@ -204,6 +219,7 @@ ARGUMENTS = {
     "query-block-jobs": lambda s: {},
     "query-blockstats": lambda s: {"query-nodes": True},
     "query-chardev": lambda s: {},
+    "query-chardev-backends": lambda s: {},
     "query-commands": lambda s: {},
     "query-fdsets": lambda s: {},
     "query-jobs": lambda s: {},
@@ -213,6 +229,10 @@ ARGUMENTS = {
     "query-qmp-schema": lambda s: {},
     "query-version": lambda s: {},
     "remove-fd": lambda s: {"fdset-id": 1},
+    "ringbuf-read": lambda s: {"device": s.chardev("ringbuf")["id"],
+                               "size": 9},
+    "ringbuf-write": lambda s: {"device": s.chardev("ringbuf")["id"],
+                                "data": "x"},
     "x-debug-block-dirty-bitmap-sha256": lambda s: s.add_bitmap(),
     "x-debug-query-block-graph": lambda s: {},
     "tls-creds-reload": lambda s: {"id": "creds"},

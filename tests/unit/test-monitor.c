@@ -357,9 +357,10 @@ co_monitors_name_problems(void *arg)
 {
     static const char *const cases[][3] = {
         {"socket,id=z,path=/nonexistent/x,server=on,wait=off", "z",
-         "Failed to bind socket to /nonexistent/x: No such file or directory"},
+         "Failed to add chardev 'z': Failed to bind socket to /nonexistent/x: "
+         "No such file or directory"},
         {"null,id=a", "b", "chardev \"b\" not found"},
-        {"null,id=a", "a", "chardev 'a' already exists"},
+        {"null,id=a", "a", "Chardev with id 'a' already exists"},
         {"null,id=c", "m", "chardev 'm' is in use by another monitor"},
     };
     Fixture fixture;

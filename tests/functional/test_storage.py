@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images of odd, sparse and huge size, durability, and a full disk."""
+"""Images of odd, sparse and huge size, and a full disk."""
 import os
 import random
 
@@ -147,22 +147,6 @@ def test_random_requests_agree_with_a_model(daemon, box, options):
                     0, bytes(model[offset:offset + length]))
         assert client.read(0, size) == (0, bytes(model))
     assert path.read_bytes() == bytes(model)
-
-
-# Durability.
-
-def test_flushed_data_survive_kill(daemon, image):
-    """What FLUSH or FUA has acknowledged is in the file after SIGKILL."""
-    daemon.serve_file(image)
-    with connect(daemon) as client:
-        for number in range(64):
-            assert client.write(number * 8192, bytes([number]) * 4096,
-                                nbd.FUA if number % 2 else 0) == 0
-        assert client.request(nbd.CMD_FLUSH) == 0
-        daemon.kill()
-    data = image.read_bytes()
-    for number in range(64):
-        assert data[number * 8192:][:4096] == bytes([number]) * 4096
 
 
 # A full disk.

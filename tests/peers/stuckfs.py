@@ -1,21 +1,59 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file system that stops answering on command.
+"""A file system that stops answering, or loses power, on command.
 
 stuckfs.py SOURCE MOUNTPOINT CONTROL [cached]
 
 Shows the files of SOURCE at MOUNTPOINT. CONTROL is a UNIX socket that takes
 lines: "stop" makes every operation wait (but for those of this process),
 "go" lets them all go on, "count NAME" gives the number of calls of an
-operation so far. Class StuckFs starts and ends it for a test.
+operation so far, and "lose SEED" gives every sector that was written after
+the file's last fsync, and not with O_DSYNC, one of the contents that it had
+since then: so may a disk that reorders what is in its cache. Class StuckFs
+starts and ends it for a test.
 """
 import errno
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
 import threading
+
+SECTOR = 512
+
+
+class Unsafe:
+    """What power loss may do to the files: the caller has the mutex."""
+
+    def __init__(self):
+        self.sectors = {}  # path -> {sector: its earlier contents}
+
+    def write(self, path, file, data, offset, is_safe):
+        first, end = offset // SECTOR, -(-(offset + len(data)) // SECTOR)
+        old = os.pread(file, (end - first) * SECTOR, first * SECTOR)
+        sectors = self.sectors.setdefault(path, {})
+        for at in range(0, len(old), SECTOR):
+            sector = first + at // SECTOR
+            if is_safe:
+                sectors.pop(sector, None)
+            else:
+                sectors.setdefault(sector, []).append(old[at:at + SECTOR])
+
+    def sync(self, path):
+        self.sectors.pop(path, None)
+
+    def lose(self, seed):
+        choice = random.Random(seed).choice
+        for path, sectors in self.sectors.items():
+            file = os.open(path, os.O_RDWR)
+            for sector, contents in sorted(sectors.items()):
+                data = choice([None, *contents])
+                if data is not None:
+                    os.pwrite(file, data, sector * SECTOR)
+            os.close(file)
+        self.sectors.clear()
 
 
 class StuckFs:
@@ -58,6 +96,10 @@ class StuckFs:
     def count(self, operation):
         return int(self.command(f"count {operation}"))
 
+    def lose(self, seed):
+        """Power fails: what no fsync has covered is old or new."""
+        self.command(f"lose {seed}")
+
     def end(self):
         """Fails what still waits, and unmounts."""
         self.process.kill()
@@ -82,6 +124,8 @@ def main():
             self.running.set()
             self.counts = {}
             self.mutex = threading.Lock()
+            self.unsafe = Unsafe()
+            self.thread = threading.local()
 
         def __call__(self, operation, path, *arguments):
             with self.mutex:
@@ -104,6 +148,8 @@ def main():
             return [".", "..", *os.listdir(path)]
 
         def open(self, path, flags):
+            if flags & os.O_ACCMODE == os.O_WRONLY:
+                flags ^= os.O_WRONLY | os.O_RDWR  # write() reads what was
             return os.open(path, flags & ~os.O_DIRECT)
 
         def create(self, path, mode, fi=None):
@@ -113,13 +159,18 @@ def main():
             return os.pread(fh, size, offset)
 
         def write(self, path, data, offset, fh):
-            return os.pwrite(fh, data, offset)
+            with self.mutex:
+                self.unsafe.write(path, fh, data, offset,
+                                  self.thread.flags & os.O_DSYNC)
+                return os.pwrite(fh, data, offset)
 
         def truncate(self, path, length, fh=None):
             os.truncate(path, length)
 
         def fsync(self, path, datasync, fh):
-            return os.fsync(fh)
+            with self.mutex:
+                self.unsafe.sync(path)
+            return 0
 
         def flush(self, path, fh):
             return 0
@@ -142,6 +193,13 @@ def main():
 
     files = Files(sys.argv[1])
 
+    class Fuse(fusepy.FUSE):
+        """Keeps the flags of a write, which show whether it is to be safe."""
+
+        def write(self, path, buf, size, offset, fip):
+            files.thread.flags = fip.contents.flags
+            return super().write(path, buf, size, offset, fip)
+
     def control():
         sock = socket.socket(socket.AF_UNIX)
         while not os.path.ismount(sys.argv[2]):
@@ -156,6 +214,9 @@ def main():
                 files.running.clear()
             elif words[0] == "go":
                 files.running.set()
+            elif words[0] == "lose":
+                with files.mutex:
+                    files.unsafe.lose(int(words[1]))
             else:
                 answer = str(files.counts.get(words[1], 0))
             stream.write(answer + "\n")
@@ -164,8 +225,8 @@ def main():
     threading.Thread(target=control, daemon=True).start()
     # Without the page cache every request comes here.
     options = {} if "cached" in sys.argv else {"direct_io": True}
-    fusepy.FUSE(files, sys.argv[2], foreground=True, nothreads=False,
-                **options)
+    Fuse(files, sys.argv[2], foreground=True, nothreads=False,
+         **options)
 
 
 if __name__ == "__main__":

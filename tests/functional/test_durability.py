@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kills of the daemon, and failures of power, under clients that write.
+
+BLOCKFERRY_ROUNDS says how many crashes each test makes, BLOCKFERRY_SEED
+repeats a run as far as timing allows.
+"""
+import itertools
+import os
+import random
+
+import pytest
+
+import harness
+import rawnbd as nbd
+from durability import Disk, Writer
+from stuckfs import StuckFs
+
+SIZE = 1 << 20
+ROUNDS = int(os.environ.get("BLOCKFERRY_ROUNDS", 20))
+CONNECTIONS = 2  # a flush on one covers what the other wrote
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def source():
+    seed = int(os.environ.get("BLOCKFERRY_SEED", 0)) or \
+        random.SystemRandom().getrandbits(32)
+    print(f"BLOCKFERRY_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def fs(box):
+    fs = StuckFs(box)
+    yield fs
+    fs.end()
+
+
+def read_all(address):
+    with nbd.RawNbd(address) as client:
+        error, data = client.go("disk").read(0, SIZE)
+    assert error == 0
+    return data
+
+
+class Crashes:
+    """Daemons one after the other on one file, each of which is killed."""
+
+    def __init__(self, daemons, path, options, source):
+        self.daemons, self.path, self.options = daemons, path, options
+        self.source = source
+        self.disk = Disk(path.read_bytes())
+
+    def check(self, address, power_loss):
+        """What the file has is allowed, and is what the next daemon shows."""
+        content = self.path.read_bytes()
+        problems = self.disk.problems(content, power_loss)
+        assert not (found := list(itertools.islice(problems, 10))), found
+        assert read_all(address) == content
+        self.disk.restart(content)
+
+    def run(self, power=None):
+        """power: (file system that loses it, its path of the file)"""
+        for number in range(ROUNDS + 1):
+            print(f"round {number}")
+            daemon = self.daemons()
+            address = daemon.serve_file(power[1] if power else self.path,
+                                        **self.options)
+            self.check(address, power is not None)
+            if number == ROUNDS:
+                return
+            writer = Writer([address] * CONNECTIONS, self.disk, self.source)
+            assert writer.clients[0].flags & nbd.FLAG_MULTI
+            writer.run(self.source.randrange(10, 150), daemon.kill)
+            if power:
+                power[0].lose(self.source.getrandbits(32))
+
+
+MODES = pytest.mark.parametrize("options", (
+    {}, {"cache": {"direct": True}}), ids=("cached", "direct"))
+
+
+@MODES
+def test_killed_daemon_loses_nothing(daemons, box, options, source):
+    path = harness.make_image(box / "disk.img", SIZE, {
+        0: harness.random_bytes(SIZE // 2)})
+    Crashes(daemons, path, options, source).run()
+
+
+@MODES
+def test_power_failure_spares_what_was_flushed(daemons, fs, options, source):
+    """A disk with a cache that reorders loses all that no fsync covered."""
+    path = harness.make_image(fs.source / "disk.img", SIZE, {
+        0: harness.random_bytes(SIZE // 2)})
+    Crashes(daemons, path, options, source).run((fs, fs.mount / "disk.img"))

@@ -513,23 +513,26 @@ reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
                   GError **error)
 {
     BfNbdRefusal refusal = check_request(client, request);
+    bool is_write = request->command == BF_NBD_COMMAND_WRITE;
 
     if (refusal.err == 0) {
         return reader_co_start(client, request, error);
+    }
+    /* libnbd takes no reply to a write that it is still sending. */
+    if (is_write && !is_too_long(request) &&
+        !input_co_skip(client, request->length, error)) {
+        return false;
     }
     if (!reader_co_refuse(client, request, refusal)) {
         bf_set_error(error, "the connection is being closed");
         return false;
     }
-    if (request->command != BF_NBD_COMMAND_WRITE) {
-        return true;
-    }
-    if (is_too_long(request)) {
+    if (is_write && is_too_long(request)) {
         bf_set_error(error, "write of %u bytes, which is above the limit",
                      request->length);
         return false;
     }
-    return input_co_skip(client, request->length, error);
+    return true;
 }
 
 /* Returns true when the peer has left in due form. */

@@ -203,6 +203,20 @@ def test_write_to_read_only_export_is_not_permitted(reader):
     assert reader.read(0, 512) == (0, bytes(512))
 
 
+def test_refusal_of_a_write_waits_for_its_payload(reader):
+    """libnbd takes no reply to a request that it has not sent to its end."""
+    reader.send_request(nbd.CMD_WRITE, 0, 100_000)
+    reader.send(b"x" * 99_999)
+    reader.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        reader.read_reply()
+    reader.sock.settimeout(harness.LIMIT)
+    reader.send(b"x")
+    reply = reader.read_reply()
+    assert (reply if reader.structured else reply[0]).cookie == reader.cookie
+    assert reader.read(0, 512)[0] == 0
+
+
 def test_write_to_read_only_export_keeps_the_stream(reader):
     assert reader.write(0, b"x" * 100_000) in (nbd.EPERM, nbd.EINVAL)
     assert reader.read(0, 512) == (0, bytes(512))

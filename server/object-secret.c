@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "core/atomic.h"
 #include "core/co-io.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -23,6 +24,7 @@
 
 /* A source that is being read; counted by both sides. */
 typedef struct Reading {
+    BfAtomicU64 refs;
     BfSecretParams params; /* its texts are owned */
     int fd;                /* owned; or -1 */
     int done_fd;           /* owned: an eventfd */
@@ -31,22 +33,18 @@ typedef struct Reading {
 } Reading;
 
 static void
-reading_clear(gpointer data)
+reading_unref(Reading *reading)
 {
-    Reading *reading = data;
-
+    if (!bf_atomic_drop(&reading->refs)) {
+        return;
+    }
     g_free((char *)reading->params.file);
     g_free((char *)reading->params.credential);
     bf_fd_cleanup(&reading->fd);
     bf_fd_cleanup(&reading->done_fd);
     bf_secret_unref(reading->written);
     g_clear_error(&reading->error);
-}
-
-static void
-reading_unref(Reading *reading)
-{
-    g_atomic_rc_box_release_full(reading, reading_clear);
+    g_free(reading);
 }
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Reading, reading_unref)
@@ -67,8 +65,9 @@ read_source(void *arg)
 static Reading *
 reading_new(const BfSecretParams *params, int fd, GError **error)
 {
-    Reading *reading = g_atomic_rc_box_new0(Reading);
+    Reading *reading = g_new0(Reading, 1);
 
+    bf_atomic_store(&reading->refs, 1);
     reading->params = *params;
     reading->params.file = g_strdup(params->file);
     reading->params.credential = g_strdup(params->credential);
@@ -119,8 +118,8 @@ co_read_aside(const char *id, const BfSecretParams *params, int fd,
         return NULL;
     }
     lane = bf_pool_lane_new(id, 1);
-    started =
-        bf_pool_lane_push(lane, read_source, g_atomic_rc_box_acquire(reading));
+    bf_atomic_add(&reading->refs, 1);
+    started = bf_pool_lane_push(lane, read_source, reading);
     bf_pool_lane_free(lane);
     if (!started) {
         reading_unref(reading); /* the thread's */

@@ -86,6 +86,20 @@ bf_atomic_raise(BfAtomicU64 *atomic, uint64_t value)
 }
 
 /**
+ * bf_atomic_drop:
+ * @atomic: a count of references, at least 1
+ *
+ * Takes one off.
+ *
+ * Returns: true for whoever took the last, who sees all that the others did
+ */
+static inline bool
+bf_atomic_drop(BfAtomicU64 *atomic)
+{
+    return __atomic_sub_fetch(&atomic->value, 1, __ATOMIC_ACQ_REL) == 0;
+}
+
+/**
  * BfAtomicPtr: a pointer that is set once, by whichever thread comes first; all
  * zero is NULL. What it points to was filled before.
  *

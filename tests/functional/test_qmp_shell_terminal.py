@@ -199,6 +199,7 @@ def test_ctrl_c(daemon, terminal):
     terminal.press("C-c")
     terminal.wait(r"dropped\)\nqmp>$")
     terminal.type("nonsense")
+    terminal.wait("^qmp> nonsense$")
     terminal.press("C-c")
     terminal.wait(r"^qmp> nonsense(\^C)?\nqmp>$")
     terminal.type("wait BLOCK_JOB_READY")

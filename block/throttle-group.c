@@ -322,6 +322,17 @@ bf_throttle_member_charge(BfThrottleMember *member, bool is_write,
     }
 }
 
+/* Not inline: gcc 12 does not see that who waits stays until it is admitted. */
+static G_NO_INLINE void
+append_waiter(Lease *lease, Waiter *waiter)
+{
+    if (lease->head == NULL) {
+        lease->tail = &lease->head;
+    }
+    *lease->tail = waiter;
+    lease->tail = &waiter->next;
+}
+
 void
 bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
                            uint64_t bytes)
@@ -337,11 +348,7 @@ bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
     if (lease->head == NULL && take_tokens(lease, bytes)) {
         return;
     }
-    if (lease->head == NULL) {
-        lease->tail = &lease->head;
-    }
-    *lease->tail = &w;
-    lease->tail = &w.next;
+    append_waiter(lease, &w);
     if (!lease->asking) {
         send_message(lease, true);
     }

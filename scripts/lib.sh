@@ -43,7 +43,8 @@ qemu-system-common  qemu-storage-daemon, the reference
 qemu-system-x86     qemu-system-x86_64 mirrors a disk to us
 libnbd-bin          nbdinfo, nbdcopy, nbdsh
 nbd-client          lists exports
-nbdkit              server for our client
+fio                 its nbd engine is one more client
+nbdkit              server for our client, and a client
 nbd-server          server for our client
 tmux                a terminal, for the tests of qmp-shell
 procps              looks at processes

@@ -1,37 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Real NBD clients against our server, over every transport."""
-import hashlib
+"""What real NBD clients can do with our server, beyond test_matrix.py."""
 import json
-import re
 import time
 
 import pytest
 
 import harness
 from harness import run
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@pytest.mark.peers("qemu-img")
-def test_qemu_img_converts_out(served, box):
-    copy = box / "copy.img"
-    served.qemu_img("convert", "--image-opts", served.image_opts(), "-O",
-                    "raw", copy)
-    assert sha256(copy) == sha256(served.path)
-
-
-@pytest.mark.peers("qemu-img")
-def test_qemu_img_converts_in(served, box):
-    source = harness.make_image(box / "in.img", served.path.stat().st_size, {
-        1 << 20: harness.random_bytes(3 << 20, seed=77)})
-    served.qemu_img("convert", "-n", "--target-image-opts", "-f", "raw",
-                    source, served.image_opts())
-    served.release()
-    assert sha256(served.path) == sha256(source)
 
 
 @pytest.mark.peers("qemu-img")
@@ -126,24 +101,6 @@ def test_nbdinfo_maps_data_and_holes(served):
     assert "%" in total
 
 
-@pytest.mark.peers("nbdcopy")
-@pytest.mark.parametrize("requests", (1, 64))
-def test_nbdcopy_out_with_four_connections(served, box, requests):
-    copy = box / "copy.img"
-    run("nbdcopy", "--connections=4", f"--requests={requests}", served.uri(),
-        copy)
-    assert sha256(copy) == sha256(served.path)
-
-
-@pytest.mark.peers("nbdcopy")
-def test_nbdcopy_in_with_four_connections(served, box):
-    source = harness.make_image(box / "in.img", served.path.stat().st_size, {
-        2 << 20: harness.random_bytes(5 << 20, seed=5)})
-    run("nbdcopy", "--connections=4", "--flush", source, served.uri())
-    served.release()
-    assert sha256(served.path) == sha256(source)
-
-
 @pytest.mark.peers("nbdsh")
 def test_nbdsh_script(served):
     script = f"""
@@ -175,26 +132,6 @@ except nbd.Error as error:
 print('all is well')
 """ % served.path.stat().st_size
     assert "all is well" in run("nbdsh", "-c", script)
-
-
-@pytest.mark.peers("nbd-client")
-def test_nbd_client_lists_exports(served):
-    if served.transport == "unix":
-        argv = ["-l", "-unix", str(served.address)]
-    elif served.transport == "tls-unix":
-        argv = ["-l", "-unix", str(served.address), "-tlshostname",
-                "localhost"]
-    else:
-        host, port = served.address
-        argv = ["-l", host, str(port)]
-    if served.tls:
-        directory = served.tls_dir
-        argv += ["-certfile", f"{directory}/client-cert.pem", "-keyfile",
-                 f"{directory}/client-key.pem", "-cacertfile",
-                 f"{directory}/ca-cert.pem"]
-    result = run("/usr/sbin/nbd-client", *argv, check=False)
-    text = result.stdout + result.stderr
-    assert re.search(r"^disk\b", text, re.M), text
 
 
 @pytest.mark.peers("qemu-nbd")

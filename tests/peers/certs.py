@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Throw-away certificates, made with certtool.
+"""Throw-away certificates, made with certtool, and pre-shared keys.
 
 A directory has the file names that tls-creds-x509 and libnbd expect:
-ca-cert.pem, {server,client}-cert.pem, {server,client}-key.pem. Nothing here
+ca-cert.pem, {server,client}-cert.pem, {server,client}-key.pem; and keys.psk
+with the key of PSK_USER, as tls-creds-psk wants it. Nothing here
 is fit for use outside of tests and demos: keys are not protected.
 """
 import pathlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,7 @@ SERVER = ["tls_www_server", 'dns_name = "localhost"',
           'ip_address = "127.0.0.1"', 'ip_address = "::1"']
 CLIENT = ["tls_www_client"]
 VALID = ["expiration_days = 60"]
+PSK_USER = "alice"
 
 
 def certtool(*arguments):
@@ -81,9 +84,11 @@ class Authority:
 
 
 def make_set(directory):
-    """CA, server and client; returns the directory with all of them."""
+    """CA, server, client and a user's key; returns their directory."""
     directory = pathlib.Path(directory)
     authority = Authority(directory / "ca")
     authority.issue(directory, "server", "localhost")
     authority.issue(directory, "client", "client1")
+    (directory / "keys.psk").write_text(
+        f"{PSK_USER}:{secrets.token_hex(32)}\n")
     return directory

@@ -1,33 +1,59 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One daemon reached over each transport, as real clients name it."""
+import certs
 import harness
 
 
 class Served:
-    """An export and the ways in which clients spell its address."""
+    """An export and the ways in which clients spell its address.
 
-    def __init__(self, daemon, transport, tls_dir, path):
+    transport: "unix", "tcp", "tls" and "psk" (both on TCP), "tls-unix"
+    creds: more members of the server's credentials
+    """
+
+    def __init__(self, daemon, transport, tls_dir, path, writable=True,
+                 **creds):
         self.daemon, self.transport, self.path = daemon, transport, path
         self.tls_dir = tls_dir
-        self.tls = transport.startswith("tls")
-        creds = daemon.add_creds(tls_dir) if self.tls else None
+        self.psk = transport == "psk"
+        self.tls = self.psk or transport.startswith("tls")
+        if self.tls:
+            daemon.execute("object-add", {**self.creds("server"), **creds})
+        tls = "tls0" if self.tls else None
         if transport.endswith("unix"):
-            self.address = daemon.start_nbd(creds)
+            self.address = daemon.start_nbd(tls)
         else:
-            self.address = daemon.start_nbd_tcp(tls=creds)
+            self.address = daemon.start_nbd_tcp(tls=tls)
         daemon.add_file(path, "disk", discard="unmap")
-        daemon.add_export("disk", writable=True, description="the disk")
+        daemon.add_export("disk", writable=writable, description="the disk")
+
+    user = certs.PSK_USER
+
+    @property
+    def psk_file(self):
+        return self.tls_dir / "keys.psk"
+
+    def creds(self, endpoint="client"):
+        """Credentials tls0, as object-add takes them."""
+        user = {"username": self.user} \
+            if self.psk and endpoint == "client" else {}
+        return {"qom-type": "tls-creds-psk" if self.psk else "tls-creds-x509",
+                "id": "tls0", "endpoint": endpoint, "dir": str(self.tls_dir),
+                **user}
 
     def uri(self, export="disk"):
         """For libnbd's programs."""
-        scheme, query = "nbds" if self.tls else "nbd", []
-        if self.tls:
+        scheme, user, query = "nbds" if self.tls else "nbd", "", []
+        if self.psk:
+            user = self.user + "@"
+            query.append(f"tls-psk-file={self.psk_file}")
+        elif self.tls:
             query.append(f"tls-certificates={self.tls_dir}")
         if isinstance(self.address, tuple):
             host, port = self.address
-            base = f"{scheme}://{host}:{port}/{export}"
+            base = f"{scheme}://{user}{host}:{port}/{export}"
         else:
-            base = f"{scheme}+unix:///{export}"
+            base = f"{scheme}+unix://{user}/{export}"
             query.append(f"socket={self.address}")
         return base + ("?" + "&".join(query) if query else "")
 
@@ -38,8 +64,9 @@ class Served:
             server = {"type": "inet", "host": host, "port": str(port)}
         else:
             server = {"type": "unix", "path": str(self.address)}
-        tls = {"tls-creds": "tls0", "tls-hostname": "localhost"} \
-            if self.tls else {}
+        tls = {"tls-creds": "tls0"} if self.tls else {}
+        if self.tls and not self.psk:
+            tls["tls-hostname"] = "localhost"
         return {"driver": "nbd", "export": export, "server": server, **tls}
 
     def image_opts(self, export="disk"):
@@ -49,8 +76,10 @@ class Served:
         return ",".join(f"{k}={v}" for k, v in {**options, **server}.items())
 
     def qemu_tls(self):
-        return ["--object", "tls-creds-x509,id=tls0,endpoint=client,"
-                f"dir={self.tls_dir}"] if self.tls else []
+        if not self.tls:
+            return []
+        kind, *rest = self.creds().items()
+        return ["--object", ",".join([kind[1], *(f"{k}={v}" for k, v in rest)])]
 
     def qemu_img(self, command, *arguments, **options):
         return harness.run("qemu-img", command, *self.qemu_tls(), *arguments,

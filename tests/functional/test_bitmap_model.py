@@ -7,7 +7,6 @@ A request that was under way while a command changed a bitmap may or may not be
 in it; everything else must be exact. BLOCKFERRY_SEED repeats a run.
 """
 import copy
-import os
 import random
 
 import pytest
@@ -245,9 +244,6 @@ class Run:
 
 @pytest.mark.parametrize("run", range(2))
 def test_bitmaps_equal_a_model(daemon, box, run):
-    seed = int(os.environ.get("BLOCKFERRY_SEED", 0)) or \
-        random.SystemRandom().randrange(1, 1 << 32)
-    print(f"BLOCKFERRY_SEED={seed}")
-    state = Run(daemon, box, random.Random(seed))
+    state = Run(daemon, box, random.Random(harness.seed()))
     for _ in range(ROUNDS):
         state.round()

@@ -24,10 +24,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture
 def source():
-    seed = int(os.environ.get("BLOCKFERRY_SEED", 0)) or \
-        random.SystemRandom().getrandbits(32)
-    print(f"BLOCKFERRY_SEED={seed}")
-    return random.Random(seed)
+    return random.Random(harness.seed())
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import random
 
 import pytest
 
+import harness
 from jsonref import Noise, Reader
 
 TEXTS = int(os.environ.get("BLOCKFERRY_TEXTS", 2000))
@@ -58,11 +59,9 @@ def frames(source):
 
 
 def test_both_readers_agree(daemon):
-    seed = int(os.environ.get("BLOCKFERRY_SEED", 0)) or \
-        random.SystemRandom().getrandbits(32)
-    print(f"BLOCKFERRY_SEED={seed}")
+    source = random.Random(harness.seed())
     client, reader = daemon.client(), Reader()
-    todo, kinds = list(frames(random.Random(seed))), {"value": 0, "error": 0}
+    todo, kinds = list(frames(source)), {"value": 0, "error": 0}
     for at in range(0, len(todo), BATCH):
         batch = [(data, reader.feed(data)) for data in todo[at:at + BATCH]]
         client.send_bytes(b"".join(data for data, _ in batch))

@@ -5,7 +5,7 @@ Each scenario takes a fault, a moment, and settings of the job by chance, and
 then looks for what must hold whatever happens: the monitor answers all along,
 the job ends or waits as its settings say, what is called complete is complete,
 nothing is lost that a guest has flushed, and the same names work again at
-once. The seed is printed; SEED=N repeats a run.
+once. The seed is printed; BLOCKFERRY_SEED repeats a run.
 
 The middle of a copy is the middle: the job is limited to a speed at which the
 noise of the disk takes seconds, and how far it was is written down when the
@@ -455,9 +455,7 @@ def run_scenario(scene, fault):
 
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_faults(group, daemons, proxies, box, tls_dir, connect_nbd):
-    seed = int(os.environ.get("SEED") or random.SystemRandom().getrandbits(32))
-    print(f"repeat with SEED={seed} -k 'test_faults[{group}]'")
-    rng = random.Random(f"{seed}/{group}")
+    rng = random.Random(f"{harness.seed()}/{group}")
     scene = Scene(daemons, proxies, box, rng, rng.choice((None, tls_dir)),
                   connect_nbd)
     for number in range(SCENARIOS):

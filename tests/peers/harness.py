@@ -51,6 +51,14 @@ def wait_until(condition, limit=LIMIT, what="the condition"):
         time.sleep(0.005)
 
 
+def seed():
+    """The seed of a test at random: printed, and set by BLOCKFERRY_SEED."""
+    number = int(os.environ.get("BLOCKFERRY_SEED", 0)) or \
+        random.SystemRandom().randrange(1, 1 << 32)
+    print(f"BLOCKFERRY_SEED={number}")
+    return number
+
+
 def free_port():
     """A TCP port that was free a moment ago, below the ephemeral range."""
     while True:

@@ -4,6 +4,7 @@
 BLOCKFERRY_ROUNDS says how many crashes each test makes, BLOCKFERRY_SEED
 repeats a run as far as timing allows.
 """
+import functools
 import itertools
 import os
 import random
@@ -41,13 +42,45 @@ def read_all(address):
     return data
 
 
+def serve_file(daemons, path, **options):
+    """Returns the address of an export, and the daemons to kill."""
+    daemon = daemons()
+    return daemon.serve_file(path, **options), [daemon]
+
+
+def serve_writethrough(daemons, path):
+    daemon = daemons()
+    daemon.add_file(path)
+    daemon.start_nbd()
+    daemon.add_export("disk", writable=True, writethrough=True)
+    return daemon.nbd_path, [daemon]
+
+
+def serve_through_nbd(daemons, path):
+    """By a daemon that has it from another one."""
+    back, front = daemons(), daemons()
+    front.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "disk", "export": "disk",
+        "server": {"type": "unix", "path": str(back.serve_file(path))}})
+    front.start_nbd()
+    front.add_export("disk", writable=True)
+    return front.nbd_path, [front, back]
+
+
+SERVERS = {
+    "cached": serve_file,
+    "direct": functools.partial(serve_file, cache={"direct": True}),
+    "writethrough": serve_writethrough,
+    "nbd": serve_through_nbd}
+
+
 class Crashes:
     """Daemons one after the other on one file, each of which is killed."""
 
-    def __init__(self, daemons, path, options, source):
-        self.daemons, self.path, self.options = daemons, path, options
+    def __init__(self, daemons, path, server, source):
+        self.daemons, self.path, self.server = daemons, path, server
         self.source = source
-        self.disk = Disk(path.read_bytes())
+        self.disk = Disk(path.read_bytes(), server == "writethrough")
 
     def check(self, address, power_loss):
         """What the file has is allowed, and is what the next daemon shows."""
@@ -61,33 +94,28 @@ class Crashes:
         """power: (file system that loses it, its path of the file)"""
         for number in range(ROUNDS + 1):
             print(f"round {number}")
-            daemon = self.daemons()
-            address = daemon.serve_file(power[1] if power else self.path,
-                                        **self.options)
+            address, daemons = SERVERS[self.server](
+                self.daemons, power[1] if power else self.path)
             self.check(address, power is not None)
             if number == ROUNDS:
                 return
             writer = Writer([address] * CONNECTIONS, self.disk, self.source)
             assert writer.clients[0].flags & nbd.FLAG_MULTI
-            writer.run(self.source.randrange(10, 150), daemon.kill)
+            writer.run(self.source.randrange(10, 150), daemons)
             if power:
                 power[0].lose(self.source.getrandbits(32))
 
 
-MODES = pytest.mark.parametrize("options", (
-    {}, {"cache": {"direct": True}}), ids=("cached", "direct"))
-
-
-@MODES
-def test_killed_daemon_loses_nothing(daemons, box, options, source):
+@pytest.mark.parametrize("server", ("cached", "direct", "nbd"))
+def test_killed_daemon_loses_nothing(daemons, box, server, source):
     path = harness.make_image(box / "disk.img", SIZE, {
         0: harness.random_bytes(SIZE // 2)})
-    Crashes(daemons, path, options, source).run()
+    Crashes(daemons, path, server, source).run()
 
 
-@MODES
-def test_power_failure_spares_what_was_flushed(daemons, fs, options, source):
+@pytest.mark.parametrize("server", SERVERS)
+def test_power_failure_spares_what_was_flushed(daemons, fs, server, source):
     """A disk with a cache that reorders loses all that no fsync covered."""
     path = harness.make_image(fs.source / "disk.img", SIZE, {
         0: harness.random_bytes(SIZE // 2)})
-    Crashes(daemons, path, options, source).run((fs, fs.mount / "disk.img"))
+    Crashes(daemons, path, server, source).run((fs, fs.mount / "disk.img"))

@@ -23,9 +23,13 @@ Flush = collections.namedtuple("Flush", "writes")
 
 
 class Disk:
-    """What each sector may hold: the contents from its durable one on."""
+    """What each sector may hold: the contents from its durable one on.
 
-    def __init__(self, content):
+    writethrough: every write that is acknowledged is durable
+    """
+
+    def __init__(self, content, writethrough=False):
+        self.writethrough = writethrough
         self.restart(content)
 
     def restart(self, content):
@@ -48,7 +52,7 @@ class Disk:
             contents.append(contents[-1][:skip] + piece
                             + contents[-1][skip + len(piece):])
             sectors[sector] = len(contents) - 1
-        return Write(sectors, fua)
+        return Write(sectors, fua or self.writethrough)
 
     def flush(self):
         """A flush is about to be sent; returns what acknowledge() takes."""
@@ -98,16 +102,17 @@ class Writer:
         self.by_socket = {client.sock: client for client in self.clients}
         self.pending = {client: {} for client in self.clients}
 
-    def run(self, replies, kill):
+    def run(self, replies, servers):
         """Keeps the connections full for that many replies; then kills the
-        server and reads what it had sent."""
+        servers and reads what was sent before."""
         while replies > 0:
             self.fill()
             for sock in select.select(self.by_socket, [], [], 15)[0]:
                 self.take(self.by_socket[sock])
                 replies -= 1
         self.fill()
-        kill()
+        for server in servers:
+            server.kill()
         for client in self.clients:
             try:
                 while True:

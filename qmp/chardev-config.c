@@ -49,6 +49,8 @@ typedef struct SocketModes {
     uint32_t reconnect;
     bool has_reconnect_ms;
     uint32_t reconnect_ms;
+    const char *tls_creds;
+    const char *tls_authz;
 } SocketModes;
 
 #define SOCKET_MODES(socket)                                                   \
@@ -56,7 +58,8 @@ typedef struct SocketModes {
     .wait = (socket)->wait, .has_reconnect = (socket)->has_reconnect,          \
     .reconnect = (socket)->reconnect,                                          \
     .has_reconnect_ms = (socket)->has_reconnect_ms,                            \
-    .reconnect_ms = (socket)->reconnect_ms
+    .reconnect_ms = (socket)->reconnect_ms, .tls_creds = (socket)->tls_creds,  \
+    .tls_authz = (socket)->tls_authz
 
 static bool
 check_modes(const SocketModes *modes, bool is_fd, GError **error)
@@ -87,6 +90,24 @@ check_modes(const SocketModes *modes, bool is_fd, GError **error)
     return true;
 }
 
+/* Accepting what cannot be enforced would let everybody in. */
+static bool
+check_tls(const SocketModes *modes, GError **error)
+{
+    if (modes->tls_authz != NULL && modes->tls_creds == NULL) {
+        bf_set_error(error,
+                     "'tls-authz' option requires 'tls-creds' option: without "
+                     "TLS a client proves no name");
+        return false;
+    }
+    if (modes->tls_authz != NULL && !modes->server) {
+        bf_set_error(error, "'tls-authz' option is incompatible with socket in "
+                            "client connect mode");
+        return false;
+    }
+    return true;
+}
+
 static bool
 read_modes(BfChardevConfig *config, const SocketModes *modes, GError **error)
 {
@@ -94,6 +115,11 @@ read_modes(BfChardevConfig *config, const SocketModes *modes, GError **error)
                      error)) {
         return false;
     }
+    if (!check_tls(modes, error)) {
+        return false;
+    }
+    config->tls_creds = g_strdup(modes->tls_creds);
+    config->tls_authz = g_strdup(modes->tls_authz);
     config->server = modes->server;
     config->wait =
         modes->has_wait ? modes->wait : modes->server && modes->wait_default;
@@ -294,6 +320,8 @@ bf_chardev_config_free(BfChardevConfig *config)
     if (config != NULL) {
         bf_socket_address_free(config->address);
         g_free(config->id);
+        g_free(config->tls_creds);
+        g_free(config->tls_authz);
         g_free(config);
     }
 }

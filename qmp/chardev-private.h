@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What chardev.c shares with the channel of the stdio backend.
+ * What chardev.c shares with the channel of the stdio backend and with TLS.
  */
 #pragma once
 
@@ -9,6 +9,8 @@
 #include <glib.h>
 
 #include "io/channel.h"
+#include "qmp/chardev.h"
+#include "serve/objects.h"
 
 /**
  * bf_channel_stdio_new:
@@ -22,3 +24,72 @@
  * Returns: (transfer full): the channel, or NULL
  */
 BfChannel *bf_channel_stdio_new(bool signal, GError **error);
+
+/**
+ * BfChardevTls: TLS credentials in use, and connections in their handshake
+ */
+typedef struct BfChardevTls BfChardevTls;
+
+/**
+ * bf_chardev_tls_new:
+ * @objects: where the credentials and the rules are
+ * @config: names them
+ * @done: takes the connections of bf_chardev_tls_start()
+ * @opaque: passed to @done
+ * @error: set on failure: the credentials cannot be used for this
+ *
+ * The object of the credentials is in use until bf_chardev_tls_release().
+ *
+ * Returns: (transfer full): the new one, or NULL
+ */
+BfChardevTls *bf_chardev_tls_new(BfObjects *objects,
+                                 const BfChardevConfig *config,
+                                 BfChardevFn *done, void *opaque,
+                                 GError **error);
+
+/**
+ * bf_chardev_tls_release:
+ * @tls: TLS of a device
+ *
+ * Lets go of the objects, so that they may be freed. Nobody is accepted any
+ * more whom authorization would have to be asked about.
+ */
+void bf_chardev_tls_release(BfChardevTls *tls);
+
+/**
+ * bf_chardev_tls_close:
+ * @tls: TLS of a device
+ *
+ * Makes all handshakes fail, now and from now on.
+ */
+void bf_chardev_tls_close(BfChardevTls *tls);
+
+/**
+ * bf_chardev_tls_co_free:
+ * @tls: (nullable): closed if it is not
+ */
+void bf_chardev_tls_co_free(BfChardevTls *tls);
+
+/**
+ * bf_chardev_tls_start:
+ * @tls: TLS of a device that listens
+ * @channel: (transfer full): a new connection
+ * @peer: who it is, for logs
+ *
+ * Does the handshake and asks authorization; then calls the function given to
+ * bf_chardev_tls_new(), or logs why not.
+ */
+void bf_chardev_tls_start(BfChardevTls *tls, BfChannel *channel,
+                          const char *peer);
+
+/**
+ * bf_chardev_tls_co_connect:
+ * @tls: TLS of a device that connects
+ * @channel: (transfer full): a new connection
+ * @hostname: (nullable): the name that the server has to prove
+ * @error: set on failure
+ *
+ * Returns: (transfer full): the secured connection, or NULL
+ */
+BfChannel *bf_chardev_tls_co_connect(BfChardevTls *tls, BfChannel *channel,
+                                     const char *hostname, GError **error);

@@ -31,7 +31,8 @@ struct BfChardev {
     GQueue pending;          /* of Connection, owned */
     BfChardevFn *connected;  /* (nullable): set by start */
     void *opaque;
-    BfRingbuf *ring; /* (nullable) owned */
+    BfRingbuf *ring;   /* (nullable) owned */
+    BfChardevTls *tls; /* (nullable) owned */
     BfCancel closing;
     BfCoQueue changed; /* a client came, a connection ended, closing */
     BfWaitGroup group; /* the coroutine that connects */
@@ -53,9 +54,11 @@ connection_free(Connection *connection)
     g_free(connection);
 }
 
+/* A BfChardevFn. */
 static void
-deliver(BfChardev *chardev, BfChannel *channel, const char *peer)
+deliver(void *opaque, BfChannel *channel, const char *peer)
 {
+    BfChardev *chardev = opaque;
     Connection *connection = NULL;
 
     if (chardev->connected != NULL) {
@@ -69,17 +72,17 @@ deliver(BfChardev *chardev, BfChannel *channel, const char *peer)
 }
 
 static void
-deliver_socket(BfChardev *chardev, int fd)
-{
-    g_autofree char *peer = bf_socket_peer_to_string(fd);
-
-    deliver(chardev, bf_channel_socket_new(fd), peer);
-}
-
-static void
 accepted(void *opaque, int fd)
 {
-    deliver_socket(opaque, fd);
+    BfChardev *chardev = opaque;
+    g_autofree char *peer = bf_socket_peer_to_string(fd);
+    BfChannel *channel = bf_channel_socket_new(fd);
+
+    if (chardev->tls != NULL) {
+        bf_chardev_tls_start(chardev->tls, channel, peer);
+    } else {
+        deliver(chardev, channel, peer);
+    }
 }
 
 int
@@ -162,18 +165,39 @@ co_open_server(BfChardev *chardev, const BfChardevContext *context,
             co_wait_for_client(chardev, context, watch_fd, error));
 }
 
+/* The name that a server has to prove. */
+static const char *
+tls_hostname(const BfChardev *chardev)
+{
+    const BfSocketAddress *address = chardev->config->address;
+
+    return address->type == BF_SOCKET_ADDRESS_TYPE_INET ? address->u.inet->host
+                                                        : NULL;
+}
+
 static bool
 co_connect(BfChardev *chardev, const BfChardevContext *context, GError **error)
 {
     int fd = bf_address_co_connect(chardev->config->address, context->take_fd,
                                    context->take_fd_opaque, CONNECT_TIMEOUT_NS,
                                    context->cancel, error);
+    g_autofree char *peer = NULL;
+    BfChannel *channel = NULL;
 
     if (fd < 0) {
         return false;
     }
+    peer = bf_socket_peer_to_string(fd);
+    channel = bf_channel_socket_new(fd);
+    if (chardev->tls != NULL) {
+        channel = bf_chardev_tls_co_connect(chardev->tls, channel,
+                                            tls_hostname(chardev), error);
+    }
+    if (channel == NULL) {
+        return false;
+    }
     chardev->needs_connection = false;
-    deliver_socket(chardev, fd);
+    deliver(chardev, channel, peer);
     return true;
 }
 
@@ -215,6 +239,23 @@ co_open_client(BfChardev *chardev, const BfChardevContext *context,
 }
 
 static bool
+co_open_socket(BfChardev *chardev, const BfChardevContext *context,
+               GError **error)
+{
+    const BfChardevConfig *config = chardev->config;
+
+    if (config->tls_creds != NULL) {
+        chardev->tls = bf_chardev_tls_new(context->objects, config, deliver,
+                                          chardev, error);
+        if (chardev->tls == NULL) {
+            return false;
+        }
+    }
+    return config->server ? co_open_server(chardev, context, error)
+                          : co_open_client(chardev, context, error);
+}
+
+static bool
 open_stdio(BfChardev *chardev, GError **error)
 {
     BfChannel *channel = bf_channel_stdio_new(chardev->config->signal, error);
@@ -242,9 +283,7 @@ co_open_backend(BfChardev *chardev, const BfChardevContext *context,
 {
     switch (chardev->config->kind) {
     case BF_CHARDEV_BACKEND_KIND_SOCKET:
-        return chardev->config->server
-                   ? co_open_server(chardev, context, error)
-                   : co_open_client(chardev, context, error);
+        return co_open_socket(chardev, context, error);
     case BF_CHARDEV_BACKEND_KIND_STDIO:
         return open_stdio(chardev, error);
     case BF_CHARDEV_BACKEND_KIND_NULL:
@@ -283,8 +322,12 @@ bf_chardev_co_free(BfChardev *chardev)
     chardev->is_closing = true;
     bf_cancel_fire(&chardev->closing);
     bf_co_queue_wake_all(&chardev->changed);
+    if (chardev->tls != NULL) {
+        bf_chardev_tls_close(chardev->tls);
+    }
     bf_wait_group_co_wait(&chardev->group);
     bf_listener_co_free(chardev->listener);
+    bf_chardev_tls_co_free(chardev->tls);
     g_queue_clear_full(&chardev->pending, (GDestroyNotify)connection_free);
     bf_chardev_config_free(chardev->config);
     bf_ringbuf_free(chardev->ring);
@@ -317,6 +360,14 @@ bf_chardev_disconnected(BfChardev *chardev)
     if (chardev->config->reconnect_ms > 0) {
         chardev->needs_connection = true;
         bf_co_queue_wake_all(&chardev->changed);
+    }
+}
+
+void
+bf_chardev_release_objects(BfChardev *chardev)
+{
+    if (chardev->tls != NULL) {
+        bf_chardev_tls_release(chardev->tls);
     }
 }
 

@@ -285,6 +285,7 @@ bf_monitors_co_chardev_open(BfMonitors *monitors, BfChardevConfig *config,
         .cancel = &monitors->cancel_start,
         .take_fd = take_fd,
         .take_fd_opaque = take_fd_opaque,
+        .objects = monitors->daemon != NULL ? monitors->daemon->objects : NULL,
     };
     BfChardev *chardev = NULL;
     BfChardev *old = NULL;
@@ -694,6 +695,16 @@ for_each_client(BfMonitors *monitors, void (*fn)(BfMonitorClient *client))
     }
 }
 
+static void
+release_objects(BfMonitors *monitors)
+{
+    g_autoptr(GPtrArray) list = bf_registry_list(monitors->chardevs);
+
+    for (unsigned i = 0; i < list->len; i++) {
+        bf_chardev_release_objects(g_ptr_array_index(list, i));
+    }
+}
+
 bool
 bf_monitors_co_stop(BfMonitors *monitors)
 {
@@ -701,7 +712,12 @@ bf_monitors_co_stop(BfMonitors *monitors)
     monitors->is_stopping = true;
     bf_cancel_fire(&monitors->cancel_start);
     for_each_client(monitors, bf_monitor_client_stop);
-    return co_wait_until(monitors, none_running, DRAIN_NS);
+    if (!co_wait_until(monitors, none_running, DRAIN_NS)) {
+        return false;
+    }
+    /* The daemon may be closed now. */
+    release_objects(monitors);
+    return true;
 }
 
 bool

@@ -18,6 +18,7 @@
 #include "io/channel.h"
 #include "qmp/ringbuf.h"
 #include "schema/types.h"
+#include "serve/objects.h"
 
 /**
  * BfChardev: a character device
@@ -32,6 +33,8 @@ typedef struct BfChardev BfChardev;
  * @server: sockets: listen instead of connect
  * @wait: listening sockets: opening waits for the first client
  * @reconnect_ms: connecting sockets: pause before the next attempt; 0 gives up
+ * @tls_creds: (nullable): owned: sockets: id of TLS credentials
+ * @tls_authz: (nullable): owned: listening sockets: id of authorization rules
  * @signal: stdio: the terminal's interrupt keys raise signals
  * @ring_bytes: ring buffers: how much they keep
  */
@@ -42,6 +45,8 @@ typedef struct BfChardevConfig {
     bool server;
     bool wait;
     uint64_t reconnect_ms;
+    char *tls_creds;
+    char *tls_authz;
     bool signal;
     uint64_t ring_bytes;
 } BfChardevConfig;
@@ -95,11 +100,14 @@ typedef void BfChardevFn(void *opaque, BfChannel *channel, const char *peer);
  * @cancel: ends waits for a first client or connection
  * @take_fd: for addresses of type fd
  * @take_fd_opaque: passed to @take_fd
+ * @objects: where TLS credentials are; they outlive the device, or
+ *     bf_chardev_release_objects() is called
  */
 typedef struct BfChardevContext {
     BfCancel *cancel;
     BfTakeFd *take_fd;
     void *take_fd_opaque;
+    BfObjects *objects;
 } BfChardevContext;
 
 /**
@@ -151,6 +159,15 @@ void bf_chardev_start(BfChardev *chardev, BfChardevFn *connected, void *opaque);
  * Tells that a connection that was handed over has ended: time to reconnect.
  */
 void bf_chardev_disconnected(BfChardev *chardev);
+
+/**
+ * bf_chardev_release_objects:
+ * @chardev: a device
+ *
+ * Uses no objects any more: they are about to be freed. For the end of the
+ * daemon, as new connections may be refused from now on.
+ */
+void bf_chardev_release_objects(BfChardev *chardev);
 
 /**
  * bf_chardev_get_config:

@@ -388,7 +388,8 @@ test_chardev_options_are_checked(void)
         {"socket,id=a,path=/x,wait=off", "'wait' option is incompatible*"},
         {"socket,id=a,path=/x,server,reconnect=1", "'reconnect' option is*"},
         {"socket,id=a,path=/x,server=maybe", "*'server' expects 'on' or*"},
-        {"socket,id=a,path=/x,tls-creds=t", "*tls-creds*"},
+        {"socket,id=a,path=/x,server,tls-authz=t", "*requires 'tls-creds'*"},
+        {"socket,id=a,path=/x,tls-creds=t,tls-authz=t", "*client connect mode"},
         {"pty,id=a", "*pty*"},
     };
 

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How clients reach a monitor: TLS with authorization, sockets that a
+supervisor made, who may connect to a path, what a read-only one allows."""
+import contextlib
+import socket
+import ssl
+import time
+
+import pytest
+
+import harness
+import qmp
+
+
+def monitor(ident, **options):
+    """Arguments for a monitor on a socket that listens."""
+    text = ",".join(f"{k.replace('_', '-')}={v}" for k, v in options.items())
+    return ["--chardev", f"socket,id={ident},server=on,wait=off,{text}",
+            "--monitor", ident]
+
+
+def creds(tls_dir, **options):
+    text = ",".join(f"{k.replace('_', '-')}={v}" for k, v in options.items())
+    return ["--object", f"tls-creds-x509,id=tls0,endpoint=server,dir={tls_dir}"
+            + (f",{text}" if text else "")]
+
+
+def connect(port, context, **options):
+    sock = socket.create_connection(("127.0.0.1", port), harness.LIMIT)
+    return qmp.QmpClient(context.wrap_socket(sock, server_hostname="localhost"),
+                         limit=harness.LIMIT, **options)
+
+
+def is_refused(port, context):
+    """TLS 1.3 tells a client of the end only when it reads."""
+    try:
+        connect(port, context).close()
+    except (OSError, qmp.QmpClosed):
+        return True
+    return False
+
+
+@pytest.fixture
+def tls_daemon(daemons, tls_dir):
+    """A function that starts a daemon with a monitor over TLS."""
+    def start(*arguments, **options):
+        port = harness.free_port()
+        daemon = daemons(*creds(tls_dir), *arguments, *monitor(
+            "t", host="127.0.0.1", port=port, tls_creds="tls0", **options))
+        daemon.cmd("query-version")
+        return daemon, port
+    return start
+
+
+def test_monitor_over_tls(tls_daemon, tls_context):
+    daemon, port = tls_daemon()
+    client = connect(port, tls_context)
+    assert client.cmd("query-version")
+    daemon.wait_log(r"monitor 't' client \d+ \(127.0.0.1:\d+, TLS1.3 .*CN=")
+    # Many records, in both directions.
+    assert len(client.raw_reply('{"execute":"query-qmp-schema","id":"'
+                                + "x" * (1 << 20) + '"}')["id"]) == 1 << 20
+    client.close()
+    daemon.wait_log(r"client \d+ \(127.0.0.1.*disconnected")
+
+
+def test_credentials_in_use_stay(tls_daemon, box):
+    daemon, port = tls_daemon()
+    assert "chardev 't'" in daemon.error("object-del", id="tls0").desc
+    daemon.execute("chardev-add", {"id": "u", "backend": {
+        "type": "socket", "data": {"tls-creds": "tls0", "addr": {
+            "type": "unix", "data": {"path": str(box / "u")}}}}})
+    desc = daemon.error("object-del", id="tls0").desc
+    assert "chardev 't'" in desc or "chardev 'u'" in desc
+    daemon.cmd("chardev-remove", id="u")
+    assert "chardev 't'" in daemon.error("object-del", id="tls0").desc
+
+
+def test_unused_credentials_go(daemon, tls_dir, box):
+    daemon.add_creds(tls_dir)
+    daemon.execute("chardev-add", {"id": "u", "backend": {
+        "type": "socket", "data": {"tls-creds": "tls0", "addr": {
+            "type": "unix", "data": {"path": str(box / "u")}}}}})
+    daemon.error("object-del", id="tls0")
+    daemon.cmd("chardev-remove", id="u")
+    daemon.cmd("object-del", id="tls0")
+
+
+@pytest.mark.parametrize("options, text", [
+    ({"tls-creds": "nope"}, "No TLS credentials with id 'nope'"),
+    ({"tls-creds": "sec"}, "'sec'"),
+    ({"tls-authz": "a"}, "requires 'tls-creds'"),
+    ({"tls-creds": "tls0", "server": False},
+     "Expected TLS credentials for a client"),
+    ({"tls-creds": "open", "tls-authz": "a"}, "verify-peer"),
+])
+def test_tls_that_cannot_be_is_explained(daemon, tls_dir, options, text):
+    daemon.add_creds(tls_dir)
+    daemon.add_creds(tls_dir, "open", verify_peer=False)
+    daemon.cmd("object-add", qom_type="secret", id="sec", data="x")
+    error = daemon.error("chardev-add", id="t", backend={
+        "type": "socket", "data": {**options, "addr": {
+            "type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}}})
+    assert text in error.desc
+    for ident in ("tls0", "open"):
+        daemon.cmd("object-del", id=ident)
+
+
+def test_client_without_certificate_is_refused(tls_daemon, tls_dir):
+    daemon, port = tls_daemon()
+    assert is_refused(port, harness.client_context(tls_dir,
+                                                   certificate=False))
+    daemon.wait_log("chardev 't': connection from 127.0.0.1:.* refused: ")
+
+
+def test_authorization_of_clients(tls_daemon, tls_context):
+    daemon, port = tls_daemon(tls_authz="who")
+    assert is_refused(port, tls_context)  # there is no such object yet
+    daemon.wait_log("tls-authz 'who' does not allow '.*CN=.*': .*ID who")
+    daemon.cmd("object-add", qom_type="authz-list", id="who", rules=[
+        {"match": "*CN=nobody*", "format": "glob", "policy": "allow"}])
+    assert is_refused(port, tls_context)
+    daemon.cmd("qom-set", path="/objects/who", property="policy",
+               value="allow")
+    with connect(port, tls_context) as client:
+        assert client.cmd("query-version")
+        # Who is connected stays; who comes is asked about.
+        daemon.cmd("object-del", id="who")
+        assert client.cmd("query-version")
+        assert is_refused(port, tls_context)
+
+
+def test_silent_peers_do_not_keep_others_out(tls_daemon, tls_context):
+    daemon, port = tls_daemon()
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(
+                ("127.0.0.1", port), harness.LIMIT))
+        started = time.monotonic()
+        assert connect(port, tls_context).cmd("query-version")
+        assert time.monotonic() - started < 9
+        daemon.wait_log("connection from .* refused")
+        daemon.cmd("quit")  # does not wait for them
+        assert daemon.wait() == 0
+
+
+def test_garbage_instead_of_tls(tls_daemon, tls_context):
+    daemon, port = tls_daemon()
+    for seed in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(b'{"execute":"quit"}' if seed == 0
+                         else harness.random_bytes(3000, seed))
+    assert connect(port, tls_context).cmd("query-version")
+    assert daemon.cmd("query-version")
+
+
+def test_connections_over_tls_to_a_manager(daemons, tls_dir, box):
+    """The daemon connects, as a TLS client that checks the name."""
+    context = ssl.create_default_context(
+        ssl.Purpose.CLIENT_AUTH, cafile=str(tls_dir / "ca-cert.pem"))
+    context.load_cert_chain(str(tls_dir / "server-cert.pem"),
+                            str(tls_dir / "server-key.pem"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(harness.LIMIT)
+    port = listener.getsockname()[1]
+    daemons("--object", f"tls-creds-x509,id=c,endpoint=client,dir={tls_dir}",
+            "--chardev", f"socket,id=t,host=localhost,port={port},ipv6=off,"
+            "reconnect-ms=50,tls-creds=c", "--monitor", "t", monitor=False)
+    for _ in range(2):
+        sock = context.wrap_socket(listener.accept()[0], server_side=True)
+        with qmp.QmpClient(sock, limit=harness.LIMIT) as client:
+            assert client.cmd("query-version")
+    listener.close()

@@ -232,3 +232,12 @@ bf_qmp_co_query_nbd_server(BfQmpCall *call, BfNbdServerInfo **ret_value,
                                      call->daemon->nbd_creds_id);
     return true;
 }
+
+bool
+bf_qmp_co_nbd_client_drop(BfQmpCall *call, const BfNbdClientDropArgs *args,
+                          BfNbdClientInfo **ret_value, GError **error)
+{
+    *ret_value = bf_nbd_server_co_drop(call->daemon->nbd_server,
+                                       args->connection, error);
+    return *ret_value != NULL;
+}

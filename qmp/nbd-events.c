@@ -17,10 +17,35 @@ rejected(void *opaque, const BfNbdRejection *rejection)
                          rejection->message));
 }
 
+static void
+connected(void *opaque, const BfNbdArrival *arrival)
+{
+    bf_monitors_emit(opaque, BF_EVENT_NBD_CLIENT_CONNECTED,
+                     bf_event_build_nbd_client_connected(
+                         arrival->connection, arrival->peer, arrival->export_id,
+                         arrival->tls, arrival->clients));
+}
+
+static void
+disconnected(void *opaque, const BfNbdDeparture *departure)
+{
+    bf_monitors_emit(opaque, BF_EVENT_NBD_CLIENT_DISCONNECTED,
+                     bf_event_build_nbd_client_disconnected(
+                         departure->connection, departure->peer,
+                         departure->export_id, departure->name,
+                         departure->reason, departure->message,
+                         departure->duration_ns, departure->requests,
+                         departure->failed_requests, departure->clients));
+}
+
 const BfNbdEvents *
 bf_monitors_nbd_events(void)
 {
-    static const BfNbdEvents events = {.rejected = rejected};
+    static const BfNbdEvents events = {
+        .rejected = rejected,
+        .connected = connected,
+        .disconnected = disconnected,
+    };
 
     return &events;
 }

@@ -37,11 +37,57 @@ typedef struct BfNbdRejection {
 } BfNbdRejection;
 
 /**
- * BfNbdEvents: upward notices of an NBD server
- * @rejected: a client was turned away; called on main
+ * BfNbdArrival: a client that begins to use an export; all is borrowed
+ * @connection: its number in the log
+ * @peer: its address
+ * @export_id: id of the export
+ * @tls: (nullable): its TLS session
+ * @clients: connections that use the export, this one included
+ */
+typedef struct BfNbdArrival {
+    uint64_t connection;
+    const char *peer;
+    const char *export_id;
+    const BfNbdClientTls *tls;
+    unsigned clients;
+} BfNbdArrival;
+
+/**
+ * BfNbdDeparture: a client that used an export and is gone; all is borrowed
+ * @connection: its number in the log
+ * @peer: its address
+ * @export_id: id of the export
+ * @name: (nullable): what it called itself, fit for logs
+ * @reason: class of the reason
+ * @message: the cause in words
+ * @duration_ns: for how long it was connected
+ * @requests: how many of its requests were answered
+ * @failed_requests: how many of them with an error
+ * @clients: connections that still use the export
+ */
+typedef struct BfNbdDeparture {
+    uint64_t connection;
+    const char *peer;
+    const char *export_id;
+    const char *name;
+    BfNbdClientDisconnectReason reason;
+    const char *message;
+    uint64_t duration_ns;
+    uint64_t requests;
+    uint64_t failed_requests;
+    unsigned clients;
+} BfNbdDeparture;
+
+/**
+ * BfNbdEvents: upward notices of an NBD server, on main
+ * @rejected: a client was turned away
+ * @connected: a client begins to use an export
+ * @disconnected: such a client is gone
  */
 typedef struct BfNbdEvents {
     void (*rejected)(void *opaque, const BfNbdRejection *rejection);
+    void (*connected)(void *opaque, const BfNbdArrival *arrival);
+    void (*disconnected)(void *opaque, const BfNbdDeparture *departure);
 } BfNbdEvents;
 
 /**
@@ -187,6 +233,20 @@ BfNbdRequests *bf_nbd_export_query_requests(const BfExport *exp);
  */
 BfNbdClientInfoList *bf_nbd_server_query_clients(BfNbdServer *server,
                                                  const BfExport *exp);
+
+/**
+ * bf_nbd_server_co_drop:
+ * @server: (nullable): a server, or NULL if none runs
+ * @connection: number of a connection
+ * @error: set on failure
+ *
+ * Disconnects a client. It is cut off when this returns, and leaves the list
+ * of clients when storage has answered what was under way for it.
+ *
+ * Returns: (transfer full): what there was to tell of it, or NULL
+ */
+BfNbdClientInfo *bf_nbd_server_co_drop(BfNbdServer *server, uint64_t connection,
+                                       GError **error);
 
 /**
  * bf_nbd_server_query:

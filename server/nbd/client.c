@@ -79,6 +79,47 @@ pick_loop(const BfNbdClient *client)
 }
 
 static void
+tell_connected(const BfNbdClient *client)
+{
+    const BfNbdServer *server = client->server;
+
+    if (server->events != NULL) {
+        server->events->connected(
+            server->events_opaque,
+            &(BfNbdArrival){
+                .connection = client->id,
+                .peer = client->peer,
+                .export_id = bf_export_id(&client->exp->base),
+                .tls = client->tls_info,
+                .clients = bf_export_count_clients(&client->exp->base),
+            });
+    }
+}
+
+static void
+tell_disconnected(const BfNbdClient *client)
+{
+    const BfNbdServer *server = client->server;
+
+    if (server->events != NULL) {
+        server->events->disconnected(
+            server->events_opaque,
+            &(BfNbdDeparture){
+                .connection = client->id,
+                .peer = client->peer,
+                .export_id = bf_export_id(&client->exp->base),
+                .name = client->label,
+                .reason = client->left,
+                .message = client->left_text,
+                .duration_ns = bf_loop_now_ns() - client->since_ns,
+                .requests = bf_nbd_stats_requests(client->stats),
+                .failed_requests = bf_nbd_stats_failed(client->stats),
+                .clients = bf_export_count_clients(&client->exp->base) - 1,
+            });
+    }
+}
+
+static void
 client_co_free(BfNbdClient *client)
 {
     BfNbdServer *server = client->server;
@@ -88,6 +129,7 @@ client_co_free(BfNbdClient *client)
     bf_handle_co_free(client->handle);
     bf_throttle_member_co_free(client->throttle);
     if (client->stats != NULL) {
+        tell_disconnected(client);
         bf_nbd_stats_retire(client);
     }
     if (had_export) {
@@ -99,6 +141,7 @@ client_co_free(BfNbdClient *client)
     bf_nbd_client_tls_free(client->tls_info);
     g_free(client->identity);
     g_free(client->label);
+    g_free(client->left_text);
     g_free(client->peer);
     g_queue_unlink(&server->clients, &client->link);
     server->dropped -= client->dropped ? 1 : 0;
@@ -129,6 +172,19 @@ is_export_absent(const BfNbdClient *client)
            client->reason == BF_NBD_CLIENT_REJECT_REASON_EXPORT_UNKNOWN;
 }
 
+static const char *
+describe_kill(BfNbdClientDisconnectReason reason)
+{
+    switch (reason) {
+    case BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED:
+        return "nbd-client-drop asks for it";
+    case BF_NBD_CLIENT_DISCONNECT_REASON_EXPORT_REMOVED:
+        return "the export is being removed";
+    default:
+        return "the NBD server is being stopped";
+    }
+}
+
 /* Anybody can make negotiation fail as often as he likes, so main counts these
  * messages. */
 static void
@@ -145,9 +201,9 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
                               "no more (max-connections)",
             NBD_CLIENT_ARGS(client), client->stage);
     } else if (client->closing) {
-        g_info(NBD_CLIENT_FORMAT ": closed in negotiation (%s), because the "
-                                 "server or the export is being removed",
-               NBD_CLIENT_ARGS(client), client->stage);
+        g_info(NBD_CLIENT_FORMAT ": closed in negotiation (%s), because %s",
+               NBD_CLIENT_ARGS(client), client->stage,
+               describe_kill(client->killed_for));
     } else if (client->timed_out) {
         client->reason = BF_NBD_CLIENT_REJECT_REASON_TIMEOUT;
         client->failure = g_strdup_printf(
@@ -204,26 +260,40 @@ start_negotiation(void *arg)
     bf_co_spawn(client_co_negotiate, arg);
 }
 
+/* Why an end that is not the peer's wish came about. */
+static void
+note_end(BfNbdClient *client, bool ok, const GError *error)
+{
+    if (client->closing) {
+        /* What the reader saw then is only a consequence. */
+        client->left = client->killed_for;
+        client->left_text = g_strdup_printf("closed, because %s",
+                                            describe_kill(client->killed_for));
+    } else if (ok) {
+        client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CLIENT;
+        client->left_text = g_strdup("disconnected");
+    } else {
+        client->left_text =
+            g_strdup_printf("connection lost: %s", error->message);
+    }
+    g_info(NBD_CLIENT_FORMAT ": %s", NBD_CLIENT_ARGS(client),
+           client->left_text);
+}
+
 static void
 client_co_transmit(void *arg)
 {
     BfNbdClient *client = arg;
     g_autofree char *name = bf_nbd_show_text(client->exp->name);
     g_autoptr(GError) error = NULL;
+    bool ok = false;
 
     g_info(NBD_CLIENT_FORMAT ": uses export '%s' (NBD name '%s'), %s",
            NBD_CLIENT_ARGS(client), client->exp->base.id, name,
            client->tls_text != NULL ? client->tls_text : "no TLS");
-    if (bf_nbd_transmit_co_run(client, &error)) {
-        g_info(NBD_CLIENT_FORMAT ": disconnected", NBD_CLIENT_ARGS(client));
-    } else if (client->closing) {
-        g_info(NBD_CLIENT_FORMAT ": closed, because the server or the export "
-                                 "is being removed",
-               NBD_CLIENT_ARGS(client));
-    } else {
-        g_info(NBD_CLIENT_FORMAT ": connection lost: %s",
-               NBD_CLIENT_ARGS(client), error->message);
-    }
+    client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
+    ok = bf_nbd_transmit_co_run(client, &error);
+    note_end(client, ok, error);
     bf_timer_stop(&client->timer);
     g_clear_pointer(&client->channel, bf_channel_free);
     bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
@@ -269,6 +339,7 @@ client_co_move(BfNbdClient *client)
             bf_throttle_member_new_beside(client->exp->base.throttle, loop);
     }
     bf_nbd_stats_begin(client);
+    tell_connected(client);
     enter_loop(client, loop);
     bf_loop_post(loop, start_transmission, client);
     return true;
@@ -318,16 +389,30 @@ client_co_kill(void *arg)
 }
 
 void
-bf_nbd_client_kill(BfNbdClient *client)
+bf_nbd_client_kill(BfNbdClient *client, BfNbdClientDisconnectReason reason)
 {
     bf_assert_main();
     if (client->killed) {
         return;
     }
     client->killed = true;
+    client->killed_for = reason;
     if (client->loop != NULL) {
         bf_wait_group_add(&client->messages, 1);
         bf_co_spawn(client_co_kill, client);
+    }
+}
+
+void
+bf_nbd_client_co_cut(BfNbdClient *client)
+{
+    bf_assert_main();
+    g_assert(!client->killed);
+    client->killed = true;
+    client->killed_for = BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED;
+    if (client->loop != NULL) {
+        bf_wait_group_add(&client->messages, 1);
+        client_co_kill(client);
     }
 }
 
@@ -337,7 +422,7 @@ bf_nbd_client_drop(BfNbdClient *client)
     g_assert(client->exp == NULL && !client->killed);
     client->dropped = true;
     client->server->dropped++;
-    bf_nbd_client_kill(client);
+    bf_nbd_client_kill(client, BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED);
 }
 
 void

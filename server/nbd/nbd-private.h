@@ -218,6 +218,7 @@ struct BfNbdClient {
 
     /* Written by main before it tells the loop to end the client. */
     bool dropped; /* because others wait for its place */
+    BfNbdClientDisconnectReason killed_for; /* if it is */
 
     /* Written by main only while the loop waits for it or has no claim. */
     BfNbdExport *exp;           /* (nullable) attached to */
@@ -249,9 +250,11 @@ struct BfNbdClient {
     char *failure;                  /* (nullable) what main is to log */
 
     /* The loop's: transmission. */
-    uint64_t arrived_ns; /* when something has last come */
-    BfNbdInput *input;   /* the current input buffer */
-    size_t start;        /* of the bytes in it that were not parsed yet */
+    BfNbdClientDisconnectReason left; /* why it ended */
+    char *left_text;                  /* (nullable) the same in words */
+    uint64_t arrived_ns;              /* when something has last come */
+    BfNbdInput *input;                /* the current input buffer */
+    size_t start; /* of the bytes in it that were not parsed yet */
     size_t end;
     size_t window;     /* how much to read ahead */
     bool large_writes; /* the last request was one */
@@ -347,7 +350,11 @@ void bf_nbd_export_close_all(BfNbdServer *server);
 void bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer);
 
 /* Makes a client leave soon, however its peer behaves. On main. */
-void bf_nbd_client_kill(BfNbdClient *client);
+void bf_nbd_client_kill(BfNbdClient *client,
+                        BfNbdClientDisconnectReason reason);
+
+/* Does that and waits until its peer is cut off. On main. */
+void bf_nbd_client_co_cut(BfNbdClient *client);
 
 /* Does that to a client in negotiation, in favour of others. On main. */
 void bf_nbd_client_drop(BfNbdClient *client);

@@ -4,6 +4,7 @@
  * of a client that a loop has, only what main owns, what does not change any
  * more and what is counted by atomics is looked at.
  */
+#include "core/error.h"
 #include "core/util.h"
 #include "nbd-private.h"
 #include "stats-private.h"
@@ -70,6 +71,49 @@ bf_nbd_server_query_clients(BfNbdServer *server, const BfExport *exp)
         }
     }
     return list;
+}
+
+static BfNbdClient *
+find_client(const BfNbdServer *server, uint64_t connection)
+{
+    for (GList *l = server->clients.head; l != NULL; l = l->next) {
+        BfNbdClient *client = l->data;
+
+        if (client->id == connection) {
+            return client;
+        }
+    }
+    return NULL;
+}
+
+BfNbdClientInfo *
+bf_nbd_server_co_drop(BfNbdServer *server, uint64_t connection, GError **error)
+{
+    BfNbdClient *client = NULL;
+    BfNbdClientInfo *info = NULL;
+
+    bf_assert_main();
+    if (server == NULL) {
+        bf_set_error(error, "NBD server not running");
+        return NULL;
+    }
+    client = find_client(server, connection);
+    if (client == NULL) {
+        bf_set_error(error,
+                     "There is no connection %" G_GUINT64_FORMAT
+                     "; query-nbd-clients lists those that there are",
+                     connection);
+        return NULL;
+    }
+    if (client->killed) {
+        bf_set_error(error,
+                     "Connection %" G_GUINT64_FORMAT " is being closed already",
+                     connection);
+        return NULL;
+    }
+    info = describe_client(client);
+    bf_nbd_client_co_cut(client);
+    return info;
 }
 
 BfNbdServerInfo *

@@ -329,7 +329,10 @@ bf_nbd_server_kill_clients(BfNbdServer *server, const BfNbdExport *exp)
         BfNbdClient *client = l->data;
 
         if (exp == NULL || client->exp == exp) {
-            bf_nbd_client_kill(client);
+            bf_nbd_client_kill(
+                client, exp != NULL
+                            ? BF_NBD_CLIENT_DISCONNECT_REASON_EXPORT_REMOVED
+                            : BF_NBD_CLIENT_DISCONNECT_REASON_SERVER_STOPPED);
         }
     }
 }

@@ -74,6 +74,7 @@ input_co_make_room(BfNbdClient *client, size_t need, GError **error)
         /* Running writes need what is in front. */
         input = bf_nbd_input_co_take(client);
         if (input == NULL) {
+            client->left = BF_NBD_CLIENT_DISCONNECT_REASON_NO_MEMORY;
             bf_set_error(error, "no input buffer could be had");
             return false;
         }
@@ -528,6 +529,7 @@ reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
         return false;
     }
     if (is_write && is_too_long(request)) {
+        client->left = BF_NBD_CLIENT_DISCONNECT_REASON_PROTOCOL;
         bf_set_error(error, "write of %u bytes, which is above the limit",
                      request->length);
         return false;
@@ -558,6 +560,7 @@ reader_co_loop(BfNbdClient *client, GError **error)
                                   &request)) {
             reader_co_refuse(client, &request,
                              (BfNbdRefusal){EINVAL, "bad magic number"});
+            client->left = BF_NBD_CLIENT_DISCONNECT_REASON_PROTOCOL;
             bf_set_error(error, "bad magic number of a request");
             return false;
         }
@@ -603,6 +606,7 @@ transmit_start(BfNbdClient *client, GError **error)
     if (client->input->data == NULL) {
         g_clear_pointer(&client->input, g_free);
         client->n_inputs = 0;
+        client->left = BF_NBD_CLIENT_DISCONNECT_REASON_NO_MEMORY;
         bf_set_error(error, "out of memory");
         return false;
     }
@@ -654,6 +658,7 @@ bf_nbd_transmit_co_run(BfNbdClient *client, GError **error)
         /* What the reader saw then is only a consequence. */
         g_clear_error(error);
         g_propagate_error(error, g_steal_pointer(&client->write_error));
+        client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
         ok = false;
     }
     if (!client->broken && !client->closing) {

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What managers are told about NBD clients that use exports, and what they
 can do about them."""
+import os
 import time
 
 import pytest
 
 import harness
 import rawnbd as nbd
+import stuckfs
 
 KIB = 1024
 MIB = 1 << 20
@@ -33,8 +35,18 @@ def counted(daemon, **wanted):
     return harness.wait_until(look, 10, f"requests {wanted}")
 
 
+def wait_active(daemon):
+    """Waits until nobody is negotiating: a client knows that its choice is
+    accepted before the daemon has brought it to where it is served."""
+    harness.wait_until(lambda: all(c["state"] == "active"
+                                   for c in clients(daemon)), 10,
+                       "the end of negotiations")
+
+
 def use(daemon, name="disk"):
-    return nbd.RawNbd(daemon.nbd_path).go(name)
+    peer = nbd.RawNbd(daemon.nbd_path).go(name)
+    wait_active(daemon)
+    return peer
 
 
 @pytest.fixture
@@ -93,6 +105,7 @@ def test_plain_client_over_tcp(daemon, image):
     daemon.add_export()
     with nbd.RawNbd(address) as peer:
         peer.go("disk")
+        wait_active(daemon)
         host, port = peer.sock.getsockname()
         client = one(daemon)
         assert client["peer"] == f"{host}:{port}"
@@ -106,6 +119,7 @@ def test_tls_client_by_certificate(daemon, image, tls_dir):
         peer.starttls(harness.client_context(tls_dir))
         assert one(daemon)["state"] == "negotiating"
         peer.go("disk")
+        wait_active(daemon)
         tls = one(daemon)["tls"]
         assert tls["version"] == peer.sock.version().replace("v", "")
         # As Python names it, TLS_AES_128_GCM_SHA256.
@@ -127,6 +141,7 @@ def test_record_engine_is_told(daemons, image, tls_dir, engine):
     with nbd.RawNbd(daemon.nbd_path) as peer:
         peer.starttls(harness.client_context(tls_dir, certificate=False))
         peer.go("disk")
+        wait_active(daemon)
         assert one(daemon)["tls"] == {
             "version": "TLS1.3", "cipher": "AES-256-GCM", "records": engine,
             "proved": False}
@@ -141,6 +156,7 @@ def test_tls_client_by_key(daemon, box, image):
     handle.set_uri_allow_local_file(True)
     handle.connect_uri(f"nbds+unix://alice@localhost/disk?socket="
                        f"{daemon.nbd_path}&tls-psk-file={box / 'keys.psk'}")
+    wait_active(daemon)
     tls = one(daemon)["tls"]
     assert (tls["name"], tls["proved"]) == ("alice", True)
     handle.shutdown()
@@ -160,6 +176,7 @@ def test_requests_are_counted_by_kind(server):
         peer.negotiate_structured()
         peer.set_meta("disk", "base:allocation")
         peer.go("disk")
+        wait_active(server)
         assert one(server)["requests"] == {}
         peer.write(0, b"x" * 8 * KIB)
         peer.write(64 * KIB, b"y" * 200 * KIB)
@@ -289,6 +306,7 @@ def test_settings_and_chosen_port_are_told(daemon, image, tls_dir):
     with nbd.RawNbd(("127.0.0.1", int(address["port"]))) as peer:
         peer.starttls(harness.client_context(tls_dir))
         peer.go("disk")
+        wait_active(daemon)
         assert daemon.cmd("query-nbd-server")["clients"] == 1
         with nbd.RawNbd(("127.0.0.1", int(address["port"])),
                         handshake=False):
@@ -303,3 +321,235 @@ def test_abstract_address_is_told(daemon, box):
     assert daemon.cmd("query-nbd-server")["addresses"] == [
         {"type": "unix", "path": f"blockferry{box}", "abstract": True,
          "tight": True}]
+
+
+# Coming and going.
+
+def arrival(daemon, **wanted):
+    return daemon.qmp.take_event("NBD_CLIENT_CONNECTED", **wanted)["data"]
+
+
+def departure(daemon, **wanted):
+    return daemon.qmp.take_event("NBD_CLIENT_DISCONNECTED", **wanted)["data"]
+
+
+def test_client_comes_and_goes(server):
+    with use(server) as peer:
+        peer.read(0, 512)
+        peer.read(1 << 40, 512)
+        data = arrival(server)
+        name = data.pop("peer")
+        assert name.startswith("unix pid ")
+        assert data == {"connection": 1, "export-id": "exp-disk", "clients": 1}
+        peer.disconnect()
+        data = departure(server)
+        assert 0 < data.pop("duration-ns") < 60e9
+        assert data == {
+            "connection": 1, "peer": name, "export-id": "exp-disk",
+            "reason": "client", "message": "disconnected", "requests": 2,
+            "failed-requests": 1, "clients": 0}
+
+
+def test_tls_client_is_told_by_name(daemon, image, tls_dir):
+    daemon.add_creds(tls_dir)
+    daemon.serve_file(image, tls="tls0")
+    with nbd.RawNbd(daemon.nbd_path) as peer:
+        peer.starttls(harness.client_context(tls_dir))
+        peer.go("disk")
+        wait_active(daemon)
+        data = arrival(daemon)
+        assert data["tls"] == one(daemon)["tls"]
+        assert data["tls"]["name"] == "O=blockferry test,CN=client1"
+    data = departure(daemon)
+    assert data["name"] == "O=blockferry test,CN=client1"
+    # Without the end that TLS has.
+    assert data["reason"] == "connection"
+    assert data["message"].startswith("connection lost: ")
+
+
+def test_clients_that_used_no_export_are_not_told(server):
+    nbd.RawNbd(server.nbd_path).close()
+    with nbd.RawNbd(server.nbd_path) as peer:
+        peer.option(nbd.OPT_ABORT)
+    with use(server) as peer:
+        assert arrival(server)["connection"] == 3
+        peer.disconnect()
+    assert departure(server)["connection"] == 3
+    assert not [e for e in server.qmp.events
+                if e["event"].startswith("NBD_CLIENT_")]
+
+
+def close_it(peer, _daemon):
+    peer.close()
+
+
+def bad_magic(peer, _daemon):
+    peer.send(bytes(28))
+
+
+def long_write(peer, _daemon):
+    peer.send_request(nbd.CMD_WRITE, 0, (32 << 20) + 1)
+
+
+def half_request(peer, _daemon):
+    peer.send(peer.request_bytes(nbd.CMD_READ, 0, 512)[:20])
+    peer.close()
+
+
+def drop(_peer, daemon):
+    daemon.cmd("nbd-client-drop", connection=1)
+
+
+def remove(_peer, daemon):
+    daemon.cmd("block-export-del", id="exp-disk", mode="hard")
+
+
+def stop(_peer, daemon):
+    daemon.cmd("nbd-server-stop")
+
+
+@pytest.mark.parametrize("act, reason, words", [
+    (close_it, "client", "disconnected"),
+    (bad_magic, "protocol", "bad magic"),
+    (long_write, "protocol", "above the limit"),
+    (half_request, "connection", "middle of a request"),
+    (drop, "dropped", "nbd-client-drop"),
+    (remove, "export-removed", "export is being removed"),
+    (stop, "server-stopped", "server is being stopped"),
+])
+def test_reasons_are_told(server, act, reason, words):
+    with use(server) as peer:
+        act(peer, server)
+        data = departure(server)
+        assert data["reason"] == reason
+        assert words in data["message"]
+        assert f"connection 1 from {data['peer']}: {data['message']}" in \
+            server.log()
+
+
+def test_departure_is_told_before_the_export_is_deleted(server):
+    with use(server):
+        server.cmd("block-export-del", id="exp-disk", mode="hard")
+        server.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-disk")
+        assert "NBD_CLIENT_DISCONNECTED" in [
+            e["event"] for e in server.qmp.events]
+
+
+def test_a_flood_of_clients_is_limited(server):
+    """Windows of a second with one event each, and one after the last, for
+    each of two exports."""
+    server.execute("blockdev-add", {"driver": "null-co", "node-name": "null",
+                                    "size": MIB})
+    server.add_export("null")
+    start = time.monotonic()
+    for number in range(100):
+        for name in ("disk", "null"):
+            nbd.RawNbd(server.nbd_path).go(name).disconnect()
+    harness.wait_until(lambda: clients(server) == [], 10, "their leaving")
+    seconds = time.monotonic() - start
+    for kind in ("NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED"):
+        for export in ("exp-disk", "exp-null"):
+            events = [e for e in server.qmp.events if e["event"] == kind
+                      and e["data"]["export-id"] == export]
+            assert 1 <= len(events) <= seconds + 1
+    for export in ("exp-disk", "exp-null"):
+        data = departure(server, **{"export-id": export, "clients": 0,
+                                    "connection": 199 + (export == "exp-null")})
+        assert data["reason"] == "client"
+
+
+# Dropping.
+
+def test_drop_says_what_it_drops(server):
+    with use(server) as first, use(server) as second:
+        first.write(0, bytes(4096))
+        client = server.cmd("nbd-client-drop", connection=1)
+        assert (client["connection"], client["export-id"]) == (1, "exp-disk")
+        assert client["requests"]["write"]["bytes"] == 4096
+        first.assert_closed()
+        harness.wait_until(lambda: one(server)["connection"] == 2, 10,
+                           "its leaving")
+        assert second.read(0, 512)[0] == 0
+        # It may come again.
+        with use(server) as third:
+            assert third.read(0, 512)[0] == 0
+
+
+def test_drop_in_negotiation(server):
+    with nbd.RawNbd(server.nbd_path) as peer:
+        client = server.cmd("nbd-client-drop", connection=1)
+        assert client["state"] == "negotiating"
+        peer.assert_closed()
+    harness.wait_until(lambda: clients(server) == [], 10, "its leaving")
+    assert "negotiation (waiting for an option), because nbd-client-drop" in \
+        server.log()
+
+
+def test_drop_in_tls_handshake(daemon, image, tls_dir):
+    daemon.add_creds(tls_dir)
+    daemon.serve_file(image, tls="tls0")
+    with nbd.RawNbd(daemon.nbd_path) as peer:
+        assert peer.option_type(nbd.OPT_STARTTLS) == nbd.REP_ACK
+        daemon.cmd("nbd-client-drop", connection=1)
+        peer.assert_closed()
+
+
+def test_drop_refusals(server):
+    assert "no connection 1" in server.error("nbd-client-drop",
+                                             connection=1).desc
+    for wrong in (-1, "1", 1 << 64, None):
+        assert "connection" in server.error("nbd-client-drop",
+                                            connection=wrong).desc
+    server.cmd("nbd-server-stop")
+    assert server.error("nbd-client-drop", connection=1).desc == \
+        "NBD server not running"
+
+
+def test_drop_does_not_wait_for_a_throttle(daemon, image):
+    daemon.add_file(image)
+    daemon.cmd("object-add", qom_type="throttle-group", id="slow",
+               limits={"iops-total": 1})
+    daemon.start_nbd()
+    daemon.add_export(throttle_group="slow")
+    with use(daemon) as peer:
+        for _ in range(100):
+            peer.send_request(nbd.CMD_READ, 0, 512)
+        harness.wait_until(lambda: one(daemon)["in-flight"] > 10, 10,
+                           "requests in flight")
+        started = time.monotonic()
+        daemon.cmd("nbd-client-drop", connection=1)
+        departure(daemon, reason="dropped")
+        assert time.monotonic() - started < 20
+
+
+@pytest.fixture
+def fs(box):
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("/dev/fuse is missing")
+    if os.getuid() != 0:
+        pytest.skip("needs root to mount")
+    fs = stuckfs.StuckFs(box)
+    yield fs
+    fs.end()
+
+
+def test_dropped_client_on_stuck_storage(daemon, fs):
+    """It stays on the list until storage has answered."""
+    try:
+        harness.make_image(fs.source / "a.img", MIB)
+        daemon.serve_file(fs.mount / "a.img")
+        peer = use(daemon)
+        fs.stop()
+        peer.send_request(nbd.CMD_READ, 0, 4096)
+        harness.wait_until(lambda: one(daemon)["in-flight"] == 1, 10,
+                           "the request")
+        assert daemon.cmd("nbd-client-drop", connection=1,
+                          _limit=5)["in-flight"] == 1
+        peer.assert_closed()
+        assert one(daemon)["state"] == "closing"
+        assert "closed already" in daemon.error("nbd-client-drop",
+                                                connection=1).desc
+    finally:
+        fs.go()
+    departure(daemon, connection=1, reason="dropped")
+    assert clients(daemon) == []

@@ -198,6 +198,7 @@ ARGUMENTS = {
     "job-finalize": lambda s: {"id": s.add_job()},
     "job-pause": lambda s: {"id": s.add_job()},
     "job-resume": lambda s: {"id": s.add_job()},
+    "nbd-client-drop": lambda s: {"connection": 1},
     "nbd-server-add": lambda s: {"device": "b", "writable": True},
     "nbd-server-remove": lambda s: {"name": "exp-a", "mode": "hard"},
     "nbd-server-start": lambda s: {"addr": {"type": "unix", "data": {

@@ -22,6 +22,8 @@
 #define BF_NBD_REQUEST_MAGIC UINT32_C(0x25609513)
 #define BF_NBD_SIMPLE_REPLY_MAGIC UINT32_C(0x67446698)
 #define BF_NBD_CHUNK_MAGIC UINT32_C(0x668e33ef)
+#define BF_NBD_EXTENDED_REQUEST_MAGIC UINT32_C(0x21e41c71)
+#define BF_NBD_EXTENDED_CHUNK_MAGIC UINT32_C(0x6e8a278c)
 
 /* Sizes of the fixed messages, bytes. */
 #define BF_NBD_GREETING_BYTES 18
@@ -39,6 +41,11 @@
 #define BF_NBD_CHUNK_ERROR_BYTES 6
 #define BF_NBD_STATUS_ID_BYTES 4
 #define BF_NBD_STATUS_EXTENT_BYTES 8
+#define BF_NBD_EXTENDED_REQUEST_BYTES 32
+#define BF_NBD_EXTENDED_CHUNK_BYTES 32
+#define BF_NBD_STATUS_EXT_HEAD_BYTES 8
+#define BF_NBD_STATUS_EXT_EXTENT_BYTES 16
+#define BF_NBD_STATUS_PAYLOAD_BYTES 8
 
 /* Limits of the protocol, and the ones that peers expect. */
 #define BF_NBD_STRING_MAX 4096
@@ -121,6 +128,7 @@ typedef enum BfNbdExportFlags {
     BF_NBD_EXPORT_RESIZE = 1 << 9,
     BF_NBD_EXPORT_CACHE = 1 << 10,
     BF_NBD_EXPORT_FAST_ZERO = 1 << 11,
+    BF_NBD_EXPORT_BLOCK_STATUS_PAYLOAD = 1 << 12,
 } BfNbdExportFlags;
 
 /**
@@ -161,6 +169,7 @@ typedef enum BfNbdChunkType {
     BF_NBD_CHUNK_TYPE_OFFSET_DATA = 1,
     BF_NBD_CHUNK_TYPE_OFFSET_HOLE = 2,
     BF_NBD_CHUNK_TYPE_BLOCK_STATUS = 5,
+    BF_NBD_CHUNK_TYPE_BLOCK_STATUS_EXT = 6,
     BF_NBD_CHUNK_TYPE_ERROR = 0x8001,
     BF_NBD_CHUNK_TYPE_ERROR_OFFSET = 0x8002,
 } BfNbdChunkType;
@@ -269,14 +278,14 @@ typedef struct BfNbdExportInfo {
  * @command: a BfNbdCommand, or a number that we do not know
  * @cookie: the client's name for it, echoed in the reply
  * @offset: bytes
- * @length: bytes
+ * @length: bytes; of the payload, if @flags has %BF_NBD_REQUEST_PAYLOAD_LEN
  */
 typedef struct BfNbdRequest {
     uint16_t flags;
     uint16_t command;
     uint64_t cookie;
     uint64_t offset;
-    uint32_t length;
+    uint64_t length;
 } BfNbdRequest;
 
 /**
@@ -580,7 +589,7 @@ void bf_nbd_parse_export_name_reply(
 /**
  * bf_nbd_put_request:
  * @buf: (out caller-allocates): room for the message
- * @request: what to put
+ * @request: what to put; the length has 32 bits in this form
  */
 void bf_nbd_put_request(uint8_t buf[BF_NBD_REQUEST_BYTES],
                         const BfNbdRequest *request);

@@ -102,6 +102,7 @@ bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
         task->input = NULL;
         task->buf = NULL;
         task->payload_pipe = NULL;
+        task->contexts = NULL;
         task->heap = NULL;
         task->pipes = NULL;
     }
@@ -126,6 +127,7 @@ bf_nbd_credit_release(BfNbdTask *task)
         bf_buffer_free(g_steal_pointer(&task->buf), task->buf_bytes);
     }
     g_clear_pointer(&task->heap, g_free);
+    g_clear_pointer(&task->contexts, g_array_unref);
     if (task->payload_pipe != NULL) {
         bf_nbd_pipe_release(client, g_steal_pointer(&task->payload_pipe));
     }

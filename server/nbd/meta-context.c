@@ -119,17 +119,55 @@ means_the_same(const BfNbdClient *client, const GPtrArray *names)
     return true;
 }
 
+bool
+bf_nbd_meta_is_for(const BfNbdClient *client, BfNbdString name,
+                   const GPtrArray *offered)
+{
+    g_autoptr(GBytes) chosen = g_bytes_new(name.data, name.len);
+
+    return client->contexts != NULL &&
+           g_bytes_equal(client->contexts_name, chosen) &&
+           means_the_same(client, offered);
+}
+
 void
 bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name,
                  const GPtrArray *offered)
 {
-    g_autoptr(GBytes) chosen = g_bytes_new(name.data, name.len);
-
-    if (client->contexts == NULL ||
-        !g_bytes_equal(client->contexts_name, chosen) ||
-        !means_the_same(client, offered)) {
+    if (!bf_nbd_meta_is_for(client, name, offered)) {
         bf_nbd_meta_clear(client);
     }
+}
+
+static bool
+has_id(const uint8_t *ids, size_t n, uint32_t id)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (bf_get_be32(ids + i * BF_NBD_STATUS_ID_BYTES) == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+GArray *
+bf_nbd_meta_pick(const BfNbdClient *client, const uint8_t *ids, size_t n)
+{
+    g_autoptr(GArray) picked = g_array_new(false, false, sizeof(uint32_t));
+
+    /* More than there are cannot all be different. */
+    if (n == 0 || n > bf_nbd_meta_count(client)) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < client->contexts->len; i++) {
+        uint32_t id = g_array_index(client->contexts, uint32_t, i);
+
+        if (has_id(ids, n, id)) {
+            g_array_append_val(picked, id);
+        }
+    }
+    /* One that is not selected, or is there twice, is missing here. */
+    return picked->len == n ? g_steal_pointer(&picked) : NULL;
 }
 
 unsigned
@@ -175,12 +213,29 @@ bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option, const void *data,
     bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
 }
 
+/* What an extent takes in a reply. */
+static size_t
+extent_bytes(const BfNbdClient *client)
+{
+    return client->extended ? BF_NBD_STATUS_EXT_EXTENT_BYTES
+                            : BF_NBD_STATUS_EXTENT_BYTES;
+}
+
+/* What precedes the extents of a context. */
+static size_t
+chunk_head_bytes(const BfNbdClient *client)
+{
+    return client->extended
+               ? BF_NBD_EXTENDED_CHUNK_BYTES + BF_NBD_STATUS_EXT_HEAD_BYTES
+               : BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES;
+}
+
 /* Extents of a context in a reply at most. A hole has at least a sector. */
 static size_t
 max_extents(const BfNbdClient *client, const BfNbdRequest *request)
 {
-    size_t each = sizeof(BfExtent) +
-                  bf_nbd_meta_count(client) * BF_NBD_STATUS_EXTENT_BYTES;
+    size_t each =
+        sizeof(BfExtent) + bf_nbd_meta_count(client) * extent_bytes(client);
 
     if ((request->flags & BF_NBD_REQUEST_REQ_ONE) != 0) {
         return 1;
@@ -195,30 +250,49 @@ bf_nbd_meta_credit(const BfNbdClient *client, const BfNbdRequest *request)
     size_t contexts = bf_nbd_meta_count(client);
 
     return max_extents(client, request) *
-           (sizeof(BfExtent) + contexts * BF_NBD_STATUS_EXTENT_BYTES);
+           (sizeof(BfExtent) + contexts * extent_bytes(client));
 }
 
 /* The chunk of one context, as it is being made. */
 typedef struct StatusChunk {
+    bool extended;
     uint8_t *start; /* where its header is to be */
     uint8_t *end;
     size_t room;    /* extents that may still be added */
+    uint32_t count; /* extents that were */
     uint64_t bytes; /* of the last extent */
     uint32_t status;
 } StatusChunk;
 
 static void
-chunk_init(StatusChunk *chunk, uint8_t *start, size_t room)
+chunk_init(StatusChunk *chunk, const BfNbdClient *client, uint8_t *start,
+           size_t room)
 {
     *chunk = (StatusChunk){
+        .extended = client->extended,
         .start = start,
-        .end = start + BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES,
+        .end = start + chunk_head_bytes(client),
         .room = room,
     };
 }
 
-/* Adds to the last extent if it has the same status. The sum is at most the
- * request's length, so it fits. Returns false if there is no room. */
+/* Writes the last extent. The sum of all is at most the request's length, so
+ * it fits where there are 32 bits for it. */
+static void
+chunk_put(StatusChunk *chunk)
+{
+    if (chunk->extended) {
+        bf_nbd_put_status_ext_extent(chunk->end, chunk->bytes, chunk->status);
+        chunk->end += BF_NBD_STATUS_EXT_EXTENT_BYTES;
+    } else {
+        bf_nbd_put_status_extent(chunk->end, (uint32_t)chunk->bytes,
+                                 chunk->status);
+        chunk->end += BF_NBD_STATUS_EXTENT_BYTES;
+    }
+}
+
+/* Adds to the last extent if it has the same status. Returns false if there is
+ * no room. */
 static bool
 chunk_add(StatusChunk *chunk, uint64_t bytes, uint32_t status)
 {
@@ -226,17 +300,18 @@ chunk_add(StatusChunk *chunk, uint64_t bytes, uint32_t status)
         return true;
     }
     if (chunk->bytes > 0 && chunk->status == status) {
-        chunk->end -= BF_NBD_STATUS_EXTENT_BYTES;
+        chunk->end -= chunk->extended ? BF_NBD_STATUS_EXT_EXTENT_BYTES
+                                      : BF_NBD_STATUS_EXTENT_BYTES;
         bytes += chunk->bytes;
     } else if (chunk->room == 0) {
         return false;
     } else {
         chunk->room--;
+        chunk->count++;
     }
-    bf_nbd_put_status_extent(chunk->end, (uint32_t)bytes, status);
-    chunk->end += BF_NBD_STATUS_EXTENT_BYTES;
     chunk->bytes = bytes;
     chunk->status = status;
+    chunk_put(chunk);
     return true;
 }
 
@@ -245,17 +320,25 @@ static size_t
 chunk_finish(const StatusChunk *chunk, const BfNbdTask *task, uint32_t id,
              bool last)
 {
-    uint8_t *payload = chunk->start + BF_NBD_CHUNK_BYTES;
+    size_t bytes = chunk->end - chunk->start;
+    BfNbdChunk head = {
+        .flags = last ? BF_NBD_CHUNK_DONE : 0,
+        .cookie = task->request.cookie,
+    };
 
-    bf_put_be32(payload, id);
-    bf_nbd_put_chunk(chunk->start,
-                     &(BfNbdChunk){
-                         .flags = last ? BF_NBD_CHUNK_DONE : 0,
-                         .type = BF_NBD_CHUNK_TYPE_BLOCK_STATUS,
-                         .cookie = task->request.cookie,
-                         .length = (uint32_t)(chunk->end - payload),
-                     });
-    return chunk->end - chunk->start;
+    if (chunk->extended) {
+        head.type = BF_NBD_CHUNK_TYPE_BLOCK_STATUS_EXT;
+        head.length = (uint32_t)(bytes - BF_NBD_EXTENDED_CHUNK_BYTES);
+        bf_nbd_put_extended_chunk(chunk->start, &head, task->request.offset);
+        bf_nbd_put_status_ext_head(chunk->start + BF_NBD_EXTENDED_CHUNK_BYTES,
+                                   id, chunk->count);
+    } else {
+        head.type = BF_NBD_CHUNK_TYPE_BLOCK_STATUS;
+        head.length = (uint32_t)(bytes - BF_NBD_CHUNK_BYTES);
+        bf_nbd_put_chunk(chunk->start, &head);
+        bf_put_be32(chunk->start + BF_NBD_CHUNK_BYTES, id);
+    }
+    return bytes;
 }
 
 static uint32_t
@@ -334,17 +417,24 @@ room_for(const BfNbdTask *task, const BfExtents *extents, uint32_t context)
                request->length / bf_bitmap_granularity(bitmap) + 2);
 }
 
+/* The contexts that a request is about. */
+static const GArray *
+contexts_of(const BfNbdTask *task)
+{
+    return task->contexts != NULL ? task->contexts : task->client->contexts;
+}
+
 static void
 reply_status(BfNbdTask *task, const BfExtents *extents)
 {
-    const GArray *ids = task->client->contexts;
+    const GArray *ids = contexts_of(task);
     size_t most = 0;
     size_t bytes = 0;
 
     for (unsigned i = 0; i < ids->len; i++) {
-        most += BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES +
+        most += chunk_head_bytes(task->client) +
                 room_for(task, extents, g_array_index(ids, uint32_t, i)) *
-                    BF_NBD_STATUS_EXTENT_BYTES;
+                    extent_bytes(task->client);
     }
     task->heap = g_try_malloc(most);
     if (task->heap == NULL) {
@@ -355,7 +445,8 @@ reply_status(BfNbdTask *task, const BfExtents *extents)
         uint32_t id = g_array_index(ids, uint32_t, i);
         StatusChunk chunk;
 
-        chunk_init(&chunk, task->heap + bytes, room_for(task, extents, id));
+        chunk_init(&chunk, task->client, task->heap + bytes,
+                   room_for(task, extents, id));
         if (id < BF_NBD_CONTEXT_BITMAPS) {
             add_extents(&chunk, extents, id);
         } else {
@@ -371,7 +462,7 @@ bf_nbd_meta_co_status(BfNbdTask *task)
 {
     const BfNbdRequest *request = &task->request;
     const BfNbdClient *client = task->client;
-    uint32_t first = g_array_index(client->contexts, uint32_t, 0);
+    uint32_t first = g_array_index(contexts_of(task), uint32_t, 0);
     BfExtents extents;
     int ret = 0;
 

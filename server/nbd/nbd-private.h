@@ -14,6 +14,7 @@
 #include "core/loop.h"
 #include "io/channel.h"
 #include "io/listener.h"
+#include "proto/nbd-extended.h"
 #include "proto/nbd.h"
 #include "serve/export-kind.h"
 #include "serve/nbd-server.h"
@@ -60,7 +61,7 @@
 #define NBD_PIPE_SKIP 64
 
 /* Longest text of an error chunk, with its NUL. */
-#define NBD_TEXT_BYTES 104
+#define NBD_TEXT_BYTES 128
 
 /* When a connection ends: how long a peer may leave its last replies unread
  * without any progress. */
@@ -172,6 +173,7 @@ typedef struct BfNbdTask {
     uint8_t *buf;      /* (nullable) from bf_buffer_new() */
     size_t buf_bytes;
     BfNbdPipe *payload_pipe; /* (nullable) of a write: has all its payload */
+    GArray *contexts; /* (nullable) of a BLOCK_STATUS, if it names them */
 
     /* The reply: head, then body or the contents of the pipes. */
     uint8_t head[64];
@@ -238,6 +240,7 @@ struct BfNbdClient {
     bool fixed; /* fixed newstyle */
     bool no_zeroes;
     bool structured;
+    bool extended;            /* headers; structured replies too then */
     GArray *contexts;         /* (nullable) ids that were selected, rising */
     GPtrArray *context_names; /* (nullable) what the ids meant then */
     GBytes *contexts_name;    /* (nullable) the export they were selected for */
@@ -256,8 +259,9 @@ struct BfNbdClient {
     BfNbdInput *input;                /* the current input buffer */
     size_t start; /* of the bytes in it that were not parsed yet */
     size_t end;
-    size_t window;     /* how much to read ahead */
-    bool large_writes; /* the last request was one */
+    size_t window;        /* how much to read ahead */
+    size_t request_bytes; /* of a header */
+    bool large_writes;    /* the last request was one */
     unsigned n_inputs;
     BfNbdInput *free_inputs;
     BfNbdTask *free_tasks;
@@ -417,6 +421,15 @@ void bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option,
  * still offers the same. */
 void bf_nbd_meta_bind(BfNbdClient *client, BfNbdString name,
                       const GPtrArray *offered);
+
+/* Does the selection count for the export @name? */
+bool bf_nbd_meta_is_for(const BfNbdClient *client, BfNbdString name,
+                        const GPtrArray *offered);
+
+/* Of the selected contexts those with the @n ids at @ids, rising. NULL if there
+ * are none, or one is not selected or there twice. */
+GArray *bf_nbd_meta_pick(const BfNbdClient *client, const uint8_t *ids,
+                         size_t n);
 
 /* How many contexts were selected. */
 unsigned bf_nbd_meta_count(const BfNbdClient *client);

@@ -184,6 +184,7 @@ static void
 forget_state(BfNbdClient *client)
 {
     client->structured = false;
+    client->extended = false;
     bf_nbd_meta_clear(client);
 }
 
@@ -273,6 +274,10 @@ nego_co_structured(BfNbdClient *client, const BfNbdOptionHeader *header,
     if (header->length > 0) {
         return nego_co_refuse_length(client, header, error);
     }
+    if (client->extended) {
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_EXT_HEADER_REQD,
+                              "extended headers already negotiated", error);
+    }
     if (client->structured) {
         return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_INVALID,
                               "structured reply already negotiated", error);
@@ -281,12 +286,34 @@ nego_co_structured(BfNbdClient *client, const BfNbdOptionHeader *header,
     return nego_co_ack(client, header->option, error);
 }
 
-/* Adjusts what main said to what this connection has negotiated. */
+/* Includes structured replies, whether they were negotiated or not. */
+static BfNbdStep
+nego_co_extended(BfNbdClient *client, const BfNbdOptionHeader *header,
+                 GError **error)
+{
+    if (header->length > 0) {
+        return nego_co_refuse_length(client, header, error);
+    }
+    if (client->extended) {
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_INVALID,
+                              "extended headers already negotiated", error);
+    }
+    client->extended = true;
+    client->structured = true;
+    return nego_co_ack(client, header->option, error);
+}
+
+/* Adjusts what main said of @name to what this connection has negotiated. */
 static void
-apply_session(const BfNbdClient *client, BfNbdExportAnswer *answer)
+apply_session(const BfNbdClient *client, BfNbdString name,
+              BfNbdExportAnswer *answer)
 {
     if (client->structured) {
         answer->info.flags |= BF_NBD_EXPORT_DF;
+    }
+    if (client->extended && bf_nbd_meta_count(client) > 0 &&
+        bf_nbd_meta_is_for(client, name, answer->contexts)) {
+        answer->info.flags |= BF_NBD_EXPORT_BLOCK_STATUS_PAYLOAD;
     }
 }
 
@@ -357,7 +384,7 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
                                    "export '%s' not present", shown);
         return BF_NBD_STEP_NEXT;
     }
-    apply_session(client, &answer);
+    apply_session(client, request.name, &answer);
     add_info(out, option, &request, &answer);
     if (option == BF_NBD_OPTION_INFO) {
         return BF_NBD_STEP_NEXT;
@@ -412,6 +439,11 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
     BfNbdString wanted = {.data = name, .len = header->length};
     g_auto(BfNbdExportAnswer) answer = {0};
 
+    if (client->extended) {
+        bf_set_error(error, "option 'export name' after extended headers, "
+                            "which leave only GO");
+        return BF_NBD_STEP_FAILED;
+    }
     if (header->length > sizeof(name)) {
         bf_set_error(error, "the name of the export has %u bytes",
                      header->length);
@@ -428,7 +460,7 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
         bf_set_error(error, "export '%s' not present", shown);
         return BF_NBD_STEP_FAILED;
     }
-    apply_session(client, &answer);
+    apply_session(client, wanted, &answer);
     bf_nbd_put_export_name_reply(reply, &answer.info);
     if (!bf_channel_co_write_all(
             client->channel, reply,
@@ -478,6 +510,8 @@ nego_co_option(BfNbdClient *client, const BfNbdOptionHeader *header,
         return nego_co_starttls(client, header, error);
     case BF_NBD_OPTION_STRUCTURED_REPLY:
         return nego_co_structured(client, header, error);
+    case BF_NBD_OPTION_EXTENDED_HEADERS:
+        return nego_co_extended(client, header, error);
     case BF_NBD_OPTION_INFO:
     case BF_NBD_OPTION_GO:
     case BF_NBD_OPTION_LIST_META_CONTEXT:

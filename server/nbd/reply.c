@@ -204,13 +204,20 @@ put_simple(BfNbdTask *task, BfNbdError error)
 static void
 put_last_chunk(BfNbdTask *task, BfNbdChunkType type, uint32_t length)
 {
-    bf_nbd_put_chunk(task->head, &(BfNbdChunk){
-                                     .flags = BF_NBD_CHUNK_DONE,
-                                     .type = type,
-                                     .cookie = task->request.cookie,
-                                     .length = length,
-                                 });
-    task->head_bytes = BF_NBD_CHUNK_BYTES;
+    BfNbdChunk chunk = {
+        .flags = BF_NBD_CHUNK_DONE,
+        .type = type,
+        .cookie = task->request.cookie,
+        .length = length,
+    };
+
+    if (task->client->extended) {
+        bf_nbd_put_extended_chunk(task->head, &chunk, task->request.offset);
+        task->head_bytes = BF_NBD_EXTENDED_CHUNK_BYTES;
+    } else {
+        bf_nbd_put_chunk(task->head, &chunk);
+        task->head_bytes = BF_NBD_CHUNK_BYTES;
+    }
 }
 
 /* The reply of a task is ready. */
@@ -227,7 +234,11 @@ bf_nbd_reply_done(BfNbdTask *task)
 {
     /* Simple also where structured replies were negotiated: there is nothing
      * to structure. */
-    put_simple(task, BF_NBD_ERROR_NONE);
+    if (task->client->extended) {
+        put_last_chunk(task, BF_NBD_CHUNK_TYPE_NONE, 0);
+    } else {
+        put_simple(task, BF_NBD_ERROR_NONE);
+    }
     note_done(task, 0);
     queue_reply(task);
 }
@@ -246,7 +257,7 @@ put_read_head(BfNbdTask *task)
         put_last_chunk(task, BF_NBD_CHUNK_TYPE_NONE, 0);
     } else {
         put_last_chunk(task, BF_NBD_CHUNK_TYPE_OFFSET_DATA,
-                       BF_NBD_CHUNK_OFFSET_BYTES + request->length);
+                       BF_NBD_CHUNK_OFFSET_BYTES + (uint32_t)request->length);
         bf_put_be64(task->head + task->head_bytes, request->offset);
         task->head_bytes += BF_NBD_CHUNK_OFFSET_BYTES;
     }
@@ -277,7 +288,7 @@ bf_nbd_reply_hole(BfNbdTask *task)
     put_last_chunk(task, BF_NBD_CHUNK_TYPE_OFFSET_HOLE,
                    BF_NBD_CHUNK_HOLE_BYTES);
     bf_nbd_put_hole(task->head + task->head_bytes, task->request.offset,
-                    task->request.length);
+                    (uint32_t)task->request.length);
     task->head_bytes += BF_NBD_CHUNK_HOLE_BYTES;
     note_done(task, 0);
     queue_reply(task);

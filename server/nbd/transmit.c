@@ -259,6 +259,8 @@ allowed_flags(const BfNbdClient *client, uint16_t command)
     switch (command) {
     case BF_NBD_COMMAND_READ:
         return client->structured ? flags | BF_NBD_REQUEST_DF : flags;
+    case BF_NBD_COMMAND_WRITE:
+        return client->extended ? flags | BF_NBD_REQUEST_PAYLOAD_LEN : flags;
     case BF_NBD_COMMAND_WRITE_ZEROES:
         return flags | BF_NBD_REQUEST_NO_HOLE | BF_NBD_REQUEST_FAST_ZERO;
     case BF_NBD_COMMAND_BLOCK_STATUS:
@@ -284,6 +286,20 @@ is_too_long(const BfNbdRequest *request)
            (request->command == BF_NBD_COMMAND_READ ||
             request->command == BF_NBD_COMMAND_WRITE ||
             request->command == BF_NBD_COMMAND_CACHE);
+}
+
+/* What follows the header. With extended headers a flag says so, so that what
+ * is not understood can be skipped; a write without it has data all the same.
+ */
+static uint64_t
+payload_bytes(const BfNbdClient *client, const BfNbdRequest *request)
+{
+    if (request->command == BF_NBD_COMMAND_WRITE ||
+        (client->extended &&
+         (request->flags & BF_NBD_REQUEST_PAYLOAD_LEN) != 0)) {
+        return request->length;
+    }
+    return 0;
 }
 
 /* NBD proto.md, Error values, says which error is for what. */
@@ -339,7 +355,7 @@ reader_co_refuse(BfNbdClient *client, const BfNbdRequest *request,
     task->begun_ns = client->arrived_ns;
     bf_nbd_reply_error(task, refusal.err,
                        "%s (command %s, flags 0x%x, from %" G_GUINT64_FORMAT
-                       ", bytes %u)",
+                       ", bytes %" G_GUINT64_FORMAT ")",
                        refusal.text, bf_nbd_command_name(request->command),
                        request->flags, request->offset, request->length);
     return true;
@@ -425,7 +441,7 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
     client->large_writes = bytes > IN_PLACE_MAX;
     if (client->large_writes) {
         /* Through a pipe goes only what is still in the socket. */
-        client->window = by_pipe ? BF_NBD_REQUEST_BYTES : SMALL_WINDOW;
+        client->window = by_pipe ? client->request_bytes : SMALL_WINDOW;
     }
     if (by_pipe && input_bytes(client) == 0 &&
         bf_nbd_pipe_take_for_write(task)) {
@@ -473,10 +489,11 @@ reader_co_send_ahead(BfNbdClient *client)
     }
 }
 
-/* Starts a request that has passed the checks. */
+/* Starts a request that has passed the checks. @contexts (nullable) is
+ * transferred: what a BLOCK_STATUS names. */
 static bool
 reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
-                GError **error)
+                GArray *contexts, GError **error)
 {
     BfNbdTask *task = NULL;
 
@@ -486,11 +503,13 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
     }
     task = bf_nbd_credit_co_take(client, credit_of(client, request));
     if (task == NULL) {
+        g_clear_pointer(&contexts, g_array_unref);
         bf_set_error(error, "the connection is being closed");
         return false;
     }
     task->request = *request;
     task->begun_ns = client->arrived_ns;
+    task->contexts = contexts;
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
         if (!reader_co_take_payload(client, task, error)) {
             bf_nbd_credit_release(task);
@@ -508,33 +527,100 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
     return true;
 }
 
-/* Takes one request from the input, which has its header. */
+/* Drops the payload of a request, of which nothing was read, and refuses it:
+ * libnbd takes no reply to a write that it is still sending. */
 static bool
-reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
-                  GError **error)
+reader_co_drop(BfNbdClient *client, const BfNbdRequest *request,
+               BfNbdRefusal refusal, GError **error)
 {
-    BfNbdRefusal refusal = check_request(client, request);
-    bool is_write = request->command == BF_NBD_COMMAND_WRITE;
+    uint64_t payload = payload_bytes(client, request);
+    bool too_long = payload > BF_NBD_PAYLOAD_MAX;
 
-    if (refusal.err == 0) {
-        return reader_co_start(client, request, error);
-    }
-    /* libnbd takes no reply to a write that it is still sending. */
-    if (is_write && !is_too_long(request) &&
-        !input_co_skip(client, request->length, error)) {
+    if (payload > 0 && !too_long && !input_co_skip(client, payload, error)) {
         return false;
     }
     if (!reader_co_refuse(client, request, refusal)) {
         bf_set_error(error, "the connection is being closed");
         return false;
     }
-    if (is_write && is_too_long(request)) {
+    if (too_long) {
         client->left = BF_NBD_CLIENT_DISCONNECT_REASON_PROTOCOL;
-        bf_set_error(error, "write of %u bytes, which is above the limit",
-                     request->length);
+        bf_set_error(error,
+                     "payload of %" G_GUINT64_FORMAT
+                     " bytes, which is above the limit",
+                     payload);
         return false;
     }
     return true;
+}
+
+/* A BLOCK_STATUS whose payload names the contexts. Without it, it is one as
+ * any other. */
+static bool
+reader_co_status(BfNbdClient *client, const BfNbdRequest *request,
+                 GError **error)
+{
+    size_t most = BF_NBD_STATUS_PAYLOAD_BYTES +
+                  bf_nbd_meta_count(client) * BF_NBD_STATUS_ID_BYTES;
+    BfNbdRefusal refusal = {EINVAL, "CMD_BLOCK_STATUS payload not valid"};
+    BfNbdRequest plain = *request;
+    GArray *contexts = NULL;
+    const uint8_t *ids = NULL;
+    size_t n_ids = 0;
+
+    if (request->length > most) {
+        return reader_co_drop(client, request, refusal, error);
+    }
+    if (!input_co_need(client, request->length, error)) {
+        return false;
+    }
+    plain.flags &= ~BF_NBD_REQUEST_PAYLOAD_LEN;
+    if (bf_nbd_parse_status_payload(client->input->data + client->start,
+                                    request->length, &plain.length, &ids,
+                                    &n_ids)) {
+        contexts = bf_nbd_meta_pick(client, ids, n_ids);
+    }
+    client->start += request->length;
+    if (contexts != NULL) {
+        refusal = check_request(client, &plain);
+    }
+    if (refusal.err == 0) {
+        return reader_co_start(client, &plain, contexts, error);
+    }
+    g_clear_pointer(&contexts, g_array_unref);
+    return reader_co_drop(client, &plain, refusal, error);
+}
+
+/* Takes one request from the input, which has its header. */
+static bool
+reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
+                  GError **error)
+{
+    BfNbdRefusal refusal = {EINVAL, "unexpected payload"};
+    bool with_payload =
+        client->extended && (request->flags & BF_NBD_REQUEST_PAYLOAD_LEN) != 0;
+
+    if (G_UNLIKELY(with_payload &&
+                   request->command == BF_NBD_COMMAND_BLOCK_STATUS)) {
+        return reader_co_status(client, request, error);
+    }
+    if (!with_payload || request->command == BF_NBD_COMMAND_WRITE) {
+        refusal = check_request(client, request);
+    }
+    if (refusal.err == 0) {
+        return reader_co_start(client, request, NULL, error);
+    }
+    return reader_co_drop(client, request, refusal, error);
+}
+
+/* Also when it fails, what can be known of the request is there. */
+static bool
+reader_parse(const BfNbdClient *client, BfNbdRequest *ret_request)
+{
+    const uint8_t *data = client->input->data + client->start;
+
+    return client->extended ? bf_nbd_parse_extended_request(data, ret_request)
+                            : bf_nbd_parse_request(data, ret_request);
 }
 
 /* Returns true when the peer has left in due form. */
@@ -544,7 +630,7 @@ reader_co_loop(BfNbdClient *client, GError **error)
     for (;;) {
         BfNbdRequest request;
 
-        switch (input_co_fill(client, BF_NBD_REQUEST_BYTES, error)) {
+        switch (input_co_fill(client, client->request_bytes, error)) {
         case BF_NBD_INPUT_OK:
             break;
         case BF_NBD_INPUT_EOF:
@@ -556,15 +642,14 @@ reader_co_loop(BfNbdClient *client, GError **error)
         case BF_NBD_INPUT_FAILED:
             return false;
         }
-        if (!bf_nbd_parse_request(client->input->data + client->start,
-                                  &request)) {
+        if (!reader_parse(client, &request)) {
             reader_co_refuse(client, &request,
                              (BfNbdRefusal){EINVAL, "bad magic number"});
             client->left = BF_NBD_CLIENT_DISCONNECT_REASON_PROTOCOL;
             bf_set_error(error, "bad magic number of a request");
             return false;
         }
-        client->start += BF_NBD_REQUEST_BYTES;
+        client->start += client->request_bytes;
         if (request.command == BF_NBD_COMMAND_DISC) {
             return true;
         }
@@ -598,6 +683,8 @@ transmit_start(BfNbdClient *client, GError **error)
                                      ? PIPE_WRITE_MAX_LOCAL
                                      : NBD_PIPE_BYTES;
     }
+    client->request_bytes =
+        client->extended ? BF_NBD_EXTENDED_REQUEST_BYTES : BF_NBD_REQUEST_BYTES;
     client->window = NBD_INPUT_BYTES;
     bf_nbd_stats_arrived(client);
     client->input = g_new0(BfNbdInput, 1);

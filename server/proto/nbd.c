@@ -581,7 +581,8 @@ bf_nbd_put_request(uint8_t buf[BF_NBD_REQUEST_BYTES],
     bf_put_be16(buf + 6, request->command);
     bf_put_be64(buf + 8, request->cookie);
     bf_put_be64(buf + 16, request->offset);
-    bf_put_be32(buf + 24, request->length);
+    g_assert(request->length <= UINT32_MAX);
+    bf_put_be32(buf + 24, (uint32_t)request->length);
 }
 
 bool

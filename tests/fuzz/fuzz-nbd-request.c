@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Fuzzer of NBD requests. The first byte chooses the export, whether replies
- * are structured, which contexts the client has asked for, and whether there is
- * a socket; the second is the size of the portions, the rest is what comes
- * after the handshake.
+ * are structured or headers extended, which contexts the client has asked for,
+ * and whether there is a socket; the second is the size of the portions, the
+ * rest is what comes after the handshake.
  *
  * Beyond not crashing: all that is sent is whole replies, each with a length
  * that the protocol allows.
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "nbd-session.h"
+#include "proto/nbd-extended.h"
 #include "proto/nbd.h"
 
 #define STRING(text) ((BfNbdString){.data = (text), .len = sizeof(text) - 1})
@@ -66,15 +67,24 @@ add_contexts(GByteArray *input, BfNbdString name, unsigned how)
              how == 1 ? 1 : 2);
 }
 
+/* What the replies look like. */
+typedef enum Form {
+    FORM_SIMPLE,
+    FORM_STRUCTURED,
+    FORM_EXTENDED,
+} Form;
+
 static void
-add_handshake(GByteArray *input, BfNbdString name, bool structured,
-              unsigned contexts)
+add_handshake(GByteArray *input, BfNbdString name, Form form, unsigned contexts)
 {
     g_autoptr(GByteArray) payload = g_byte_array_new();
 
     g_byte_array_append(input, (const guint8 *)"\0\0\0\3", 4);
-    if (structured) {
-        add_option(input, BF_NBD_OPTION_STRUCTURED_REPLY, payload);
+    if (form != FORM_SIMPLE) {
+        add_option(input,
+                   form == FORM_EXTENDED ? BF_NBD_OPTION_EXTENDED_HEADERS
+                                         : BF_NBD_OPTION_STRUCTURED_REPLY,
+                   payload);
         add_contexts(input, name, contexts);
     }
     bf_nbd_append_go(payload, name, NULL, 0);
@@ -106,6 +116,24 @@ skip_zeroes(const GByteArray *output, size_t at)
         at++;
     }
     return at;
+}
+
+static void
+check_extended_replies(const GByteArray *output)
+{
+    size_t at = skip_handshake(output);
+    uint64_t offset;
+    BfNbdChunk chunk;
+
+    while (at < output->len) {
+        size_t left = output->len - at;
+
+        g_assert_cmpuint(left, >=, BF_NBD_EXTENDED_CHUNK_BYTES);
+        g_assert_true(
+            bf_nbd_parse_extended_chunk(output->data + at, &chunk, &offset));
+        g_assert_cmpuint(chunk.length, <=, left - BF_NBD_EXTENDED_CHUNK_BYTES);
+        at += BF_NBD_EXTENDED_CHUNK_BYTES + chunk.length;
+    }
 }
 
 static void
@@ -144,17 +172,23 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     };
     g_autoptr(GByteArray) input = g_byte_array_new();
     g_autoptr(GByteArray) output = NULL;
-    bool structured;
+    Form form;
 
     if (size < 2) {
         return 0;
     }
-    structured = (data[0] & 1) != 0;
-    add_handshake(input, names[(data[0] >> 1) % G_N_ELEMENTS(names)],
-                  structured, data[0] >> 3 & 3);
+    form = (data[0] & 1) == 0    ? FORM_SIMPLE
+           : (data[0] & 64) != 0 ? FORM_EXTENDED
+                                 : FORM_STRUCTURED;
+    add_handshake(input, names[(data[0] >> 1) % G_N_ELEMENTS(names)], form,
+                  data[0] >> 3 & 3);
     g_byte_array_append(input, data + 2, size - 2);
     output = nbd_session_run(
         input, (data[0] & 32) != 0 ? 0 : (size_t)data[1] * 16 + 1);
-    check_replies(output, structured);
+    if (form == FORM_EXTENDED) {
+        check_extended_replies(output);
+    } else {
+        check_replies(output, form == FORM_STRUCTURED);
+    }
     return 0;
 }

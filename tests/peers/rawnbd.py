@@ -16,6 +16,8 @@ REPLY_MAGIC = 0x0003E889045565A9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_MAGIC = 0x67446698
 CHUNK_MAGIC = 0x668E33EF
+EXTENDED_REQUEST_MAGIC = 0x21E41C71
+EXTENDED_CHUNK_MAGIC = 0x6E8A278C
 
 FIXED_NEWSTYLE, NO_ZEROES = 1, 2
 
@@ -33,7 +35,8 @@ INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE = range(4)
  CMD_WRITE_ZEROES, CMD_BLOCK_STATUS) = range(8)
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN = 1, 2, 4, 8, 16, 32
 
-CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS = 0, 1, 2, 5
+CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS, CHUNK_STATUS_EXT = \
+    0, 1, 2, 5, 6
 CHUNK_ERROR, CHUNK_ERROR_OFFSET = 0x8001, 0x8002
 DONE = 1
 
@@ -42,7 +45,7 @@ EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN = \
 
 FLAG_READ_ONLY, FLAG_FLUSH, FLAG_FUA, FLAG_ROTATIONAL, FLAG_TRIM, \
     FLAG_ZEROES, FLAG_DF, FLAG_MULTI, FLAG_RESIZE, FLAG_CACHE, \
-    FLAG_FAST_ZERO = (1 << bit for bit in range(1, 12))
+    FLAG_FAST_ZERO, FLAG_STATUS_PAYLOAD = (1 << bit for bit in range(1, 13))
 
 OptionReply = collections.namedtuple("OptionReply", "option type data")
 Simple = collections.namedtuple("Simple", "error cookie")
@@ -86,6 +89,7 @@ class RawNbd:
             self.sock.connect(str(address))
         self.sock.settimeout(limit)
         self.structured = False
+        self.extended = False
         self.cookie = 0x1000
         self.size = None
         self.flags = None
@@ -174,6 +178,11 @@ class RawNbd:
         assert self.option_type(OPT_STRUCTURED) == REP_ACK
         self.structured = True
 
+    def negotiate_extended(self):
+        """Headers with 64 bits of length; includes structured replies."""
+        assert self.option_type(OPT_EXT) == REP_ACK
+        self.structured = self.extended = True
+
     def set_meta(self, name, *queries):
         """SET_META_CONTEXT; returns {context name: id}."""
         replies = self.option(OPT_SET_META, meta_data(name, queries))
@@ -230,13 +239,16 @@ class RawNbd:
     # Transmission.
 
     def request_bytes(self, command, offset=0, length=0, flags=0, data=b"",
-                      cookie=None, magic=REQUEST_MAGIC):
+                      cookie=None, magic=None):
         if cookie is None:
             self.cookie += 1
             cookie = self.cookie
         self.cookie = cookie
-        return struct.pack(">IHHQQI", magic, flags, command, cookie, offset,
-                           length) + data
+        if self.extended:
+            return struct.pack(">IHHQQQ", magic or EXTENDED_REQUEST_MAGIC,
+                               flags, command, cookie, offset, length) + data
+        return struct.pack(">IHHQQI", magic or REQUEST_MAGIC, flags, command,
+                           cookie, offset, length) + data
 
     def send_request(self, command, offset=0, length=0, flags=0, data=b"",
                      **extra):
@@ -251,6 +263,11 @@ class RawNbd:
         Returns (Simple, data) or Chunk.
         """
         magic = struct.unpack(">I", self.recv(4))[0]
+        if self.extended:
+            assert magic == EXTENDED_CHUNK_MAGIC, hex(magic)
+            flags, kind, cookie, self.reply_offset, size = struct.unpack(
+                ">HHQQQ", self.recv(28))
+            return Chunk(flags, kind, cookie, self.recv(size))
         if magic == SIMPLE_MAGIC:
             error, cookie = struct.unpack(">IQ", self.recv(12))
             data = self.recv(length) if not error else b""
@@ -284,6 +301,8 @@ class RawNbd:
         return reply[0].error
 
     def write(self, offset, data, flags=0):
+        if self.extended:
+            flags |= PAYLOAD_LEN
         return self.request(CMD_WRITE, offset, len(data), flags, data)
 
     def read(self, offset, length, flags=0):
@@ -324,9 +343,17 @@ class RawNbd:
         assert position == length, f"{position} of {length} bytes"
         return 0, bytes(data)
 
-    def status(self, offset, length, flags=0):
-        """BLOCK_STATUS; returns (error, {context id: [(length, flags)]})."""
-        cookie = self.send_request(CMD_BLOCK_STATUS, offset, length, flags)
+    def status(self, offset, length, flags=0, ids=None):
+        """BLOCK_STATUS; returns (error, {context id: [(length, flags)]}).
+
+        ids: with extended headers, the contexts that are asked for
+        """
+        data = b""
+        if ids is not None:
+            data = struct.pack(f">Q{len(ids)}I", length, *ids)
+            flags, length = flags | PAYLOAD_LEN, len(data)
+        cookie = self.send_request(CMD_BLOCK_STATUS, offset, length, flags,
+                                   data)
         reply = self.read_reply()
         if not isinstance(reply, Chunk):
             return reply[0].error, {}
@@ -338,8 +365,16 @@ class RawNbd:
             assert chunk.cookie == cookie
             if chunk.type in (CHUNK_ERROR, CHUNK_ERROR_OFFSET):
                 return struct.unpack(">I", chunk.data[:4])[0], {}
-            assert chunk.type == CHUNK_STATUS, chunk
             number = struct.unpack(">I", chunk.data[:4])[0]
+            assert number not in result
+            if self.extended:
+                assert chunk.type == CHUNK_STATUS_EXT, chunk
+                result[number] = list(struct.iter_unpack(">QQ",
+                                                         chunk.data[8:]))
+                assert struct.unpack(">I", chunk.data[4:8])[0] == \
+                    len(result[number])
+                continue
+            assert chunk.type == CHUNK_STATUS, chunk
             result[number] = list(struct.iter_unpack(">II", chunk.data[4:]))
         return 0, result
 

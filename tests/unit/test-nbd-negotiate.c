@@ -65,9 +65,16 @@ test_unknown_options_are_skipped(void *arg)
     bf_nbd_peer_co_option(peer, 77, "IHAVEOPT with payload", 21);
     bf_nbd_peer_co_expect(peer, 77, BF_NBD_REPLY_ERR_UNSUP,
                           "Unsupported option 77 (<unknown>)");
+    bf_nbd_peer_co_option(peer, BF_NBD_OPTION_PEEK_EXPORT, "e0", 2);
+    bf_nbd_peer_co_expect(peer, BF_NBD_OPTION_PEEK_EXPORT,
+                          BF_NBD_REPLY_ERR_UNSUP, NULL);
     bf_nbd_peer_co_option(peer, BF_NBD_OPTION_EXTENDED_HEADERS, NULL, 0);
     bf_nbd_peer_co_expect(peer, BF_NBD_OPTION_EXTENDED_HEADERS,
-                          BF_NBD_REPLY_ERR_UNSUP, NULL);
+                          BF_NBD_REPLY_ACK, "");
+    bf_nbd_peer_co_option(peer, BF_NBD_OPTION_STRUCTURED_REPLY, NULL, 0);
+    bf_nbd_peer_co_expect(peer, BF_NBD_OPTION_STRUCTURED_REPLY,
+                          BF_NBD_REPLY_ERR_EXT_HEADER_REQD,
+                          "extended headers already negotiated");
     bf_nbd_peer_co_option(peer, BF_NBD_OPTION_STARTTLS, NULL, 0);
     bf_nbd_peer_co_expect(peer, BF_NBD_OPTION_STARTTLS, BF_NBD_REPLY_ERR_POLICY,
                           "TLS not configured");

@@ -3,6 +3,7 @@
  * The NBD codec: every message goes there and back, every truncation of one
  * with a variable length is refused, and each field is tried at its limits.
  */
+#include "proto/nbd-extended.h"
 #include "proto/nbd.h"
 
 #include <errno.h>
@@ -397,6 +398,106 @@ test_replies_round_trip(void)
 }
 
 static void
+test_extended_request_round_trip(void)
+{
+    const BfNbdRequest requests[] = {
+        {.command = BF_NBD_COMMAND_READ},
+        {.flags = 0xffff,
+         .command = 0xffff,
+         .cookie = UINT64_MAX,
+         .offset = UINT64_MAX,
+         .length = UINT64_MAX},
+        {.flags = BF_NBD_REQUEST_PAYLOAD_LEN,
+         .command = BF_NBD_COMMAND_WRITE,
+         .cookie = 0x0123456789abcdef,
+         .offset = UINT64_C(1) << 41,
+         .length = UINT64_C(1) << 32},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(requests); i++) {
+        uint8_t buf[BF_NBD_EXTENDED_REQUEST_BYTES];
+        BfNbdRequest got;
+
+        bf_nbd_put_extended_request(buf, &requests[i]);
+        g_assert_true(bf_nbd_parse_extended_request(buf, &got));
+        g_assert_cmphex(got.flags, ==, requests[i].flags);
+        g_assert_cmphex(got.command, ==, requests[i].command);
+        g_assert_cmphex(got.cookie, ==, requests[i].cookie);
+        g_assert_cmphex(got.offset, ==, requests[i].offset);
+        g_assert_cmphex(got.length, ==, requests[i].length);
+
+        /* Of the other form it is none. */
+        g_assert_false(bf_nbd_parse_request(buf, &got));
+        buf[3] ^= 1;
+        got.cookie = 0;
+        g_assert_false(bf_nbd_parse_extended_request(buf, &got));
+        g_assert_cmphex(got.cookie, ==, requests[i].cookie);
+    }
+}
+
+static void
+test_extended_chunk_round_trip(void)
+{
+    uint8_t buf[BF_NBD_EXTENDED_CHUNK_BYTES];
+    BfNbdChunk chunk;
+    uint64_t offset;
+
+    bf_nbd_put_extended_chunk(buf,
+                              &(BfNbdChunk){
+                                  .flags = BF_NBD_CHUNK_DONE,
+                                  .type = BF_NBD_CHUNK_TYPE_ERROR,
+                                  .cookie = 42,
+                                  .length = UINT32_MAX,
+                              },
+                              UINT64_MAX - 1);
+    g_assert_true(bf_nbd_parse_extended_chunk(buf, &chunk, &offset));
+    g_assert_cmpuint(chunk.flags, ==, BF_NBD_CHUNK_DONE);
+    g_assert_cmphex(chunk.type, ==, BF_NBD_CHUNK_TYPE_ERROR);
+    g_assert_cmpuint(chunk.cookie, ==, 42);
+    g_assert_cmpuint(chunk.length, ==, UINT32_MAX);
+    g_assert_cmphex(offset, ==, UINT64_MAX - 1);
+    buf[27] = 1; /* a payload of more than 4 GiB */
+    g_assert_false(bf_nbd_parse_extended_chunk(buf, &chunk, &offset));
+    buf[27] = 0;
+    buf[0] ^= 1;
+    g_assert_false(bf_nbd_parse_extended_chunk(buf, &chunk, &offset));
+}
+
+static void
+test_status_ext_layout(void)
+{
+    uint8_t head[BF_NBD_STATUS_EXT_HEAD_BYTES];
+    uint8_t extent[BF_NBD_STATUS_EXT_EXTENT_BYTES];
+
+    bf_nbd_put_status_ext_head(head, 0x01020304, 5);
+    g_assert_cmpmem(head, sizeof(head), "\1\2\3\4\0\0\0\5", 8);
+    bf_nbd_put_status_ext_extent(extent, 0x0102030405060708, 3);
+    g_assert_cmpmem(extent, sizeof(extent), "\1\2\3\4\5\6\7\10\0\0\0\0\0\0\0\3",
+                    16);
+}
+
+static void
+test_status_payload_of_any_length(void)
+{
+    const uint8_t data[] = {1, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 8};
+    const uint8_t *ids = NULL;
+    uint64_t length = 0;
+    size_t n_ids = 0;
+
+    for (size_t len = 0; len <= sizeof(data); len++) {
+        bool good = len >= 8 && len % 4 == 0;
+
+        g_assert_true(bf_nbd_parse_status_payload(data, len, &length, &ids,
+                                                  &n_ids) == good);
+        if (good) {
+            g_assert_cmphex(length, ==, 0x0100000000000009);
+            g_assert_true(ids == data + 8);
+            g_assert_cmpuint(n_ids, ==, (len - 8) / 4);
+        }
+    }
+}
+
+static void
 test_chunk_payloads_round_trip(void)
 {
     uint8_t hole[BF_NBD_CHUNK_HOLE_BYTES];
@@ -557,6 +658,13 @@ main(int argc, char **argv)
                     test_export_name_reply_layout);
     g_test_add_func("/proto/nbd/request/round-trip", test_request_round_trip);
     g_test_add_func("/proto/nbd/replies/round-trip", test_replies_round_trip);
+    g_test_add_func("/proto/nbd/extended-request/round-trip",
+                    test_extended_request_round_trip);
+    g_test_add_func("/proto/nbd/extended-chunk/round-trip",
+                    test_extended_chunk_round_trip);
+    g_test_add_func("/proto/nbd/status-ext/layout", test_status_ext_layout);
+    g_test_add_func("/proto/nbd/status-payload/of-any-length",
+                    test_status_payload_of_any_length);
     g_test_add_func("/proto/nbd/chunk-payloads/round-trip",
                     test_chunk_payloads_round_trip);
     g_test_add_func("/proto/nbd/error/from-errno",

@@ -399,7 +399,7 @@ bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
     wish->peer = g_strdup(client->peer);
     wish->label = g_strdup(client->label);
     wish->stage = client->stage;
-    wish->name.data = g_memdup2(name.data, name.len);
+    wish->name.data = name.len > 0 ? g_memdup2(name.data, name.len) : NULL;
     wish->name.len = name.len;
     if (client->rights.verdicts != NULL) {
         wish->verdicts = g_hash_table_ref(client->rights.verdicts);

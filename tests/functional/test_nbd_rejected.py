@@ -82,6 +82,17 @@ def test_foreign_certificate_is_told_by_name(server, tls_dir, box):
     assert data["name"] == "O=blockferry test,CN=mallory"
 
 
+@pytest.mark.parametrize("name, shown", [(b"", "''"), (b"a\0b", "'a\ufffdb'"),
+                                         (b"\xff", "'\ufffd'")])
+def test_odd_names_are_told(daemon, name, shown):
+    daemon.start_nbd()
+    attempt(daemon, lambda client: client.send_option(nbd.OPT_EXPORT_NAME,
+                                                      name))
+    data = daemon.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
+    assert data["reason"] == "export-unknown"
+    assert f"wants export {shown}, which" in data["message"]
+
+
 def test_tls_client_of_a_plain_server_is_told(daemon):
     daemon.start_nbd()
     attempt(daemon, lambda client: client.option(nbd.OPT_STARTTLS))

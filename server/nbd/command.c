@@ -12,6 +12,14 @@
  * ends at the first other byte, so it costs next to nothing on data. */
 #define HOLE_MIN_BYTES 4096
 
+/* Reads of at least so many bytes are told of zeroes among the data, too. */
+#define SPARSE_MIN_BYTES ((size_t)64 * 1024)
+
+/* What goes through a pipe is not seen. So one read in so many goes through a
+ * buffer instead, and when it has found zeroes, so many more do. */
+#define SPARSE_PROBE_READS 256
+#define SPARSE_LOOKS 64
+
 /* WRITE_ZEROES and TRIM go down in pieces that end at multiples of this, so
  * that neither a drain nor a hard removal has to wait for gigabytes of zeroes:
  * between two pieces the handle parks or refuses. */
@@ -23,6 +31,55 @@ write_flags(const BfNbdTask *task)
     bool fua = (task->request.flags & BF_NBD_REQUEST_FUA) != 0;
 
     return fua || task->client->exp->base.writethrough ? BF_IO_FUA : 0;
+}
+
+/* Is the client to be told of zeroes rather than sent them? */
+static bool
+may_be_sparse(const BfNbdTask *task)
+{
+    return task->client->structured &&
+           (task->request.flags & BF_NBD_REQUEST_DF) == 0;
+}
+
+/* Should a READ that could go through a pipe go through a buffer, because there
+ * may be zeroes? */
+static bool
+wants_look(const BfNbdTask *task)
+{
+    BfNbdClient *client = task->client;
+
+    if (!may_be_sparse(task) || task->request.length < SPARSE_MIN_BYTES) {
+        return false;
+    }
+    if (client->sparse_looks > 0) {
+        client->sparse_looks--;
+        return true;
+    }
+    if (++client->pipe_reads < SPARSE_PROBE_READS) {
+        return false;
+    }
+    client->pipe_reads = 0;
+    return true;
+}
+
+/* Replies with holes, if there are any worth it. */
+static bool
+reply_sparse(BfNbdTask *task)
+{
+    const BfNbdRequest *request = &task->request;
+    BfNbdClient *client = task->client;
+
+    if (!may_be_sparse(task) || request->length < HOLE_MIN_BYTES) {
+        return false;
+    }
+    if (bf_mem_is_zero(task->buf, request->length)) {
+        bf_nbd_reply_hole(task);
+    } else if (request->length < SPARSE_MIN_BYTES ||
+               !bf_nbd_sparse_reply(task)) {
+        return false;
+    }
+    client->sparse_looks = SPARSE_LOOKS;
+    return true;
 }
 
 static void
@@ -44,7 +101,7 @@ command_co_read(BfNbdTask *task)
         bf_nbd_reply_data(task);
         return;
     }
-    if (request->length >= client->pipe_min_bytes &&
+    if (request->length >= client->pipe_min_bytes && !wants_look(task) &&
         bf_nbd_pipe_co_read(task)) {
         return;
     }
@@ -59,11 +116,7 @@ command_co_read(BfNbdTask *task)
     bf_iovec_clear(&vec);
     if (ret < 0) {
         bf_nbd_reply_error(task, -ret, "reading from file failed");
-    } else if (client->structured && request->length >= HOLE_MIN_BYTES &&
-               (request->flags & BF_NBD_REQUEST_DF) == 0 &&
-               bf_mem_is_zero(task->buf, request->length)) {
-        bf_nbd_reply_hole(task);
-    } else {
+    } else if (!reply_sparse(task)) {
         bf_nbd_reply_data(task);
     }
 }

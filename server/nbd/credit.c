@@ -111,6 +111,7 @@ bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
     task->payload = NULL;
     task->body = NULL;
     task->body_bytes = 0;
+    task->n_parts = 0;
     task->reply_bytes = 0;
     return task;
 }

@@ -175,14 +175,16 @@ typedef struct BfNbdTask {
     BfNbdPipe *payload_pipe; /* (nullable) of a write: has all its payload */
     GArray *contexts; /* (nullable) of a BLOCK_STATUS, if it names them */
 
-    /* The reply: head, then body or the contents of the pipes. */
+    /* The reply: head, then body or the contents of the pipes; or parts. */
     uint8_t head[64];
     size_t head_bytes;
     const uint8_t *body; /* (nullable) in @buf, @heap or @text */
     size_t body_bytes;
-    size_t reply_bytes; /* counted in the client's, while queued or sent */
-    uint8_t *heap;      /* (nullable) from g_malloc() */
-    BfNbdPipe *pipes;   /* (nullable) with the data, in order */
+    size_t reply_bytes;  /* counted in the client's, while queued or sent */
+    uint8_t *heap;       /* (nullable) from g_malloc() */
+    struct iovec *parts; /* (nullable) in @heap: instead of head and body */
+    unsigned n_parts;
+    BfNbdPipe *pipes; /* (nullable) with the data, in order */
     char text[NBD_TEXT_BYTES];
 } BfNbdTask;
 
@@ -284,6 +286,8 @@ struct BfNbdClient {
     BfCoQueue pipe_wait;      /* requests that wait for pipes */
     size_t pipe_min_bytes;    /* reads from here on go through pipes */
     unsigned pipe_skip;       /* so many of them do not, after a failure */
+    unsigned sparse_looks;    /* so many of them do not, to find zeroes */
+    unsigned pipe_reads;      /* since one of them did not, for that */
     size_t write_pipe_max;    /* writes up to here may go through pipes */
     unsigned write_pipe_skip; /* so many of them do not */
     BfTimer idle_timer;       /* runs while there is something to give back */
@@ -527,6 +531,24 @@ void bf_nbd_reply_pipe(BfNbdTask *task);
 
 /* Success of a READ that found only zeroes; needs structured replies. */
 void bf_nbd_reply_hole(BfNbdTask *task);
+
+/* Success in @n pieces that are in the task's heap buffer, as is the list: all
+ * that is sent. Few enough for any batch. */
+void bf_nbd_reply_parts(BfNbdTask *task, struct iovec *parts, unsigned n);
+
+/* Writes the header of a chunk of the task's reply, in the form that the client
+ * has negotiated; returns its length. Queues nothing. */
+size_t bf_nbd_reply_put_chunk(const BfNbdTask *task, uint8_t *buf,
+                              const BfNbdChunk *chunk);
+
+/*
+ * sparse.c: on the client's loop.
+ */
+
+/* Replies to a READ, whose data are in the task's buffer, with chunks for holes
+ * where there are many zeroes. False: there are not, nothing has happened.
+ * Needs structured replies. */
+bool bf_nbd_sparse_reply(BfNbdTask *task);
 
 /* Failure: @err is a positive errno value. */
 void bf_nbd_reply_error(BfNbdTask *task, int err, const char *format, ...)

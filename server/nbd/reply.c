@@ -65,6 +65,12 @@ batch_clear(BfNbdBatch *batch)
     }
 }
 
+static unsigned
+count_pieces(const BfNbdTask *task)
+{
+    return task->n_parts > 0 ? task->n_parts : 2;
+}
+
 static void
 add_piece(BfNbdBatch *batch, const void *data, size_t bytes)
 {
@@ -75,12 +81,28 @@ add_piece(BfNbdBatch *batch, const void *data, size_t bytes)
     batch->bytes += bytes;
 }
 
+static void
+add_task(BfNbdBatch *batch, const BfNbdTask *task)
+{
+    if (G_UNLIKELY(task->n_parts > 0)) {
+        for (unsigned i = 0; i < task->n_parts; i++) {
+            add_piece(batch, task->parts[i].iov_base, task->parts[i].iov_len);
+        }
+        return;
+    }
+    add_piece(batch, task->head, task->head_bytes);
+    if (task->body_bytes > 0) {
+        add_piece(batch, task->body, task->body_bytes);
+    }
+}
+
 /* Takes replies off the queue until the batch is full. What is in pipes can
  * only be the end of a batch. */
 static void
 gather(BfNbdClient *client, BfNbdBatch *batch)
 {
-    while (client->replies != NULL && batch->niov + 2 <= batch->max &&
+    while (client->replies != NULL &&
+           batch->niov + (int)count_pieces(client->replies) <= batch->max &&
            batch->bytes < GATHER_BYTES_MAX) {
         BfNbdTask *task = client->replies;
 
@@ -96,10 +118,7 @@ gather(BfNbdClient *client, BfNbdBatch *batch)
             batch->tasks = task;
         }
         batch->last = task;
-        add_piece(batch, task->head, task->head_bytes);
-        if (task->body_bytes > 0) {
-            add_piece(batch, task->body, task->body_bytes);
-        }
+        add_task(batch, task);
         if (task->pipes != NULL) {
             break;
         }
@@ -200,6 +219,18 @@ put_simple(BfNbdTask *task, BfNbdError error)
     task->head_bytes = BF_NBD_SIMPLE_REPLY_BYTES;
 }
 
+size_t
+bf_nbd_reply_put_chunk(const BfNbdTask *task, uint8_t *buf,
+                       const BfNbdChunk *chunk)
+{
+    if (task->client->extended) {
+        bf_nbd_put_extended_chunk(buf, chunk, task->request.offset);
+        return BF_NBD_EXTENDED_CHUNK_BYTES;
+    }
+    bf_nbd_put_chunk(buf, chunk);
+    return BF_NBD_CHUNK_BYTES;
+}
+
 /* The header of the only or last chunk, for @length bytes of payload. */
 static void
 put_last_chunk(BfNbdTask *task, BfNbdChunkType type, uint32_t length)
@@ -211,13 +242,7 @@ put_last_chunk(BfNbdTask *task, BfNbdChunkType type, uint32_t length)
         .length = length,
     };
 
-    if (task->client->extended) {
-        bf_nbd_put_extended_chunk(task->head, &chunk, task->request.offset);
-        task->head_bytes = BF_NBD_EXTENDED_CHUNK_BYTES;
-    } else {
-        bf_nbd_put_chunk(task->head, &chunk);
-        task->head_bytes = BF_NBD_CHUNK_BYTES;
-    }
+    task->head_bytes = bf_nbd_reply_put_chunk(task, task->head, &chunk);
 }
 
 /* The reply of a task is ready. */
@@ -243,9 +268,7 @@ bf_nbd_reply_done(BfNbdTask *task)
     queue_reply(task);
 }
 
-/* What precedes the data of a READ. One chunk for all of it: asking where the
- * holes are costs more than sending it, and clients that care ask for the
- * block status themselves. */
+/* What precedes the data of a READ that go as one chunk. */
 static void
 put_read_head(BfNbdTask *task)
 {
@@ -307,6 +330,16 @@ error_of(const BfNbdTask *task, int err)
         return BF_NBD_ERROR_IO;
     }
     return error;
+}
+
+void
+bf_nbd_reply_parts(BfNbdTask *task, struct iovec *parts, unsigned n)
+{
+    g_assert(n <= GATHER_PIECES_FEW);
+    task->parts = parts;
+    task->n_parts = n;
+    trace_done(task, 0);
+    queue_reply(task);
 }
 
 void

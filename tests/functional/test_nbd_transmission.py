@@ -368,6 +368,81 @@ def test_structured_read_with_holes(daemon, box):
         assert chunks[0].data[8:] == path.read_bytes()
 
 
+SPARSE = {1 << 20: b"d" * 65536, (2 << 20) + 100: b"d", 3 << 20: b"d" * 4096}
+
+
+@pytest.mark.ours("the reference asks for the block status first")
+def test_holes_among_data_are_sent_as_holes(daemon, box):
+    path = harness.make_image(box / "s.img", SIZE, SPARSE)
+    daemon.serve_file(path, cache={"direct": True})
+    content = path.read_bytes()
+    with connect(daemon, structured=True) as client:
+        cookie = client.send_request(nbd.CMD_READ, 0, SIZE)
+        chunks = client.chunks(cookie)
+        assert client.join_chunks(chunks, 0, SIZE) == (0, content)
+        assert [c.type for c in chunks] == [nbd.CHUNK_HOLE,
+                                            nbd.CHUNK_DATA] * 3 + [
+                                                nbd.CHUNK_HOLE]
+        assert sum(len(c.data) for c in chunks) < 80_000
+        chunks = client.chunks(
+            client.send_request(nbd.CMD_READ, 0, SIZE, nbd.DF))
+        assert [c.type for c in chunks] == [nbd.CHUNK_DATA]
+        assert chunks[0].data[8:] == content
+
+
+def test_sparse_reads_agree_with_the_file(daemon, box):
+    """Ranges of any place and length, answered in any pieces."""
+    source = random.Random(7)
+    pattern = {source.randrange(0, SIZE - 70_000):
+               b"d" * source.randrange(1, 70_000) for _ in range(30)}
+    path = harness.make_image(box / "s.img", SIZE, pattern)
+    daemon.serve_file(path)
+    content = path.read_bytes()
+    with connect(daemon, structured=True) as client:
+        for _ in range(300):
+            offset = source.randrange(0, SIZE)
+            length = source.randrange(1, SIZE - offset + 1)
+            flags = source.choice((0, 0, nbd.DF))
+            assert client.read(offset, length, flags) == (
+                0, content[offset:offset + length])
+
+
+def test_sparse_replies_in_flight_are_not_mixed_up(daemon, box):
+    path = harness.make_image(box / "s.img", SIZE, {
+        n << 17: bytes([n + 1]) * 65536 for n in range(32)})
+    daemon.serve_file(path, cache={"direct": True})
+    content = path.read_bytes()
+    with connect(daemon, structured=True) as client:
+        wanted = {client.send_request(nbd.CMD_READ, n * 4096, 1 << 20):
+                  n * 4096 for n in range(100)}
+        partial = {}
+        while wanted:
+            chunk = client.read_reply()
+            partial.setdefault(chunk.cookie, []).append(chunk)
+            if chunk.flags & nbd.DONE:
+                start = wanted.pop(chunk.cookie)
+                assert client.join_chunks(
+                    partial.pop(chunk.cookie), start, 1 << 20) == (
+                        0, content[start:start + (1 << 20)])
+
+
+@pytest.mark.ours("the reference asks for the block status first")
+def test_zeroes_in_the_page_cache_are_found_in_the_end(daemon, box):
+    """Reads that the kernel could pass on unseen are looked at now and then."""
+    path = harness.make_image(box / "s.img", SIZE, {0: b"d"})
+    assert path.read_bytes()  # now the holes are in the page cache
+    daemon.serve_file(path)
+    with connect(daemon, structured=True) as client:
+        kinds = set()
+        for number in range(1000):
+            chunks = client.chunks(client.send_request(
+                nbd.CMD_READ, (number % 7 + 1) << 18, 1 << 18))
+            kinds.update(chunk.type for chunk in chunks)
+            if nbd.CHUNK_HOLE in kinds:
+                break
+        assert nbd.CHUNK_HOLE in kinds
+
+
 def test_structured_read_of_nothing_is_one_none_chunk(server):
     with connect(server, structured=True) as client:
         chunks = client.chunks(client.send_request(nbd.CMD_READ, 0, 0))

@@ -383,6 +383,18 @@ report_wishes(void *arg)
     g_ptr_array_set_size(server->wishes, 0);
 }
 
+/* Never NULL, also if the name is empty. */
+static char *
+copy_name(BfNbdString name)
+{
+    char *copy = g_malloc0(name.len + 1);
+
+    if (name.len > 0) {
+        memcpy(copy, name.data, name.len);
+    }
+    return copy;
+}
+
 void
 bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
 {
@@ -399,7 +411,7 @@ bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
     wish->peer = g_strdup(client->peer);
     wish->label = g_strdup(client->label);
     wish->stage = client->stage;
-    wish->name.data = name.len > 0 ? g_memdup2(name.data, name.len) : NULL;
+    wish->name.data = copy_name(name);
     wish->name.len = name.len;
     if (client->rights.verdicts != NULL) {
         wish->verdicts = g_hash_table_ref(client->rights.verdicts);

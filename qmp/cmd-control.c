@@ -42,11 +42,16 @@ bf_qmp_co_query_commands(BfQmpCall *call, BfCommandInfoList **ret_value,
 {
     BfCommandInfoList *list = bf_type_new(&bf_command_info_list_type);
 
-    list->len = bf_qmp_n_commands;
-    list->items = g_new0(BfCommandInfo *, list->len);
-    for (size_t i = 0; i < list->len; i++) {
-        list->items[i] = bf_type_new(&bf_command_info_type);
-        list->items[i]->name = g_strdup(bf_qmp_commands[i].name);
+    list->items = g_new0(BfCommandInfo *, bf_qmp_n_commands);
+    for (size_t i = 0; i < bf_qmp_n_commands; i++) {
+        const char *name = bf_qmp_commands[i].name;
+        BfCommandInfo *info = NULL;
+
+        if (bf_monitor_client_may_run(call->client, name)) {
+            info = bf_type_new(&bf_command_info_type);
+            info->name = g_strdup(name);
+            list->items[list->len++] = info;
+        }
     }
     *ret_value = list;
     return true;

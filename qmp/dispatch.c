@@ -180,12 +180,13 @@ check_form(Command *command, const json_t *value, bool has_oob, GError **error)
 }
 
 static const BfQmpCommand *
-find_command(const Command *command, bool is_negotiated, GError **error)
+find_command(const Command *command, const BfMonitorClient *client,
+             GError **error)
 {
     const BfQmpCommand *found =
         command->has_nul ? NULL : bf_qmp_command_find(command->name);
 
-    if (!is_negotiated &&
+    if (!bf_monitor_client_is_negotiated(client) &&
         (found == NULL || strcmp(found->name, "qmp_capabilities") != 0)) {
         g_set_error(error, BF_ERROR, BF_ERROR_COMMAND_NOT_FOUND,
                     "Expecting capabilities negotiation with "
@@ -200,6 +201,13 @@ find_command(const Command *command, bool is_negotiated, GError **error)
     if (command->is_oob && !(found->flags & BF_QMP_COMMAND_ALLOW_OOB)) {
         bf_set_error(error, "The command %s does not support OOB",
                      command->name);
+        return NULL;
+    }
+    if (!bf_monitor_client_may_run(client, found->name)) {
+        bf_set_error(error,
+                     "The command %s is not allowed on this monitor, which is "
+                     "read-only; use a monitor without read-only=on",
+                     found->name);
         return NULL;
     }
     return found;
@@ -222,8 +230,7 @@ co_execute(BfQmpCall *call, const BfRequest *request, GError **error)
                     bf_monitor_client_has_oob(call->client), error)) {
         return NULL;
     }
-    found = find_command(&command,
-                         bf_monitor_client_is_negotiated(call->client), error);
+    found = find_command(&command, call->client, error);
     if (found == NULL || !found->co_run(call, command.arguments, &ret, error)) {
         return NULL;
     }

@@ -534,6 +534,26 @@ bf_monitor_client_has_oob(const BfMonitorClient *client)
     return client != NULL && client->has_oob;
 }
 
+bool
+bf_monitor_client_may_run(const BfMonitorClient *client, const char *command)
+{
+    /* What begins with query- changes nothing; a new command that has another
+     * name is refused until it is listed here. */
+    static const char *const queries[] = {
+        "qmp_capabilities",
+        "qom-get",
+        "qom-list",
+        "qom-list-properties",
+        "qom-list-types",
+        "x-debug-block-dirty-bitmap-sha256",
+        "x-debug-query-block-graph",
+        NULL,
+    };
+
+    return !client->config.read_only || g_str_has_prefix(command, "query-") ||
+           g_strv_contains(queries, command);
+}
+
 int
 bf_monitor_client_take_passed_fd(BfMonitorClient *client, GError **error)
 {

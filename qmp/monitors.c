@@ -39,6 +39,7 @@ typedef struct Monitor {
     BfChardev *chardev;   /* borrowed: lives until the set closes */
     char *name;           /* owned: for logs */
     BfJsonStyle style;
+    bool read_only;
     unsigned n_clients;
 } Monitor;
 
@@ -441,6 +442,7 @@ client_connected(void *opaque, BfChannel *channel, const char *peer)
         .name = name,
         .lane = monitors->lane,
         .style = monitor->style,
+        .read_only = monitor->read_only,
         .changed = client_changed,
         .ended = client_ended,
         .opaque = link,
@@ -474,11 +476,13 @@ add_monitor(BfMonitors *monitors, const BfMonitorOptions *options,
     monitor->chardev = chardev;
     monitor->style =
         options->pretty ? BF_JSON_STYLE_PRETTY : BF_JSON_STYLE_COMPACT;
+    monitor->read_only = options->read_only;
     monitor->name = g_strdup_printf(
         "monitor '%s'", options->id != NULL ? options->id : options->chardev);
     g_ptr_array_add(monitors->monitors, monitor);
     where = bf_chardev_describe(chardev);
-    g_message("%s on %s", monitor->name, where);
+    g_message("%s on %s%s", monitor->name, where,
+              monitor->read_only ? " (read-only)" : "");
     if (monitors->is_started) {
         bf_chardev_start(chardev, client_connected, monitor);
     }

@@ -22,6 +22,7 @@
  * @name: for logs; copied
  * @lane: for big texts; it outlives the client
  * @style: layout of what it is sent
+ * @read_only: only queries are allowed
  * @changed: called when it may have become idle
  * @ended: called when it has ended and was freed
  * @opaque: passed to @changed and @ended
@@ -32,6 +33,7 @@ typedef struct BfMonitorClientConfig {
     const char *name;
     BfPoolLane *lane;
     BfJsonStyle style;
+    bool read_only;
     void (*changed)(void *opaque);
     void (*ended)(void *opaque);
     void *opaque;
@@ -120,6 +122,16 @@ void bf_monitor_client_negotiate(BfMonitorClient *client, bool oob);
  * Returns: whether it may send exec-oob
  */
 bool bf_monitor_client_has_oob(const BfMonitorClient *client);
+
+/**
+ * bf_monitor_client_may_run:
+ * @client: a client
+ * @command: name of a command
+ *
+ * Returns: false if its monitor is read-only and the command is no query
+ */
+bool bf_monitor_client_may_run(const BfMonitorClient *client,
+                               const char *command);
 
 /**
  * bf_monitor_client_take_passed_fd:

@@ -127,7 +127,7 @@ make_help(void)
         "  --chardev BACKEND,id=ID[,OPTION=VALUE...]\n"
         "                             add a character device; 'help' lists the "
         "backends\n"
-        "  --monitor [chardev=]ID[,pretty=on|off]\n"
+        "  --monitor [chardev=]ID[,pretty=on|off][,read-only=on|off]\n"
         "                             serve QMP on a character device\n"
         "  --nbd-server addr.type=inet,addr.host=HOST,addr.port=PORT\n"
         "               |addr.type=unix,addr.path=PATH\n"

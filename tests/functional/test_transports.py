@@ -2,6 +2,7 @@
 """How clients reach a monitor: TLS with authorization, sockets that a
 supervisor made, who may connect to a path, what a read-only one allows."""
 import contextlib
+import json
 import socket
 import ssl
 import time
@@ -171,3 +172,52 @@ def test_connections_over_tls_to_a_manager(daemons, tls_dir, box):
         with qmp.QmpClient(sock, limit=harness.LIMIT) as client:
             assert client.cmd("query-version")
     listener.close()
+
+
+# Read-only monitors.
+
+# Commands that have no name of a query and change nothing.
+LOOKING = {"qmp_capabilities", "qom-get", "qom-list", "qom-list-properties",
+           "qom-list-types", "x-debug-block-dirty-bitmap-sha256",
+           "x-debug-query-block-graph"}
+
+
+@pytest.fixture
+def watcher(daemons, box):
+    """A daemon and a client of its read-only monitor."""
+    daemon = daemons("--chardev", f"socket,id=r,path={box}/r,server=on,"
+                     "wait=off", "--monitor", "r,read-only=on")
+    daemon.cmd("query-version")
+    with qmp.QmpClient(box / "r", limit=harness.LIMIT,
+                       capabilities=["oob"]) as client:
+        yield daemon, client
+
+
+def test_read_only_monitor_refuses_whatever_changes(watcher):
+    daemon, client = watcher
+    every = {c["name"] for c in daemon.cmd("query-commands")}
+    allowed = {c["name"] for c in client.cmd("query-commands")}
+    assert allowed == LOOKING | {c for c in every if c.startswith("query-")}
+    for member in ("execute", "exec-oob"):
+        for command in sorted(every - allowed):
+            reply = client.raw_reply(json.dumps({member: command}))
+            if member == "execute":
+                assert reply["error"]["class"] == "GenericError"
+                assert f"{command} is not allowed" in reply["error"]["desc"]
+            assert "error" in reply
+    assert daemon.running()
+    reply = client.raw_reply('{"execute":"nonsense"}')
+    assert reply["error"]["class"] == "CommandNotFound"
+
+
+def test_read_only_monitor_shows_everything(watcher):
+    daemon, client = watcher
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "n"})
+    daemon.start_nbd()
+    daemon.add_export("n")
+    assert [e["id"] for e in client.cmd("query-block-exports")] == ["exp-n"]
+    assert client.cmd("qom-list", path="/objects")
+    daemon.cmd("block-export-del", id="exp-n")
+    client.take_event("BLOCK_EXPORT_DELETED", id="exp-n")
+    assert client.cmd("query-block-exports") == []
+    daemon.wait_log(r"monitor 'r' on unix:.*\(read-only\)")

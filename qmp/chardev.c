@@ -85,18 +85,6 @@ accepted(void *opaque, int fd)
     }
 }
 
-int
-bf_chardev_take_inherited_fd(void *opaque, const char *name, GError **error)
-{
-    guint64 fd = 0;
-
-    if (!g_ascii_string_to_unsigned(name, 10, 0, G_MAXINT, &fd, NULL)) {
-        bf_set_error(error, "Unable to parse FD number %s", name);
-        return -1;
-    }
-    return fd;
-}
-
 /* A descriptor that can be read while a client waits at any of @fds. */
 static int
 watch_listeners(const GArray *fds, GError **error)

@@ -54,6 +54,8 @@ struct BfMonitors {
     BfDaemon *daemon;  /* (nullable) borrowed */
     BfFn *quit;        /* (nullable) */
     void *quit_opaque;
+    BfTakeFd *take_fd; /* (nullable): for the command line */
+    void *take_fd_opaque;
     BfRegistry *chardevs;  /* of BfChardev, owned */
     GHashTable *opening;   /* owned: ids of those that are being made */
     GPtrArray *monitors;   /* of Monitor, owned */
@@ -147,6 +149,13 @@ bf_monitors_set_quit_fn(BfMonitors *monitors, BfFn *quit, void *opaque)
 {
     monitors->quit = quit;
     monitors->quit_opaque = opaque;
+}
+
+void
+bf_monitors_set_take_fd(BfMonitors *monitors, BfTakeFd *take_fd, void *opaque)
+{
+    monitors->take_fd = take_fd;
+    monitors->take_fd_opaque = opaque;
 }
 
 void
@@ -321,9 +330,10 @@ bf_monitors_co_chardev_add(BfMonitors *monitors, const char *text,
 {
     BfChardevConfig *config = bf_chardev_config_parse(text, error);
 
-    return config != NULL && bf_monitors_co_chardev_open(
-                                 monitors, config, bf_chardev_take_inherited_fd,
-                                 NULL, BF_MONITORS_CHARDEV_ADD, error);
+    return config != NULL &&
+           bf_monitors_co_chardev_open(monitors, config, monitors->take_fd,
+                                       monitors->take_fd_opaque,
+                                       BF_MONITORS_CHARDEV_ADD, error);
 }
 
 BfChardev *

@@ -124,19 +124,6 @@ BfChardev *bf_chardev_co_open(BfChardevConfig *config,
                               const BfChardevContext *context, GError **error);
 
 /**
- * bf_chardev_take_inherited_fd:
- * @opaque: not used
- * @name: number of a descriptor that this process has inherited
- * @error: set on failure: not a number
- *
- * A BfTakeFd for the command line.
- *
- * Returns: (transfer full): the descriptor, or -1
- */
-int bf_chardev_take_inherited_fd(void *opaque, const char *name,
-                                 GError **error);
-
-/**
  * bf_chardev_co_free:
  * @chardev: (nullable): listens no more; its UNIX socket is unlinked
  *

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "core/loop.h"
+#include "io/address.h"
 #include "schema/types.h"
 #include "serve/daemon.h"
 
@@ -44,6 +45,16 @@ void bf_monitors_set_daemon(BfMonitors *monitors, BfDaemon *daemon);
  * @opaque: passed to @quit
  */
 void bf_monitors_set_quit_fn(BfMonitors *monitors, BfFn *quit, void *opaque);
+
+/**
+ * bf_monitors_set_take_fd:
+ * @monitors: the set
+ * @take_fd: gives the descriptors that bf_monitors_co_chardev_add() names;
+ *     without, it refuses them
+ * @opaque: passed to @take_fd
+ */
+void bf_monitors_set_take_fd(BfMonitors *monitors, BfTakeFd *take_fd,
+                             void *opaque);
 
 /**
  * bf_monitors_export_events:

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 
 #include "arguments-private.h"
 #include "core/co-io.h"
@@ -24,6 +23,7 @@
 #include "qmp/config-file.h"
 #include "qmp/monitors.h"
 #include "qmp/options.h"
+#include "serve/activation.h"
 #include "serve/check-creds.h"
 #include "serve/daemon.h"
 #include "serve/log.h"
@@ -38,13 +38,14 @@ typedef struct Program {
     BfDaemonConfig config;
     int ready_fd; /* owned; -1 if nobody waits */
 
-    BfLoop *loop;         /* owned */
-    BfMonitors *monitors; /* owned */
-    BfDaemon *daemon;     /* owned */
-    BfPidfile *pidfile;   /* owned */
-    BfCancel cancel;      /* ends the wait for signals */
-    BfWaitGroup reloads;  /* after SIGHUP, that have not ended */
-    BfCoQueue setup_done; /* woken when set-up has ended */
+    BfLoop *loop;             /* owned */
+    BfMonitors *monitors;     /* owned */
+    BfDaemon *daemon;         /* owned */
+    BfPidfile *pidfile;       /* owned */
+    BfActivation *activation; /* owned */
+    BfCancel cancel;          /* ends the wait for signals */
+    BfWaitGroup reloads;      /* after SIGHUP, that have not ended */
+    BfCoQueue setup_done;     /* woken when set-up has ended */
     bool setting_up;
     bool has_export;
     bool stopping;
@@ -85,24 +86,6 @@ co_add_export(Program *program, const char *text, GError **error)
            bf_daemon_co_export_add(program->daemon, options, error);
 }
 
-/* For addresses of type fd on the command line: an inherited descriptor. */
-static int
-take_inherited_fd(void *opaque, const char *name, GError **error)
-{
-    guint64 fd = 0;
-    struct stat st;
-
-    if (!g_ascii_string_to_unsigned(name, 10, 0, G_MAXINT, &fd, NULL)) {
-        bf_set_error(error, "Unable to parse FD number %s", name);
-        return -1;
-    }
-    if (fstat((int)fd, &st) != 0 || !S_ISSOCK(st.st_mode)) {
-        bf_set_error(error, "File descriptor '%s' is not a socket", name);
-        return -1;
-    }
-    return (int)fd;
-}
-
 static bool
 co_start_nbd_server(Program *program, const char *text, GError **error)
 {
@@ -110,8 +93,9 @@ co_start_nbd_server(Program *program, const char *text, GError **error)
         bf_options_parse_nbd_server(text, error);
 
     return options != NULL &&
-           bf_daemon_co_nbd_start(program->daemon, options, take_inherited_fd,
-                                  NULL, error);
+           bf_daemon_co_nbd_start(program->daemon, options,
+                                  bf_activation_take_fd, program->activation,
+                                  error);
 }
 
 static bool
@@ -229,6 +213,7 @@ feed_watchdog(void *arg)
 static bool
 become_ready(Program *program, GError **error)
 {
+    bf_activation_warn_unused(program->activation);
     if (program->args.pidfile_path != NULL) {
         program->pidfile = bf_pidfile_new(program->args.pidfile_path, error);
         if (program->pidfile == NULL) {
@@ -462,6 +447,8 @@ run(Program *program, BfClock *clock, GError **error)
         return false;
     }
     program->monitors = bf_monitors_new(program->loop);
+    bf_monitors_set_take_fd(program->monitors, bf_activation_take_fd,
+                            program->activation);
     program->config.parse_authz = bf_authz_text_parse;
     program->config.export_events = bf_monitors_export_events();
     program->config.export_events_opaque = program->monitors;
@@ -519,6 +506,7 @@ serve(Program *program)
     g_autoptr(BfClock) clock = NULL;
     g_autoptr(GError) error = NULL;
 
+    program->activation = bf_activation_new();
     if (args->daemonize && !bf_process_daemonize(&program->ready_fd, &error)) {
         bf_arguments_complain(args, "%s", error->message);
         return EXIT_FAILURE;
@@ -536,6 +524,7 @@ serve(Program *program)
     bf_monitors_free(program->monitors);
     bf_loop_free(program->loop);
     bf_pidfile_free(program->pidfile);
+    bf_activation_free(program->activation);
     return program->exit_status;
 }
 

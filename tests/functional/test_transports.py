@@ -2,9 +2,12 @@
 """How clients reach a monitor: TLS with authorization, sockets that a
 supervisor made, who may connect to a path, what a read-only one allows."""
 import contextlib
+import fcntl
 import json
+import os
 import socket
 import ssl
+import sys
 import time
 
 import pytest
@@ -221,3 +224,82 @@ def test_read_only_monitor_shows_everything(watcher):
     client.take_event("BLOCK_EXPORT_DELETED", id="exp-n")
     assert client.cmd("query-block-exports") == []
     daemon.wait_log(r"monitor 'r' on unix:.*\(read-only\)")
+
+
+# Sockets of a supervisor.
+
+START = """
+import os, sys
+fds = [int(n) for n in sys.argv[1].split(",")]
+for target, fd in enumerate(fds, 3):
+    os.dup2(fd, target)
+names, pid = sys.argv[2:4]
+os.environ.update(LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=names,
+                  LISTEN_PID=pid if pid != "own" else str(os.getpid()))
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+
+
+@pytest.fixture
+def activate(spawn, box):
+    """A function that starts the daemon as systemd does."""
+    def start(names, *arguments, pid="own"):
+        sockets = [socket.socket(socket.AF_UNIX) for _ in names]
+        high = []
+        for number, sock in enumerate(sockets):
+            sock.bind(str(box / f"s{number}"))
+            sock.listen(4)
+            high.append(fcntl.fcntl(sock, fcntl.F_DUPFD, 100))
+        process = spawn("daemon", [
+            sys.executable, "-c", START, ",".join(map(str, high)),
+            ":".join(names), pid, harness.PROGRAM, *arguments], pass_fds=high)
+        for sock in sockets:
+            sock.close()
+        for fd in high:
+            os.close(fd)
+        return process
+    return start
+
+
+def test_sockets_are_used_by_name(activate, box):
+    process = activate(
+        ["nbd", "qmp", "qmp", "spare"],
+        "--nbd-server", "addr.type=fd,addr.str=nbd",
+        "--chardev", "socket,id=a,fd=qmp,server=on,wait=off", "--monitor", "a",
+        "--chardev", "socket,id=b,fd=qmp,server=on,wait=off", "--monitor", "b")
+    process.wait_log("socket 'spare'.* is not used")
+    for number in (1, 2):
+        with qmp.QmpClient(box / f"s{number}", limit=harness.LIMIT) as client:
+            assert client.cmd("query-version")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(harness.LIMIT)
+        client.connect(str(box / "s0"))
+        assert client.recv(8) == b"NBDMAGIC"
+    environment = open(f"/proc/{process.pid}/environ", "rb").read()
+    assert b"LISTEN_PID" in environment  # as it was at the start
+    assert process.finish() is None
+    assert all((box / f"s{number}").exists() for number in range(4))
+
+
+def test_sockets_survive_daemonize(activate, box):
+    process = activate(
+        ["qmp"], "--daemonize", "--pidfile", box / "pid",
+        "--chardev", "socket,id=a,fd=qmp,server=on,wait=off", "--monitor", "a")
+    assert process.wait() == 0
+    with qmp.QmpClient(box / "s0", limit=harness.LIMIT) as client:
+        client.cmd("quit")
+        assert client.at_eof()
+    harness.wait_until(lambda: not (box / "pid").exists())
+
+
+@pytest.mark.parametrize("names, pid, use, text", [
+    (["qmp"], "own", "other", "LISTEN_FDNAMES gave 'qmp'"),
+    (["qmp"], "1", "qmp", "none to this process"),
+    (["qmp"], "rubbish", "qmp", "none to this process"),
+])
+def test_socket_that_is_not_there_is_named(activate, names, pid, use, text):
+    process = activate(names, "--chardev",
+                       f"socket,id=a,fd={use},server=on,wait=off", pid=pid)
+    assert process.wait() == 1
+    process.wait_log(text)
+    process.wait_log(use)

@@ -338,7 +338,7 @@ bf_nbd_reply_parts(BfNbdTask *task, struct iovec *parts, unsigned n)
     g_assert(n <= GATHER_PIECES_FEW);
     task->parts = parts;
     task->n_parts = n;
-    trace_done(task, 0);
+    note_done(task, 0);
     queue_reply(task);
 }
 

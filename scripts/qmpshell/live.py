@@ -19,6 +19,8 @@ RULES = (
     ("block-job-*",         "device",           "job"),
     ("block-export-*",      "id",               "export"),
     ("nbd-server-remove",   "name",             "export"),
+    ("nbd-client-*",        "connection",       "connection"),
+    ("*",                   "export-id",        "export"),
     ("object-*",            "id",               "object"),
     ("chardev-*",           "id",               "chardev"),
     ("ringbuf-*",           "device",           "chardev"),
@@ -113,6 +115,12 @@ class Live:
     def _find_export(self, _given, _pattern):
         for export in self._list("query-block-exports"):
             yield export["id"], f"of {export.get('node-name', '')}"
+
+    def _find_connection(self, _given, _pattern):
+        for client in self._list("query-nbd-clients"):
+            used = client.get("export-id")
+            yield str(client["connection"]), client.get("peer", "") + (
+                f", uses {used}" if used else f", {client.get('state', '')}")
 
     def _find_object(self, _given, pattern):
         for item in self._list("qom-list", {"path": "/objects"}):

@@ -56,6 +56,43 @@ def percent(done, total):
     return show
 
 
+def duration(value):
+    """Nanoseconds for people."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return plain(value)
+    for limit, unit in ((1e3, "ns"), (1e6, "us"), (1e9, "ms")):
+        if value < limit:
+            return f"{value * 1000 / limit:.3g} {unit}"
+    return f"{value / 1e9:.3g} s"
+
+
+def quantile(path, share):
+    """Below which time a share of the requests of all kinds was answered, by
+    their histograms: the end of a range."""
+    def show(row):
+        counts = {}
+        kinds = look_up(row, path)
+        for kind in kinds.values() if isinstance(kinds, dict) else ():
+            latency = look_up(kind, "latency")
+            bounds, bins = look_up(latency, "boundaries"), \
+                look_up(latency, "bins")
+            if not isinstance(bounds, list) or not isinstance(bins, list):
+                continue
+            for end, count in zip([*bounds, float("inf")], bins):
+                counts[end] = counts.get(end, 0) + count
+        wanted = share * sum(counts.values())
+        for end in sorted(counts):
+            wanted -= counts[end]
+            if wanted <= 0 < sum(counts.values()):
+                return end
+        return None
+    return show
+
+
+def below(value):
+    return "longer" if value == float("inf") else "<" + duration(value)
+
+
 def rate(value):
     return "unlimited" if value == 0 else size(value) + "/s"
 
@@ -74,6 +111,16 @@ TABLES = {
         ("WRITTEN", "stats.written-bytes", size),
         ("ERRORS", "stats.failed-operations", plain),
         ("CLOSING", "shutting-down", plain)),
+    "query-nbd-clients": (
+        ("CONNECTION", "connection", plain), ("PEER", "peer", plain),
+        ("EXPORT", "export-id", plain), ("STATE", "state", plain),
+        ("TLS", "tls.version", plain), ("NAME", "tls.name", plain),
+        ("READ", "requests.read.bytes", size),
+        ("WRITTEN", "requests.write.bytes", size),
+        ("IN FLIGHT", "in-flight", plain),
+        ("ERRORS", "failed-requests", plain),
+        ("99% IN", quantile("requests", 0.99), below),
+        ("IDLE", "idle-ns", duration)),
     "query-block-jobs": (
         ("JOB", "device", plain), ("TYPE", "type", plain),
         ("STATUS", "status", plain), ("DONE", percent("offset", "len"), plain),

@@ -15,6 +15,7 @@ import threading
 import pytest
 
 import harness
+import rawnbd as nbd
 import shell
 from qmpshell.client import Client
 from qmpshell.schema import load_docs
@@ -86,6 +87,24 @@ def test_tables(daemon):
     assert output(daemon, "-t", "query-jobs") == "(none)\n"
     assert output(daemon, "-t", "block-dirty-bitmap-add", "node=n0",
                   "name=b1") == "ok\n"
+
+
+def test_clients_as_a_table(daemon):
+    daemon.cmd("blockdev-add", driver="null-co", node_name="n0",
+               size=64 << 20)
+    daemon.start_nbd()
+    daemon.add_export("n0", "e0")
+    with nbd.RawNbd(daemon.nbd_path).go("n0") as client:
+        client.read(0, 65536)
+        head, row = output(daemon, "-t", "query-nbd-clients").splitlines()
+        assert head.split() == ["CONNECTION", "PEER", "EXPORT", "STATE",
+                                "READ", "IN", "FLIGHT", "ERRORS", "99%", "IN",
+                                "IDLE"]
+        assert row.split()[:8] == ["1", "unix", "pid", str(os.getpid()), "uid",
+                                   str(os.getuid()), "e0", "active"]
+        assert row.split()[8:12] == ["64", "KiB", "0", "0"]
+        assert output(daemon, "-t", "nbd-client-drop", "connection=1")
+        client.assert_closed()
 
 
 def test_jobs_as_a_table(daemon):

@@ -402,6 +402,36 @@ def test_tables_show_what_there_is():
     assert render.table("x", {"a": 1, "bc": True}, 80) == "a   1\nbc  yes"
 
 
+def test_times_for_people():
+    assert [render.duration(n) for n in (0, 999, 1024, 2_500_000, 3 << 30,
+                                         None)] == [
+        "0 ns", "999 ns", "1.02 us", "2.5 ms", "3.22 s", ""]
+    latency = {"boundaries": [1024, 2048, 4096], "bins": [0, 98, 1, 1]}
+    row = {"requests": {"read": {"latency": latency}}}
+    for share, end in ((0.5, 2048), (0.98, 2048), (0.99, 4096),
+                       (1, float("inf"))):
+        assert render.quantile("requests", share)(row) == end
+    row["requests"]["write"] = {"latency": {"boundaries": [512],
+                                            "bins": [100, 0]}}
+    assert render.quantile("requests", 0.5)(row) == 512
+    for odd in ({}, {"requests": {}}, {"requests": {"read": {}}},
+                {"requests": {"read": {"latency": {"boundaries": [],
+                                                   "bins": []}}}}):
+        assert render.quantile("requests", 0.5)(odd) is None
+    assert render.below(float("inf")) == "longer"
+
+
+def test_connections_complete():
+    known = {"query-nbd-clients": [
+        {"connection": 7, "peer": "192.0.2.1:5", "export-id": "e0"},
+        {"connection": 12, "peer": "unix pid 3", "state": "negotiating"}]}
+    found = live.Live(lambda command, arguments: known.get(command))
+    assert live.kinds_of("nbd-client-drop", "connection") == ["connection"]
+    assert live.kinds_of("query-nbd-clients", "export-id") == ["export"]
+    assert found.names("connection", {}) == [
+        ("12", "unix pid 3, negotiating"), ("7", "192.0.2.1:5, uses e0")]
+
+
 def test_tables_of_odd_replies():
     for command in render.TABLES:
         for value in ([1], [None], "x", 3, {"a": []}, [{}], [[]]):

@@ -32,6 +32,13 @@ check_addresses(const BfChardevSocket *socket, GError **error)
                             "go with 'host'");
         return false;
     }
+    if (socket->path == NULL &&
+        (socket->mode != NULL || socket->owner != NULL ||
+         socket->group != NULL)) {
+        bf_set_error(error, "chardev: socket: 'mode', 'owner' and 'group' go "
+                            "with 'path'");
+        return false;
+    }
     if (socket->path == NULL && socket->abstract) {
         bf_set_error(error, "chardev: socket: 'abstract' goes with 'path'");
         return false;
@@ -137,6 +144,9 @@ make_unix_address(const BfChardevSocket *socket)
     address->path = g_strdup(socket->path);
     address->abstract = socket->abstract;
     address->tight = socket->tight;
+    address->mode = g_strdup(socket->mode);
+    address->owner = g_strdup(socket->owner);
+    address->group = g_strdup(socket->group);
     return address;
 }
 

@@ -84,3 +84,19 @@ bool bf_address_is_abstract(const BfUnixSocketAddress *address);
  */
 GArray *bf_address_co_resolve_inet(const BfInetSocketAddress *inet,
                                    bool passive, GError **error);
+
+/* Who may connect to the path of a UNIX socket, as numbers. */
+typedef struct BfUnixAccess {
+    bool has_mode;
+    mode_t mode;
+    uid_t owner; /* (uid_t)-1: unchanged */
+    gid_t group; /* (gid_t)-1: unchanged */
+} BfUnixAccess;
+
+/* Reads mode, owner and group of an address. Looks names up, so it may block.
+ */
+bool bf_unix_access_read(const BfUnixSocketAddress *address,
+                         BfUnixAccess *ret_access, GError **error);
+
+/* Whether the address says anything about who may connect. */
+bool bf_unix_access_is_given(const BfUnixSocketAddress *address);

@@ -6,8 +6,10 @@
 #include "server/io/address-private.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <pwd.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/un.h>
@@ -17,6 +19,9 @@
 #include "core/error.h"
 #include "core/loop.h"
 #include "io/address.h"
+
+/* Largest entry of a user or group that is read. */
+#define ID_ENTRY_MAX_BYTES ((size_t)1 << 20)
 
 uint16_t
 bf_sockaddr_get_port(const BfSockaddr *where)
@@ -384,4 +389,78 @@ bf_socket_local_address(int fd)
         break;
     }
     return address->u.any_branch != NULL ? g_steal_pointer(&address) : NULL;
+}
+
+bool
+bf_unix_access_is_given(const BfUnixSocketAddress *address)
+{
+    return address->mode != NULL || address->owner != NULL ||
+           address->group != NULL;
+}
+
+/* The number of a user or group. The buffer grows with the entry's size. */
+static bool
+find_id(const char *name, bool is_group, unsigned *ret_id, GError **error)
+{
+    guint64 number = 0;
+
+    if (g_ascii_string_to_unsigned(name, 10, 0, UINT32_MAX - 1, &number,
+                                   NULL)) {
+        *ret_id = (unsigned)number;
+        return true;
+    }
+    for (size_t len = 4096; len <= ID_ENTRY_MAX_BYTES; len *= 4) {
+        g_autofree char *buf = g_malloc(len);
+        struct passwd user;
+        struct passwd *found_user = NULL;
+        struct group group;
+        struct group *found_group = NULL;
+        int ret = is_group ? getgrnam_r(name, &group, buf, len, &found_group)
+                           : getpwnam_r(name, &user, buf, len, &found_user);
+
+        if (found_user != NULL || found_group != NULL) {
+            *ret_id = is_group ? group.gr_gid : user.pw_uid;
+            return true;
+        }
+        if (ret != ERANGE) {
+            break;
+        }
+    }
+    bf_set_error(error, "there is no %s '%s' for a UNIX socket",
+                 is_group ? "group" : "user", name);
+    return false;
+}
+
+bool
+bf_unix_access_read(const BfUnixSocketAddress *address,
+                    BfUnixAccess *ret_access, GError **error)
+{
+    BfUnixAccess access = {.owner = (uid_t)-1, .group = (gid_t)-1};
+    guint64 mode = 0;
+
+    if (address->abstract && bf_unix_access_is_given(address)) {
+        bf_set_error(error,
+                     "abstract UNIX socket '%s': mode, owner and group "
+                     "are for those with a path",
+                     address->path);
+        return false;
+    }
+    if (address->mode != NULL &&
+        !g_ascii_string_to_unsigned(address->mode, 8, 0, 0777, &mode, NULL)) {
+        bf_set_error(error,
+                     "mode '%s' of a UNIX socket is not an octal number up to "
+                     "0777",
+                     address->mode);
+        return false;
+    }
+    access.has_mode = address->mode != NULL;
+    access.mode = (mode_t)mode;
+    if ((address->owner != NULL &&
+         !find_id(address->owner, false, &access.owner, error)) ||
+        (address->group != NULL &&
+         !find_id(address->group, true, &access.group, error))) {
+        return false;
+    }
+    *ret_access = access;
+    return true;
 }

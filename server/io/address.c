@@ -49,9 +49,9 @@ new_socket(const BfSockaddr *where, GError **error)
     return fd;
 }
 
-/* Binds and listens. Returns 0 or -errno, and the socket. */
+/* Binds. Returns 0 or -errno, and the socket. */
 static int
-listen_on(const BfSockaddr *where, int *ret_fd)
+bind_to(const BfSockaddr *where, int *ret_fd)
 {
     const int on = 1;
     bf_autofd fd =
@@ -68,12 +68,27 @@ listen_on(const BfSockaddr *where, int *ret_fd)
     if (where->addr.ss_family != AF_UNIX) {
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     }
-    if (bind(fd, (const struct sockaddr *)&where->addr, where->len) < 0 ||
-        listen(fd, SOMAXCONN) < 0) {
+    if (bind(fd, (const struct sockaddr *)&where->addr, where->len) < 0) {
         return -errno;
     }
     *ret_fd = bf_steal_fd(&fd);
     return 0;
+}
+
+/* Binds and listens. Returns 0 or -errno, and the socket. */
+static int
+listen_on(const BfSockaddr *where, int *ret_fd)
+{
+    bf_autofd fd = -1;
+    int ret = bind_to(where, &fd);
+
+    if (ret == 0 && listen(fd, SOMAXCONN) < 0) {
+        ret = -errno;
+    }
+    if (ret == 0) {
+        *ret_fd = bf_steal_fd(&fd);
+    }
+    return ret;
 }
 
 static uint16_t
@@ -225,30 +240,66 @@ typedef struct UnixListen {
     GError *error;
 } UnixListen;
 
+/* Nobody can connect before it listens, so nobody slips in meanwhile. */
+static bool
+set_access(const char *path, const BfUnixAccess *access, GError **error)
+{
+    if ((access->owner != (uid_t)-1 || access->group != (gid_t)-1) &&
+        lchown(path, access->owner, access->group) < 0) {
+        bf_set_errno(error, errno, "cannot change the owner of '%s'", path);
+        return false;
+    }
+    if (access->has_mode && chmod(path, access->mode) < 0) {
+        bf_set_errno(error, errno, "cannot change the mode of '%s'", path);
+        return false;
+    }
+    return true;
+}
+
+static bool
+try_listen_unix(const BfUnixSocketAddress *address, int *ret_fd, GError **error)
+{
+    BfUnixAccess access;
+    BfSockaddr where;
+    bf_autofd fd = -1;
+    int ret = 0;
+
+    if (!bf_sockaddr_from_unix(address, &where, error) ||
+        !bf_unix_access_read(address, &access, error)) {
+        return false;
+    }
+    ret = bind_to(&where, &fd);
+    if (ret == -EADDRINUSE && !bf_address_is_abstract(address)) {
+        if (!path_is_dead(&where, address->path, error)) {
+            return false;
+        }
+        (void)unlink(address->path);
+        ret = bind_to(&where, &fd);
+    }
+    if (ret < 0) {
+        bf_set_errno(error, -ret, "Failed to bind socket to %s", address->path);
+        return false;
+    }
+    if (bf_unix_access_is_given(address) &&
+        !set_access(address->path, &access, error)) {
+        (void)unlink(address->path);
+        return false;
+    }
+    if (listen(fd, SOMAXCONN) < 0) {
+        bf_set_errno(error, errno, "Failed to listen on %s", address->path);
+        return false;
+    }
+    *ret_fd = bf_steal_fd(&fd);
+    return true;
+}
+
 static void
 listen_unix(void *arg)
 {
     UnixListen *job = arg;
-    const BfUnixSocketAddress *address = job->address;
-    BfSockaddr where;
-    int ret = 0;
 
     job->fd = -1;
-    if (!bf_sockaddr_from_unix(address, &where, &job->error)) {
-        return;
-    }
-    ret = listen_on(&where, &job->fd);
-    if (ret == -EADDRINUSE && !bf_address_is_abstract(address)) {
-        if (!path_is_dead(&where, address->path, &job->error)) {
-            return;
-        }
-        (void)unlink(address->path);
-        ret = listen_on(&where, &job->fd);
-    }
-    if (ret < 0) {
-        bf_set_errno(&job->error, -ret, "Failed to bind socket to %s",
-                     address->path);
-    }
+    try_listen_unix(job->address, &job->fd, &job->error);
 }
 
 static bool
@@ -470,6 +521,11 @@ co_resolve(const BfSocketAddress *address, GError **error)
     case BF_SOCKET_ADDRESS_TYPE_INET:
         return bf_address_co_resolve_inet(address->u.inet, false, error);
     case BF_SOCKET_ADDRESS_TYPE_UNIX:
+        if (bf_unix_access_is_given(address->u.unix_)) {
+            bf_set_error(error, "mode, owner and group of a UNIX socket are "
+                                "for those who listen");
+            return NULL;
+        }
         ok = bf_sockaddr_from_unix(address->u.unix_, &one, error);
         break;
     case BF_SOCKET_ADDRESS_TYPE_VSOCK:

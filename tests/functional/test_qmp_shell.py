@@ -419,7 +419,8 @@ def test_every_argument_completes(session):
     ("nbd-server-start addr.", ["addr.type="]),
     ("nbd-server-start addr.type=unix addr.d", ["addr.data."]),
     ("nbd-server-start addr.type=unix addr.data.",
-     ["addr.data.abstract=", "addr.data.path=", "addr.data.tight="]),
+     [f"addr.data.{name}=" for name in (
+         "abstract", "group", "mode", "owner", "path", "tight")]),
     ("nbd-server-start tls-creds=", ["tls-creds=tls0 "]),
     ("block-export-add type=nbd id=e1 node-name=",
      ["node-name=n0 ", "node-name=n1 "]),

@@ -3,8 +3,10 @@
 supervisor made, who may connect to a path, what a read-only one allows."""
 import contextlib
 import fcntl
+import grp
 import json
 import os
+import pwd
 import socket
 import ssl
 import sys
@@ -303,3 +305,56 @@ def test_socket_that_is_not_there_is_named(activate, names, pid, use, text):
     assert process.wait() == 1
     process.wait_log(text)
     process.wait_log(use)
+
+
+# Who may connect to a path.
+
+def access(path):
+    found = os.stat(path)
+    return found.st_mode & 0o777, found.st_uid, found.st_gid
+
+
+def test_mode_of_a_socket(daemons, box):
+    daemon = daemons(*monitor("m", path=box / "m", mode="0620"),
+                     "--nbd-server", f"addr.type=unix,addr.path={box}/n,"
+                     "addr.mode=0606")
+    daemon.cmd("query-version")
+    assert access(box / "m")[0] == 0o620
+    assert access(box / "n")[0] == 0o606
+    with qmp.QmpClient(box / "m", limit=harness.LIMIT) as client:
+        assert client.cmd("query-version")
+
+
+def test_owner_of_a_socket(daemons, box):
+    if os.getuid() != 0:
+        pytest.skip("needs root to give a file away")
+    daemon = daemons(*monitor("a", path=box / "a", owner="nobody", group=12,
+                              mode="0600"),
+                     *monitor("b", path=box / "b", group="daemon"))
+    daemon.cmd("query-version")
+    user = pwd.getpwnam("nobody").pw_uid
+    assert access(box / "a") == (0o600, user, 12)
+    assert access(box / "b")[1:] == (0, grp.getgrnam("daemon").gr_gid)
+
+
+@pytest.mark.parametrize("options, text", [
+    ({"mode": "0888"}, "mode '0888'"),
+    ({"mode": "1777"}, "mode '1777'"),
+    ({"owner": "no-such-user"}, "no user 'no-such-user'"),
+    ({"group": "no-such-group"}, "no group 'no-such-group'"),
+    ({"abstract": True, "mode": "0600"}, "abstract"),
+])
+def test_bad_access_is_explained(daemon, box, options, text):
+    error = daemon.error("chardev-add", id="s", backend={
+        "type": "socket", "data": {"addr": {"type": "unix", "data": {
+            "path": str(box / "s"), **options}}}})
+    assert text in error.desc
+    assert not (box / "s").exists()
+
+
+def test_access_is_for_those_who_listen(daemon):
+    error = daemon.error("chardev-add", id="s", backend={
+        "type": "socket", "data": {"server": False, "addr": {
+            "type": "unix", "data": {"path": str(daemon.monitor_path),
+                                     "mode": "0600"}}}})
+    assert "those who listen" in error.desc

@@ -358,3 +358,13 @@ def test_access_is_for_those_who_listen(daemon):
             "type": "unix", "data": {"path": str(daemon.monitor_path),
                                      "mode": "0600"}}}})
     assert "those who listen" in error.desc
+
+
+# The end of a connection.
+
+def test_half_closed_client_gets_all_replies(daemon):
+    client = daemon.client()
+    client.send_bytes(b'{"execute":"query-qmp-schema"}' * 20)
+    client.sock.shutdown(socket.SHUT_WR)
+    assert all("return" in client.read_message() for _ in range(20))
+    assert client.at_eof()

@@ -189,7 +189,7 @@ def tls_port(daemon, tls_dir):
 
 
 def test_tls(tls_port, tls_dir):
-    words = [shell.PROGRAM, "--tls", tls_dir, f"localhost:{tls_port}"]
+    words = [shell.PROGRAM, "--tls", tls_dir, f"127.0.0.1:{tls_port}"]
     assert "blockferry" in harness.run(*words, "query-version")
     assert len(json.loads(harness.run(*words, "query-qmp-schema"))) > 100
     words[1:1] = ["--tls-hostname", "other"]
@@ -201,12 +201,12 @@ def test_tls(tls_port, tls_dir):
 def test_tls_without_certificate(tls_port, tls_dir, box):
     """The daemon's refusal comes after the handshake in TLS 1.3."""
     shutil.copy(tls_dir / "ca-cert.pem", box)
-    result = harness.run(shell.PROGRAM, "--tls", box, f"localhost:{tls_port}",
+    result = harness.run(shell.PROGRAM, "--tls", box, f"127.0.0.1:{tls_port}",
                          "query-version", check=False)
     assert result.returncode == 3
     assert "certificate required" in result.stderr.lower().replace("_", " ")
     (box / "ca-cert.pem").write_text("nothing")
-    result = harness.run(shell.PROGRAM, "--tls", box, f"localhost:{tls_port}",
+    result = harness.run(shell.PROGRAM, "--tls", box, f"127.0.0.1:{tls_port}",
                          "query-version", check=False)
     assert result.returncode == 3
 

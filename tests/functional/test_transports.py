@@ -170,7 +170,7 @@ def test_connections_over_tls_to_a_manager(daemons, tls_dir, box):
     listener.settimeout(harness.LIMIT)
     port = listener.getsockname()[1]
     daemons("--object", f"tls-creds-x509,id=c,endpoint=client,dir={tls_dir}",
-            "--chardev", f"socket,id=t,host=localhost,port={port},ipv6=off,"
+            "--chardev", f"socket,id=t,host=127.0.0.1,port={port},"
             "reconnect-ms=50,tls-creds=c", "--monitor", "t", monitor=False)
     for _ in range(2):
         sock = context.wrap_socket(listener.accept()[0], server_side=True)

@@ -78,6 +78,8 @@ class RawNbd:
     handshake: False stops before the client flags
     """
 
+    extended = False  # headers
+
     def __init__(self, address, handshake=True, flags=3, limit=15.0):
         if isinstance(address, socket.socket):
             self.sock = address
@@ -89,7 +91,6 @@ class RawNbd:
             self.sock.connect(str(address))
         self.sock.settimeout(limit)
         self.structured = False
-        self.extended = False
         self.cookie = 0x1000
         self.size = None
         self.flags = None

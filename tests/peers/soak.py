@@ -36,7 +36,7 @@ def connect(site, export):
     handle.set_export_name(export)
     handle.set_tls(nbd.TLS_REQUIRE)
     handle.set_tls_certificates(str(site.tls_dir))
-    handle.connect_tcp("localhost", str(site.port))
+    handle.connect_tcp("127.0.0.1", str(site.port))
     return handle
 
 
@@ -217,7 +217,7 @@ class Soak:
         return gauges, fds
 
     def url(self, site, export):
-        return (f"nbds://localhost:{site.port}/{export}"
+        return (f"nbds://127.0.0.1:{site.port}/{export}"
                 f"?tls-certificates={site.tls_dir}")
 
     def loads(self):

@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* How often others get a turn when time passes. */
+#define ADVANCE_TURNS 8
+
 static BfTestLoops *loops;
 static char *temp_dir;
 
@@ -110,8 +113,9 @@ void
 bf_test_advance(uint64_t ns)
 {
     bf_clock_advance(loops->clock, ns);
-    /* Timers run once in each turn, and an answer takes a turn or more. */
-    for (int i = 0; i < 2; i++) {
+    /* Timers run once in each turn, and an answer takes a turn or more: on a
+     * busy machine the kernel and other threads need some more. */
+    for (int i = 0; i < ADVANCE_TURNS; i++) {
         bf_co_call(loops->workers[0], do_nothing, NULL);
         bf_co_call(loops->workers[1], do_nothing, NULL);
     }

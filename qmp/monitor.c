@@ -550,7 +550,8 @@ bf_monitor_client_may_run(const BfMonitorClient *client, const char *command)
         NULL,
     };
 
-    return client == NULL || !client->config.read_only || g_str_has_prefix(command, "query-") ||
+    return client == NULL || !client->config.read_only ||
+           g_str_has_prefix(command, "query-") ||
            g_strv_contains(queries, command);
 }
 

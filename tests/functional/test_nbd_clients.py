@@ -467,8 +467,9 @@ def test_drop_says_what_it_drops(server):
         assert (client["connection"], client["export-id"]) == (1, "exp-disk")
         assert client["requests"]["write"]["bytes"] == 4096
         first.assert_closed()
-        harness.wait_until(lambda: one(server)["connection"] == 2, 10,
-                           "its leaving")
+        harness.wait_until(
+            lambda: [c["connection"] for c in clients(server)] == [2], 10,
+            "its leaving")
         assert second.read(0, 512)[0] == 0
         # It may come again.
         with use(server) as third:

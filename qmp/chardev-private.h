@@ -35,7 +35,8 @@ typedef struct BfChardevTls BfChardevTls;
  * @objects: where the credentials and the rules are
  * @config: names them
  * @done: takes the connections of bf_chardev_tls_start()
- * @opaque: passed to @done
+ * @left: called when one of them has ended its handshake, well or not
+ * @opaque: passed to @done and @left
  * @error: set on failure: the credentials cannot be used for this
  *
  * The object of the credentials is in use until bf_chardev_tls_release().
@@ -44,7 +45,7 @@ typedef struct BfChardevTls BfChardevTls;
  */
 BfChardevTls *bf_chardev_tls_new(BfObjects *objects,
                                  const BfChardevConfig *config,
-                                 BfChardevFn *done, void *opaque,
+                                 BfChardevFn *done, BfFn *left, void *opaque,
                                  GError **error);
 
 /**
@@ -69,6 +70,14 @@ void bf_chardev_tls_close(BfChardevTls *tls);
  * @tls: (nullable): closed if it is not
  */
 void bf_chardev_tls_co_free(BfChardevTls *tls);
+
+/**
+ * bf_chardev_tls_is_full:
+ * @tls: TLS of a device that listens
+ *
+ * Returns: true if nobody is to be accepted before somebody has left
+ */
+bool bf_chardev_tls_is_full(const BfChardevTls *tls);
 
 /**
  * bf_chardev_tls_start:

@@ -21,8 +21,8 @@
 #define HANDSHAKE_MAX_NS (10 * BF_NS_PER_SEC)
 /* More than this many, and the oldest is ended. */
 #define HANDSHAKES_MAX 32
-/* Those that are being ended included; what is beyond is not begun. */
-#define HANDSHAKES_LIMIT (2 * HANDSHAKES_MAX)
+/* Those that are being ended included: then nobody is accepted for a while. */
+#define HANDSHAKES_FULL (2 * HANDSHAKES_MAX)
 /* Rules that change while they are asked are asked again, so often. */
 #define TRIES_MAX 8
 /* Failures that are logged in a second. */
@@ -36,6 +36,7 @@ struct BfChardevTls {
     char *authz_id;     /* (nullable) owned */
     BfPoolLane *lane;   /* owned: asks rules, which may block */
     BfChardevFn *done;
+    BfFn *left;
     void *opaque;
     GQueue handshakes; /* of Handshake, borrowed, the oldest first */
     BfWaitGroup group; /* their coroutines */
@@ -75,7 +76,7 @@ check_creds(const BfChardevConfig *config, const BfTlsCreds *creds,
 
 BfChardevTls *
 bf_chardev_tls_new(BfObjects *objects, const BfChardevConfig *config,
-                   BfChardevFn *done, void *opaque, GError **error)
+                   BfChardevFn *done, BfFn *left, void *opaque, GError **error)
 {
     const BfTlsCreds *creds =
         bf_objects_find_tls_creds(objects, config->tls_creds, error);
@@ -93,6 +94,7 @@ bf_chardev_tls_new(BfObjects *objects, const BfChardevConfig *config,
     tls->authz_id = g_strdup(config->tls_authz);
     tls->lane = bf_pool_lane_new("chardev-authz", 2);
     tls->done = done;
+    tls->left = left;
     tls->opaque = opaque;
     g_queue_init(&tls->handshakes);
     return tls;
@@ -324,7 +326,14 @@ accept_co_run(void *arg)
         log_failure(tls, handshake->peer, error->message);
     }
     handshake_free(handshake);
+    tls->left(tls->opaque);
     bf_wait_group_done(&tls->group);
+}
+
+bool
+bf_chardev_tls_is_full(const BfChardevTls *tls)
+{
+    return tls->handshakes.length >= HANDSHAKES_FULL;
 }
 
 void
@@ -332,8 +341,7 @@ bf_chardev_tls_start(BfChardevTls *tls, BfChannel *channel, const char *peer)
 {
     Handshake *handshake = NULL;
 
-    if (tls->is_closing || tls->handshakes.length >= HANDSHAKES_LIMIT) {
-        log_failure(tls, peer, "there are too many others in the handshake");
+    if (tls->is_closing) {
         bf_channel_free(channel);
         return;
     }

@@ -71,6 +71,20 @@ deliver(void *opaque, BfChannel *channel, const char *peer)
     g_queue_push_tail(&chardev->pending, connection);
 }
 
+/* Clients that cannot be served yet wait in the queue of the kernel. A BfFn. */
+static void
+accept_if_there_is_room(void *opaque)
+{
+    BfChardev *chardev = opaque;
+
+    if (chardev->listener != NULL) {
+        bf_listener_set_paused(
+            chardev->listener,
+            chardev->connected == NULL ||
+                (chardev->tls != NULL && bf_chardev_tls_is_full(chardev->tls)));
+    }
+}
+
 static void
 accepted(void *opaque, int fd)
 {
@@ -80,6 +94,7 @@ accepted(void *opaque, int fd)
 
     if (chardev->tls != NULL) {
         bf_chardev_tls_start(chardev->tls, channel, peer);
+        accept_if_there_is_room(chardev);
     } else {
         deliver(chardev, channel, peer);
     }
@@ -146,8 +161,7 @@ co_open_server(BfChardev *chardev, const BfChardevContext *context,
         path = address->u.unix_->path;
     }
     chardev->listener = bf_listener_new(fds, path, accepted, chardev);
-    /* Clients wait in the queue of the kernel until the start. */
-    bf_listener_set_paused(chardev->listener, true);
+    accept_if_there_is_room(chardev);
     return !config->wait ||
            (watch_fd >= 0 &&
             co_wait_for_client(chardev, context, watch_fd, error));
@@ -233,8 +247,9 @@ co_open_socket(BfChardev *chardev, const BfChardevContext *context,
     const BfChardevConfig *config = chardev->config;
 
     if (config->tls_creds != NULL) {
-        chardev->tls = bf_chardev_tls_new(context->objects, config, deliver,
-                                          chardev, error);
+        chardev->tls =
+            bf_chardev_tls_new(context->objects, config, deliver,
+                               accept_if_there_is_room, chardev, error);
         if (chardev->tls == NULL) {
             return false;
         }
@@ -314,7 +329,7 @@ bf_chardev_co_free(BfChardev *chardev)
         bf_chardev_tls_close(chardev->tls);
     }
     bf_wait_group_co_wait(&chardev->group);
-    bf_listener_co_free(chardev->listener);
+    bf_listener_co_free(g_steal_pointer(&chardev->listener));
     bf_chardev_tls_co_free(chardev->tls);
     g_queue_clear_full(&chardev->pending, (GDestroyNotify)connection_free);
     bf_chardev_config_free(chardev->config);
@@ -337,9 +352,7 @@ bf_chardev_start(BfChardev *chardev, BfChardevFn *connected, void *opaque)
                   connection->peer);
         connection_free(connection);
     }
-    if (chardev->listener != NULL) {
-        bf_listener_set_paused(chardev->listener, false);
-    }
+    accept_if_there_is_room(chardev);
 }
 
 void

@@ -50,7 +50,7 @@ nbd_free(BfExport *exp)
     g_assert(g_queue_is_empty(&self->users));
     bf_nbd_stats_free(self->past);
     g_ptr_array_unref(self->bitmaps);
-    g_clear_pointer(&self->contexts, g_ptr_array_unref);
+    g_clear_pointer(&self->contexts, bf_nbd_names_unref);
     g_free((char *)self->name.data);
     g_free(self->description);
     g_free(self->tls_authz);
@@ -255,7 +255,7 @@ co_use_bitmaps(BfNbdExport *exp, const BfBlockDirtyBitmapOrStrList *list,
 }
 
 /* What clients may select, by id; BfNbdContext says which come first. */
-static GPtrArray *
+static BfNbdNames *
 make_contexts(const BfNbdExport *exp, bool depth)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
@@ -269,7 +269,7 @@ make_contexts(const BfNbdExport *exp, bool depth)
         g_ptr_array_add(names, g_strconcat("qemu:dirty-bitmap:",
                                            bf_bitmap_name(bitmap), NULL));
     }
-    return names;
+    return bf_nbd_names_new(names);
 }
 
 bool

@@ -95,11 +95,37 @@ add_contexts(GByteArray *out, uint32_t option, const GPtrArray *names,
     }
 }
 
+BfNbdNames *
+bf_nbd_names_new(GPtrArray *list)
+{
+    BfNbdNames *names = g_new0(BfNbdNames, 1);
+
+    bf_atomic_store(&names->refs, 1);
+    names->list = list;
+    return names;
+}
+
+BfNbdNames *
+bf_nbd_names_ref(BfNbdNames *names)
+{
+    bf_atomic_add(&names->refs, 1);
+    return names;
+}
+
+void
+bf_nbd_names_unref(BfNbdNames *names)
+{
+    if (bf_atomic_drop(&names->refs)) {
+        g_ptr_array_unref(names->list);
+        g_free(names);
+    }
+}
+
 void
 bf_nbd_meta_clear(BfNbdClient *client)
 {
     g_clear_pointer(&client->contexts, g_array_unref);
-    g_clear_pointer(&client->context_names, g_ptr_array_unref);
+    g_clear_pointer(&client->context_names, bf_nbd_names_unref);
     g_clear_pointer(&client->contexts_name, g_bytes_unref);
 }
 
@@ -112,7 +138,8 @@ means_the_same(const BfNbdClient *client, const GPtrArray *names)
 
         if (id >= names->len ||
             g_strcmp0(g_ptr_array_index(names, id),
-                      g_ptr_array_index(client->context_names, id)) != 0) {
+                      g_ptr_array_index(client->context_names->list, id)) !=
+                0) {
             return false;
         }
     }
@@ -202,14 +229,14 @@ bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option, const void *data,
                                    "export '%s' not present", shown);
         return;
     }
-    ids = match_queries(&request, answer.contexts, listing);
+    ids = match_queries(&request, answer.contexts->list, listing);
     if (!listing) {
         client->contexts = g_array_ref(ids);
-        client->context_names = g_ptr_array_ref(answer.contexts);
+        client->context_names = bf_nbd_names_ref(answer.contexts);
         client->contexts_name =
             g_bytes_new(request.name.data, request.name.len);
     }
-    add_contexts(out, option, answer.contexts, ids);
+    add_contexts(out, option, answer.contexts->list, ids);
     bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
 }
 

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "core/atomic.h"
 #include "core/co-lock.h"
 #include "core/iovec.h"
 #include "core/loop.h"
@@ -130,18 +131,33 @@ struct BfNbdServer {
     bool held; /* clients wait for bf_nbd_server_serve() */
 };
 
+/*
+ * Names of the metadata contexts of an export, by id, some NULL. Never changed,
+ * and held on several loops: counted by our own atomics, as sanitizers do not
+ * see those of GLib.
+ */
+typedef struct BfNbdNames {
+    BfAtomicU64 refs;
+    GPtrArray *list; /* owned */
+} BfNbdNames;
+
+/* meta-context.c: takes @list over. Any loop. */
+BfNbdNames *bf_nbd_names_new(GPtrArray *list);
+BfNbdNames *bf_nbd_names_ref(BfNbdNames *names);
+void bf_nbd_names_unref(BfNbdNames *names);
+
 /* An NBD export. Main's, but constant while clients are attached. */
 typedef struct BfNbdExport {
-    BfExport base;       /* first: a BfExport pointer converts to this */
-    BfNbdServer *server; /* borrowed: closes its exports before it is freed */
-    BfNbdString name;    /* owned */
-    char *description;   /* (nullable) */
-    char *tls_authz;     /* (nullable) id of the object that is asked */
-    GPtrArray *contexts; /* names on offer, by id, some NULL; never changed */
-    GPtrArray *bitmaps;  /* BfBitmapUse */
-    GQueue users;        /* BfNbdClient, by their user_link, while they have
-                            stats */
-    BfNbdStats *past;    /* (nullable) owned: of those that have left */
+    BfExport base;        /* first: a BfExport pointer converts to this */
+    BfNbdServer *server;  /* borrowed: closes its exports before it is freed */
+    BfNbdString name;     /* owned */
+    char *description;    /* (nullable) */
+    char *tls_authz;      /* (nullable) id of the object that is asked */
+    BfNbdNames *contexts; /* on offer: a reference */
+    GPtrArray *bitmaps;   /* BfBitmapUse */
+    GQueue users;         /* BfNbdClient, by their user_link, while they have
+                             stats */
+    BfNbdStats *past;     /* (nullable) owned: of those that have left */
 } BfNbdExport;
 
 /* An input buffer. Writes that run from it pin it. */
@@ -242,9 +258,9 @@ struct BfNbdClient {
     bool fixed; /* fixed newstyle */
     bool no_zeroes;
     bool structured;
-    bool extended;            /* headers; structured replies too then */
-    GArray *contexts;         /* (nullable) ids that were selected, rising */
-    GPtrArray *context_names; /* (nullable) what the ids meant then */
+    bool extended;             /* headers; structured replies too then */
+    GArray *contexts;          /* (nullable) ids that were selected, rising */
+    BfNbdNames *context_names; /* (nullable) what the ids meant then */
     GBytes *contexts_name;    /* (nullable) the export they were selected for */
     char *tls_text;           /* (nullable) version, cipher, certificate */
     BfNbdClientTls *tls_info; /* (nullable) the same for queries, constant */
@@ -300,7 +316,7 @@ typedef struct BfNbdExportAnswer {
     bool found;
     BfNbdExportInfo info; /* flags as without structured replies */
     char *description;    /* (nullable) */
-    GPtrArray *contexts;  /* (nullable) a reference to the export's */
+    BfNbdNames *contexts; /* (nullable) a reference to the export's */
 } BfNbdExportAnswer;
 
 /*

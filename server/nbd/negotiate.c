@@ -312,7 +312,7 @@ apply_session(const BfNbdClient *client, BfNbdString name,
         answer->info.flags |= BF_NBD_EXPORT_DF;
     }
     if (client->extended && bf_nbd_meta_count(client) > 0 &&
-        bf_nbd_meta_is_for(client, name, answer->contexts)) {
+        bf_nbd_meta_is_for(client, name, answer->contexts->list)) {
         answer->info.flags |= BF_NBD_EXPORT_BLOCK_STATUS_PAYLOAD;
     }
 }
@@ -389,7 +389,7 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
     if (option == BF_NBD_OPTION_INFO) {
         return BF_NBD_STEP_NEXT;
     }
-    bf_nbd_meta_bind(client, request.name, answer.contexts);
+    bf_nbd_meta_bind(client, request.name, answer.contexts->list);
     return BF_NBD_STEP_READY;
 }
 
@@ -469,7 +469,7 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
         connection_broke(client);
         return BF_NBD_STEP_FAILED;
     }
-    bf_nbd_meta_bind(client, wanted, answer.contexts);
+    bf_nbd_meta_bind(client, wanted, answer.contexts->list);
     return BF_NBD_STEP_READY;
 }
 

@@ -427,7 +427,7 @@ answer_ask(void *arg)
     }
     ask->answer->found = true;
     ask->answer->description = g_strdup(exp->description);
-    ask->answer->contexts = g_ptr_array_ref(exp->contexts);
+    ask->answer->contexts = bf_nbd_names_ref(exp->contexts);
     describe_export(server, exp, &ask->answer->info);
     if (ask->attach) {
         g_assert(client->exp == NULL);
@@ -455,7 +455,7 @@ void
 bf_nbd_export_answer_clear(BfNbdExportAnswer *answer)
 {
     g_clear_pointer(&answer->description, g_free);
-    g_clear_pointer(&answer->contexts, g_ptr_array_unref);
+    g_clear_pointer(&answer->contexts, bf_nbd_names_unref);
 }
 
 static void

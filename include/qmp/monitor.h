@@ -100,7 +100,7 @@ BfJsonStyle bf_monitor_client_get_style(const BfMonitorClient *client);
 
 /**
  * bf_monitor_client_is_negotiated:
- * @client: a client
+ * @client: (nullable): a client; NULL for commands from a file, which need not
  *
  * Returns: true after qmp_capabilities
  */
@@ -117,7 +117,7 @@ void bf_monitor_client_negotiate(BfMonitorClient *client, bool oob);
 
 /**
  * bf_monitor_client_has_oob:
- * @client: a client
+ * @client: (nullable): a client; NULL for commands from a file, which cannot
  *
  * Returns: whether it may send exec-oob
  */
@@ -125,7 +125,7 @@ bool bf_monitor_client_has_oob(const BfMonitorClient *client);
 
 /**
  * bf_monitor_client_may_run:
- * @client: a client
+ * @client: (nullable): a client; NULL for commands from a file, which may all
  * @command: name of a command
  *
  * Returns: false if its monitor is read-only and the command is no query
@@ -135,7 +135,7 @@ bool bf_monitor_client_may_run(const BfMonitorClient *client,
 
 /**
  * bf_monitor_client_take_passed_fd:
- * @client: a client whose command runs
+ * @client: (nullable): a client whose command runs; NULL has none
  * @error: set on failure: none came with the command
  *
  * Takes the first descriptor that came with the command; others are closed.
@@ -158,7 +158,8 @@ bool bf_monitor_client_name_fd(BfMonitorClient *client, const char *name,
 
 /**
  * bf_monitor_client_take_named_fd:
- * @opaque: a BfMonitorClient, so that this is a BfTakeFd
+ * @opaque: (nullable): a BfMonitorClient, so that this is a BfTakeFd; NULL has
+ *     none
  * @name: a name given to getfd
  * @error: set on failure: no descriptor has this name
  *

@@ -10,11 +10,12 @@
 
 /**
  * BfNbdOffer: an export of a server
- * @name: owned
- * @description: owned, or NULL
+ * @name: owned: its name, fit to be shown
+ * @description: owned, the same; or NULL
  * @has_info: the server has told @info
  * @info: size, flags, and block sizes, which are 0 if it has not told them
- * @contexts: owned: names of the metadata contexts; NULL if it has none to tell
+ * @contexts: owned: names of the metadata contexts, fit to be shown; NULL if it
+ *     has none to tell
  */
 typedef struct BfNbdOffer {
     char *name;

@@ -50,3 +50,16 @@ void bf_set_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
  */
 void bf_set_errno(GError **error, int err, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
+
+/**
+ * bf_show_peer_text:
+ * @text: (nullable): what a peer sent; any bytes. NULL if @len is 0
+ * @len: its length, bytes
+ * @control: what stands for a control character
+ *
+ * Any thread.
+ *
+ * Returns: (transfer full): the same in valid UTF-8 without control characters,
+ * fit for messages and terminals
+ */
+char *bf_show_peer_text(const char *text, size_t len, char control);

@@ -36,3 +36,16 @@ bf_set_errno(GError **error, int err, const char *format, ...)
     va_end(args);
     bf_set_error(error, "%s: %s", phrase, g_strerror(err));
 }
+
+char *
+bf_show_peer_text(const char *text, size_t len, char control)
+{
+    char *shown = g_utf8_make_valid(len > 0 ? text : "", (gssize)len);
+
+    for (char *c = shown; *c != '\0'; c++) {
+        if (g_ascii_iscntrl(*c)) {
+            *c = control;
+        }
+    }
+    return shown;
+}

@@ -59,9 +59,8 @@ print_offer(const BfNbdOffer *offer)
     if (offer->contexts != NULL) {
         printf("  available meta contexts: %u\n", offer->contexts->len);
         for (unsigned i = 0; i < offer->contexts->len; i++) {
-            const char *name = g_ptr_array_index(offer->contexts, i);
-
-            printf("   %s\n", name != NULL ? name : "");
+            printf("   %s\n",
+                   (const char *)g_ptr_array_index(offer->contexts, i));
         }
     }
 }

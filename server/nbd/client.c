@@ -25,14 +25,9 @@ static void take_back(void *arg);
 char *
 bf_nbd_show_text(BfNbdString text)
 {
-    g_autofree char *cut = g_utf8_make_valid(text.len > 0 ? text.data : "",
-                                             MIN(text.len, SHOWN_TEXT_MAX));
+    g_autofree char *cut =
+        bf_show_peer_text(text.data, MIN(text.len, SHOWN_TEXT_MAX), '?');
 
-    for (char *c = cut; *c != '\0'; c++) {
-        if (g_ascii_iscntrl(*c)) {
-            *c = '?';
-        }
-    }
     return g_strconcat(cut, text.len > SHOWN_TEXT_MAX ? "..." : "", NULL);
 }
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 
 import nbd
@@ -10,6 +11,7 @@ import pytest
 
 import harness
 import rawnbd
+import rawserver
 
 SIZE = 4 << 20
 
@@ -180,6 +182,111 @@ def test_lists_over_tcp(program, spawn, image):
     server.wait_log("NBD server listening on 127.0.0.1:" + port)
     listed = harness.run(program, "-L", "-b", "127.0.0.1", "-p", port)
     assert listed.startswith("exports available: 1\n export: ''\n  size:  ")
+
+
+# Servers that lie about their exports: what they send, and what is said of it.
+
+def server_reply(option, kind, data=b""):
+    return struct.pack(">QIII", rawnbd.REPLY_MAGIC, option, kind,
+                       len(data)) + data
+
+
+def listed(name=b"disk", length=None):
+    return server_reply(rawnbd.OPT_LIST, rawnbd.REP_SERVER, struct.pack(
+        ">I", len(name) if length is None else length) + name)
+
+
+def info(data):
+    return server_reply(rawnbd.OPT_INFO, rawnbd.REP_INFO, data)
+
+
+def ack(option):
+    return server_reply(option, rawnbd.REP_ACK)
+
+
+LIST_END = ack(rawnbd.OPT_LIST)
+SIZE_INFO = info(struct.pack(">HQH", rawnbd.INFO_EXPORT, SIZE, 1))
+LIARS = {
+    "silence at once": ({rawnbd.OPT_LIST: b""}, "closed the connection"),
+    "a refusal": ({rawnbd.OPT_LIST: server_reply(
+        rawnbd.OPT_LIST, rawnbd.ERR_POLICY, b"no")}, "no"),
+    "another kind": ({rawnbd.OPT_LIST: server_reply(
+        rawnbd.OPT_LIST, rawnbd.REP_INFO)}, "unexpected reply"),
+    "another option": ({rawnbd.OPT_LIST: ack(rawnbd.OPT_GO)}, "instead"),
+    "a name longer than its reply": (
+        {rawnbd.OPT_LIST: listed(length=1000)}, "unexpected reply"),
+    "2^32-1 bytes": ({rawnbd.OPT_LIST: struct.pack(
+        ">QIII", rawnbd.REPLY_MAGIC, rawnbd.OPT_LIST, rawnbd.REP_SERVER,
+        0xffffffff)}, "too long"),
+    "names without end": ({rawnbd.OPT_LIST: listed() * 10002},
+                          "more than 10000 replies"),
+    "half a size": ({rawnbd.OPT_LIST: listed() + LIST_END,
+                     rawnbd.OPT_INFO: info(b"\0\0\0")},
+                    "unexpected reply"),
+    "information without end": ({rawnbd.OPT_LIST: listed() + LIST_END,
+                                 rawnbd.OPT_INFO: SIZE_INFO * 100},
+                                "more than 64 replies"),
+    "contexts without end": (
+        {rawnbd.OPT_LIST: listed() + LIST_END,
+         rawnbd.OPT_INFO: SIZE_INFO + ack(rawnbd.OPT_INFO),
+         rawnbd.OPT_LIST_META: server_reply(
+             rawnbd.OPT_LIST_META, rawnbd.REP_META,
+             struct.pack(">I", 0) + b"x:y") * 1002},
+        "more than 1000 replies"),
+}
+
+
+class Liar(rawserver.RawServer):
+    answers = {}
+
+    def answer_option(self, conn):
+        _, option, length = struct.unpack(">QII", self.recv(conn, 16))
+        self.recv(conn, length)
+        if option == rawnbd.OPT_STRUCTURED:
+            conn.sendall(ack(option))
+        elif self.answers.get(option):
+            conn.sendall(self.answers[option])
+        else:
+            raise rawserver.Gone
+        return True
+
+
+@pytest.mark.parametrize("lie", LIARS)
+def test_lies_about_exports_are_found_out(program, box, lie):
+    server = Liar(box / "liar", bytearray())
+    server.answers, text = LIARS[lie]
+    result = run(program, "-L", "-k", box / "liar")
+    server.stop()
+    assert result.returncode == 1 and result.stdout == "", result
+    assert text in result.stderr and "liar" in result.stderr
+
+
+def test_what_a_server_calls_its_exports_is_no_terminal_code(program, box):
+    server = Liar(box / "liar", bytearray())
+    server.answers = {rawnbd.OPT_LIST: listed(b"a\x1b[2Jb\n\xff") + LIST_END,
+                      rawnbd.OPT_INFO: SIZE_INFO + ack(rawnbd.OPT_INFO),
+                      rawnbd.OPT_LIST_META: ack(rawnbd.OPT_LIST_META)}
+    output = harness.run(program, "-L", "-k", box / "liar")
+    server.stop()
+    assert output.splitlines()[1] == " export: 'a?[2Jb?\ufffd'"
+
+
+def test_long_texts_are_listed_whole(program, box):
+    server = Liar(box / "liar", bytearray())
+    name, text = b"n" * 4000, b"d" * 4000
+    server.answers = {
+        rawnbd.OPT_LIST: listed(name) + LIST_END,
+        rawnbd.OPT_INFO: SIZE_INFO + info(
+            struct.pack(">H", rawnbd.INFO_DESCRIPTION) + text)
+        + ack(rawnbd.OPT_INFO),
+        rawnbd.OPT_LIST_META: server_reply(
+            rawnbd.OPT_LIST_META, rawnbd.REP_META,
+            struct.pack(">I", 0) + b"c" * 1000) + ack(rawnbd.OPT_LIST_META)}
+    output = harness.run(program, "-L", "-k", box / "liar").splitlines()
+    server.stop()
+    assert output[1] == f" export: '{name.decode()}'"
+    assert output[2] == f"  description: {text.decode()}"
+    assert output[-1] == "   " + "c" * 1000
 
 
 def test_fork_and_pid_file(program, box, image):

@@ -17,22 +17,36 @@
 
 #define LIST_MAX_NS (120 * BF_NS_PER_SEC)
 
+/* With the name as the server spells it. */
+typedef struct Offer {
+    BfNbdOffer base; /* first: a BfNbdOffer pointer converts to this */
+    GByteArray *name;
+} Offer;
+
 static void
 offer_free(void *data)
 {
-    BfNbdOffer *offer = data;
+    Offer *offer = data;
 
-    g_free(offer->name);
-    g_free(offer->description);
-    g_clear_pointer(&offer->contexts, g_ptr_array_unref);
+    g_free(offer->base.name);
+    g_free(offer->base.description);
+    g_clear_pointer(&offer->base.contexts, g_ptr_array_unref);
+    g_byte_array_unref(offer->name);
     g_free(offer);
 }
 
 static BfNbdString
 name_of(const BfNbdOffer *offer)
 {
-    return (BfNbdString){.data = offer->name,
-                         .len = (uint32_t)strlen(offer->name)};
+    const GByteArray *name = ((const Offer *)offer)->name;
+
+    return (BfNbdString){.data = (const char *)name->data, .len = name->len};
+}
+
+static char *
+show(BfNbdString text)
+{
+    return bf_show_peer_text(text.data, text.len, '?');
 }
 
 static bool
@@ -48,15 +62,17 @@ take_server(const BfNbdcTalk *talk, GPtrArray *offers, GError **error)
 {
     BfNbdString name;
     BfNbdString description;
-    BfNbdOffer *offer = NULL;
+    Offer *offer = NULL;
 
     if (talk->reply.type != BF_NBD_REPLY_SERVER ||
         !bf_nbd_parse_server(talk->payload->data, talk->payload->len, &name,
                              &description)) {
         return bf_nbdc_talk_set_unexpected(talk, error);
     }
-    offer = g_new0(BfNbdOffer, 1);
-    offer->name = g_strndup(name.data, name.len);
+    offer = g_new0(Offer, 1);
+    offer->base.name = show(name);
+    offer->name = g_byte_array_new();
+    g_byte_array_append(offer->name, (const uint8_t *)name.data, name.len);
     g_ptr_array_add(offers, offer);
     return true;
 }
@@ -98,7 +114,7 @@ take_info(const BfNbdcTalk *talk, BfNbdOffer *offer, GError **error)
     offer->has_info |= type == BF_NBD_INFO_EXPORT;
     if (type == BF_NBD_INFO_DESCRIPTION) {
         g_free(offer->description);
-        offer->description = bf_nbdc_clean_text(text.data, text.len);
+        offer->description = text.len > 0 ? show(text) : NULL;
     }
     return true;
 }
@@ -142,7 +158,7 @@ take_context(const BfNbdcTalk *talk, BfNbdOffer *offer, GError **error)
                                    &name)) {
         return bf_nbdc_talk_set_unexpected(talk, error);
     }
-    g_ptr_array_add(offer->contexts, bf_nbdc_clean_text(name.data, name.len));
+    g_ptr_array_add(offer->contexts, show(name));
     return true;
 }
 

@@ -24,15 +24,8 @@
 char *
 bf_nbdc_clean_text(const char *text, size_t len)
 {
-    g_autofree char *cut =
-        g_strndup(len > 0 ? text : "", MIN(len, TEXT_SHOWN_MAX));
-    char *clean = g_utf8_make_valid(cut, -1);
+    char *clean = bf_show_peer_text(text, MIN(len, TEXT_SHOWN_MAX), ' ');
 
-    for (char *c = clean; *c != '\0'; c++) {
-        if (g_ascii_iscntrl(*c)) {
-            *c = ' ';
-        }
-    }
     g_strstrip(clean);
     if (*clean == '\0') {
         g_clear_pointer(&clean, g_free);

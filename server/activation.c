@@ -13,7 +13,6 @@
 #include "core/error.h"
 #include "core/util.h"
 
-#define FIRST_FD 3
 /* As sd_listen_fds_with_names(3) calls those without a name. */
 #define NO_NAME "unknown"
 
@@ -23,6 +22,7 @@ typedef struct Socket {
 } Socket;
 
 struct BfActivation {
+    unsigned count;  /* $LISTEN_FDS */
     GArray *sockets; /* owned: of Socket */
 };
 
@@ -46,11 +46,13 @@ find_sockets(BfActivation *activation)
 
     if (!read_number("LISTEN_PID", 1, G_MAXINT, &pid) ||
         pid != (guint64)getpid() ||
-        !read_number("LISTEN_FDS", 1, G_MAXINT - FIRST_FD, &count)) {
+        !read_number("LISTEN_FDS", 1, G_MAXINT - BF_ACTIVATION_FIRST_FD,
+                     &count)) {
         return;
     }
+    activation->count = (unsigned)count;
     for (guint64 i = 0; i < count; i++) {
-        Socket sock = {.fd = FIRST_FD + (int)i};
+        Socket sock = {.fd = BF_ACTIVATION_FIRST_FD + (int)i};
 
         if (fcntl(sock.fd, F_SETFD, FD_CLOEXEC) < 0) {
             g_warning("LISTEN_FDS is %" G_GUINT64_FORMAT
@@ -92,6 +94,12 @@ bf_activation_free(BfActivation *activation)
     }
     g_array_unref(activation->sockets);
     g_free(activation);
+}
+
+unsigned
+bf_activation_count(const BfActivation *activation)
+{
+    return activation->count;
 }
 
 /* "'a', 'b'": the names of all sockets, for messages. */

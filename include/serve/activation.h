@@ -7,6 +7,9 @@
 
 #include <glib.h>
 
+/* The number of the first socket; the others follow. */
+#define BF_ACTIVATION_FIRST_FD 3
+
 /**
  * BfActivation: the sockets that a supervisor has passed, perhaps none
  */
@@ -27,6 +30,15 @@ BfActivation *bf_activation_new(void);
  * @activation: (nullable): sockets that nobody took are closed
  */
 void bf_activation_free(BfActivation *activation);
+
+/**
+ * bf_activation_count:
+ * @activation: the sockets
+ *
+ * Returns: how many the supervisor says that there are, of which not all need
+ * be open
+ */
+unsigned bf_activation_count(const BfActivation *activation);
 
 /**
  * bf_activation_take_fd:

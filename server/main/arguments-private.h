@@ -9,6 +9,8 @@
 
 #include <glib.h>
 
+#include "serve/activation.h"
+
 #define BF_DAEMON_NAME "blockferryd"
 #define BF_STANDALONE_NAME "blockferry-nbd"
 
@@ -51,6 +53,7 @@ char *bf_step_show(const BfStep *step);
 /**
  * BfArguments: all that the program was asked to do; begins as all zero
  * @program: its name in messages
+ * @activation: owned: the sockets that a supervisor has passed
  * @output: owned: to be printed instead of anything else, or NULL
  * @steps: owned: what to set up, in this order
  * @daemonize: go to the background when ready
@@ -68,6 +71,7 @@ char *bf_step_show(const BfStep *step);
  */
 typedef struct BfArguments {
     const char *program;
+    BfActivation *activation;
     char *output;
     GPtrArray *steps;
     bool daemonize;
@@ -90,7 +94,8 @@ typedef struct BfArguments {
  * @argv: borrowed: what main() got; its first word says which of the two
  *     programs it is
  *
- * Reads the options; says on standard error what is wrong with them.
+ * Reads the options; says on standard error what is wrong with them. Sets up
+ * the log.
  *
  * Returns: false if they are wrong
  */

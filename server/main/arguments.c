@@ -11,6 +11,7 @@
 
 #include "qmp/monitors.h"
 #include "qmp/options.h"
+#include "serve/log.h"
 
 enum {
     OPT_CHECK_CREDS = 256,
@@ -267,6 +268,8 @@ bf_arguments_parse(BfArguments *args, int argc, char **argv)
 
     args->steps = g_ptr_array_new_with_free_func(step_free);
     args->program = is_standalone ? BF_STANDALONE_NAME : BF_DAEMON_NAME;
+    bf_log_init(args->program);
+    args->activation = bf_activation_new();
     if (argc > 0) {
         argv[0] = (char *)args->program; /* getopt begins its messages so */
     }
@@ -281,4 +284,5 @@ bf_arguments_clear(BfArguments *args)
     g_free(args->output);
     g_clear_pointer(&args->steps, g_ptr_array_unref);
     g_free(args->list_server);
+    bf_activation_free(args->activation);
 }

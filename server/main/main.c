@@ -38,14 +38,13 @@ typedef struct Program {
     BfDaemonConfig config;
     int ready_fd; /* owned; -1 if nobody waits */
 
-    BfLoop *loop;             /* owned */
-    BfMonitors *monitors;     /* owned */
-    BfDaemon *daemon;         /* owned */
-    BfPidfile *pidfile;       /* owned */
-    BfActivation *activation; /* owned */
-    BfCancel cancel;          /* ends the wait for signals */
-    BfWaitGroup reloads;      /* after SIGHUP, that have not ended */
-    BfCoQueue setup_done;     /* woken when set-up has ended */
+    BfLoop *loop;         /* owned */
+    BfMonitors *monitors; /* owned */
+    BfDaemon *daemon;     /* owned */
+    BfPidfile *pidfile;   /* owned */
+    BfCancel cancel;      /* ends the wait for signals */
+    BfWaitGroup reloads;  /* after SIGHUP, that have not ended */
+    BfCoQueue setup_done; /* woken when set-up has ended */
     bool setting_up;
     bool has_export;
     bool stopping;
@@ -94,8 +93,8 @@ co_start_nbd_server(Program *program, const char *text, GError **error)
 
     return options != NULL &&
            bf_daemon_co_nbd_start(program->daemon, options,
-                                  bf_activation_take_fd, program->activation,
-                                  error);
+                                  bf_activation_take_fd,
+                                  program->args.activation, error);
 }
 
 static bool
@@ -213,7 +212,7 @@ feed_watchdog(void *arg)
 static bool
 become_ready(Program *program, GError **error)
 {
-    bf_activation_warn_unused(program->activation);
+    bf_activation_warn_unused(program->args.activation);
     if (program->args.pidfile_path != NULL) {
         program->pidfile = bf_pidfile_new(program->args.pidfile_path, error);
         if (program->pidfile == NULL) {
@@ -448,7 +447,7 @@ run(Program *program, BfClock *clock, GError **error)
     }
     program->monitors = bf_monitors_new(program->loop);
     bf_monitors_set_take_fd(program->monitors, bf_activation_take_fd,
-                            program->activation);
+                            program->args.activation);
     program->config.parse_authz = bf_authz_text_parse;
     program->config.export_events = bf_monitors_export_events();
     program->config.export_events_opaque = program->monitors;
@@ -506,7 +505,6 @@ serve(Program *program)
     g_autoptr(BfClock) clock = NULL;
     g_autoptr(GError) error = NULL;
 
-    program->activation = bf_activation_new();
     if (args->daemonize && !bf_process_daemonize(&program->ready_fd, &error)) {
         bf_arguments_complain(args, "%s", error->message);
         return EXIT_FAILURE;
@@ -524,7 +522,6 @@ serve(Program *program)
     bf_monitors_free(program->monitors);
     bf_loop_free(program->loop);
     bf_pidfile_free(program->pidfile);
-    bf_activation_free(program->activation);
     return program->exit_status;
 }
 
@@ -540,7 +537,6 @@ main(int argc, char **argv)
     } else if (args->output != NULL) {
         fputs(args->output, stdout);
     } else {
-        bf_log_init(args->program);
         status =
             args->check_creds != NULL ? check_creds(args) : serve(&program);
     }

@@ -16,10 +16,10 @@
 
 #include "arguments-private.h"
 #include "core/util.h"
+#include "serve/activation.h"
 
 #define DEFAULT_PORT "10809"
 #define NAME_BYTES_MAX 4096
-#define LISTEN_FD_FIRST 3
 
 enum {
     OPT_AIO = 256,
@@ -359,36 +359,17 @@ take_option(BfArguments *args, Words *words, int opt)
 
 /* --- Whether they fit together. --- */
 
-/* Sockets that a service manager has opened, as sd_listen_fds(3) says. */
+/* Sockets that a service manager has opened. */
 static bool
 find_activation(const BfArguments *args, Words *words)
 {
-    const char *pid = g_getenv("LISTEN_PID");
-    const char *fds = g_getenv("LISTEN_FDS");
-    uint64_t n = 0;
+    unsigned n = bf_activation_count(args->activation);
 
-    if (pid == NULL || fds == NULL || !parse_number(pid, INT32_MAX, &n) ||
-        n != (uint64_t)getpid() || !parse_number(fds, INT32_MAX, &n) ||
-        n == 0) {
-        return true;
-    }
-    if (n > 1) {
-        return bf_arguments_complain(args,
-                                     "there is one server, so it takes "
-                                     "one socket, not LISTEN_FDS=%s",
-                                     fds);
-    }
-    if (fcntl(LISTEN_FD_FIRST, F_SETFD, FD_CLOEXEC) != 0) {
-        return bf_arguments_complain(args,
-                                     "Socket activation failed: invalid "
-                                     "file descriptor fd = %d: %s",
-                                     LISTEN_FD_FIRST, g_strerror(errno));
-    }
-    g_unsetenv("LISTEN_PID");
-    g_unsetenv("LISTEN_FDS");
-    g_unsetenv("LISTEN_FDNAMES");
-    words->activated = true;
-    return true;
+    words->activated = n == 1;
+    return n <= 1 || bf_arguments_complain(args,
+                                           "there is one server, so it takes "
+                                           "one socket, not LISTEN_FDS=%u",
+                                           n);
 }
 
 static bool
@@ -519,7 +500,7 @@ put_address(GString *text, const Words *words, const char *prefix)
 
     if (words->activated) {
         put(text, type, "fd");
-        put_number(text, fd, LISTEN_FD_FIRST);
+        put_number(text, fd, BF_ACTIVATION_FIRST_FD);
     } else if (words->socket != NULL) {
         put(text, type, "unix");
         put(text, path, words->socket);

@@ -329,6 +329,16 @@ def test_activation_goes_with_no_address(program, box, image):
             assert result.returncode == 1
             assert "can't be set when using socket activation" in result.stderr
         assert "takes one socket" in start(2).stderr
+        result = start(1, "-L")
+        assert "-L can't be set when using socket" in result.stderr
+
+
+def test_activation_without_its_socket_fails(program, image):
+    script = 'exec 3<&-; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+    result = run("sh", "-c", script, "sh", program, image)
+    assert result.returncode == 1
+    assert "descriptor 3 is not open" in result.stderr
+    assert "File descriptor '3' is not a socket" in result.stderr
 
 
 def test_other_formats_are_not_served_as_they_are(program, box):

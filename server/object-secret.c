@@ -3,17 +3,12 @@
  * Objects of the kinds secret and secret_keyring.
  *
  * What may block is read on a thread of its own for each object, and a thread
- * whose storage hangs is left alone after a while: so what it works on is
- * counted, and the thread tells that it is done through a descriptor, which
- * outlives both sides.
+ * whose storage hangs is left alone after a while.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
-#include "core/atomic.h"
 #include "core/co-io.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -22,87 +17,65 @@
 
 #define FDSET_PREFIX "/dev/fdset/"
 
-/* A source that is being read; counted by both sides. */
+/* A source that is being read. */
 typedef struct Reading {
-    BfAtomicU64 refs;
     BfSecretParams params; /* its texts are owned */
     int fd;                /* owned; or -1 */
-    int done_fd;           /* owned: an eventfd */
     BfSecret *written;     /* a reference */
     GError *error;         /* owned */
 } Reading;
 
 static void
-reading_unref(Reading *reading)
+reading_free(void *arg)
 {
-    if (!bf_atomic_drop(&reading->refs)) {
-        return;
-    }
+    Reading *reading = arg;
+
     g_free((char *)reading->params.file);
     g_free((char *)reading->params.credential);
     bf_fd_cleanup(&reading->fd);
-    bf_fd_cleanup(&reading->done_fd);
     bf_secret_unref(reading->written);
     g_clear_error(&reading->error);
     g_free(reading);
 }
 
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Reading, reading_unref)
-
 /* On a thread of the pool. */
 static void
 read_source(void *arg)
 {
-    g_autoptr(Reading) reading = arg;
-    const uint64_t one = 1;
-    ssize_t n = 0;
+    Reading *reading = arg;
 
     reading->written = bf_secret_read(&reading->params, &reading->error);
-    n = write(reading->done_fd, &one, sizeof(one));
-    g_assert(n == sizeof(one)); /* an eventfd has room for it */
 }
 
 static Reading *
-reading_new(const BfSecretParams *params, int fd, GError **error)
+reading_new(const BfSecretParams *params, int fd)
 {
     Reading *reading = g_new0(Reading, 1);
 
-    bf_atomic_store(&reading->refs, 1);
     reading->params = *params;
     reading->params.file = g_strdup(params->file);
     reading->params.credential = g_strdup(params->credential);
     reading->fd = fd;
     reading->params.fd = fd >= 0 ? &reading->fd : NULL;
-    reading->done_fd = eventfd(0, EFD_CLOEXEC);
-    if (reading->done_fd < 0) {
-        bf_set_errno(error, errno, "cannot read a secret");
-        reading_unref(reading);
-        return NULL;
-    }
     return reading;
 }
 
-/* Waits until the thread is done, but not for long. */
-static bool
-co_wait_for_thread(const Reading *reading, BfCancel *stop, GError **error)
+/* Why the thread was left alone, or there is none. */
+static void
+set_no_answer(const BfSecretParams *params, const char *id, int ret,
+              GError **error)
 {
-    const char *name =
-        reading->params.file != NULL ? reading->params.file : "the secret";
-    uint64_t count = 0;
-    int ret = bf_co_poll(reading->done_fd, POLLIN,
-                         BF_SECRET_READ_MAX_MS * BF_NS_PER_MS, stop);
+    const char *name = params->file != NULL ? params->file : "the secret";
 
     if (ret == -ECANCELED) {
         bf_set_error(error, "Unable to read %s: the daemon is ending", name);
-        return false;
-    }
-    if (ret <= 0) {
+    } else if (ret == -ETIMEDOUT) {
         bf_set_error(error, "Unable to read %s: it did not end within %d s",
                      name, BF_SECRET_READ_MAX_MS / 1000);
-        return false;
+    } else {
+        bf_set_errno(error, -ret, "cannot start a thread to read secret '%s'",
+                     id);
     }
-    /* This read orders what the thread wrote before what we look at. */
-    return read(reading->done_fd, &count, sizeof(count)) == sizeof(count);
 }
 
 /* @fd: (transfer full): to be read instead of the file, or -1 */
@@ -110,29 +83,23 @@ static BfSecret *
 co_read_aside(const char *id, const BfSecretParams *params, int fd,
               BfCancel *stop, GError **error)
 {
-    g_autoptr(Reading) reading = reading_new(params, fd, error);
-    BfPoolLane *lane = NULL;
-    bool started = false;
+    Reading *reading = reading_new(params, fd);
+    BfPoolLane *lane = bf_pool_lane_new(id, 1);
+    BfSecret *written = NULL;
+    int ret = bf_co_offload_cancel(lane, read_source, reading, reading_free,
+                                   BF_SECRET_READ_MAX_MS * BF_NS_PER_MS, stop);
 
-    if (reading == NULL) {
-        return NULL;
-    }
-    lane = bf_pool_lane_new(id, 1);
-    bf_atomic_add(&reading->refs, 1);
-    started = bf_pool_lane_push(lane, read_source, reading);
     bf_pool_lane_free(lane);
-    if (!started) {
-        reading_unref(reading); /* the thread's */
-        bf_set_error(error, "cannot start a thread to read secret '%s'", id);
+    if (ret < 0) {
+        set_no_answer(params, id, ret, error);
         return NULL;
     }
-    if (!co_wait_for_thread(reading, stop, error)) {
-        return NULL;
-    }
-    if (reading->written == NULL) {
+    written = g_steal_pointer(&reading->written);
+    if (written == NULL) {
         g_propagate_error(error, g_steal_pointer(&reading->error));
     }
-    return g_steal_pointer(&reading->written);
+    reading_free(reading);
+    return written;
 }
 
 static BfSecret *

@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "core/coroutine.h"
+#include "core/thread-pool.h"
 
 /* For timeouts: wait without limit. */
 #define BF_FOREVER UINT64_MAX
@@ -65,6 +66,25 @@ int bf_co_sleep_cancel(uint64_t ns, BfCancel *cancel);
  * another -errno
  */
 int bf_co_poll(int fd, unsigned events, uint64_t timeout_ns, BfCancel *cancel);
+
+/**
+ * bf_co_offload_cancel:
+ * @lane: limits how many threads work for the same thing; may be freed before
+ *     @fn has returned
+ * @fn: runs on a thread of the pool, as for bf_co_offload()
+ * @arg: (transfer full): passed to @fn; the caller's again when 0 is returned
+ * @free_fn: else frees @arg, perhaps later and on another thread
+ * @timeout_ns: nanoseconds, or %BF_FOREVER
+ * @cancel: (nullable): ends the wait
+ *
+ * bf_co_offload() for work that may hang: the thread is left alone with it when
+ * the wait ends.
+ *
+ * Returns: 0 when @fn has returned; else -ETIMEDOUT, -ECANCELED, -EBUSY when
+ * too much work waits for threads that hang, or another -errno
+ */
+int bf_co_offload_cancel(BfPoolLane *lane, BfFn *fn, void *arg, BfFn *free_fn,
+                         uint64_t timeout_ns, BfCancel *cancel);
 
 /**
  * BfCoIoFlags: how file I/O is carried out

@@ -62,4 +62,12 @@ void bf_pool_lane_free(BfPoolLane *lane);
  */
 bool bf_pool_lane_push(BfPoolLane *lane, void (*fn)(void *arg), void *arg);
 
+/**
+ * bf_pool_lane_queued:
+ * @lane: a lane
+ *
+ * Returns: how much work waits for a thread
+ */
+unsigned bf_pool_lane_queued(BfPoolLane *lane);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BfPoolLane, bf_pool_lane_free)

@@ -9,8 +9,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "core/atomic.h"
 #include "core/loop.h"
 #include "core/util.h"
 #include "loop-private.h"
@@ -18,6 +21,10 @@
 /* Between tries to connect to a UNIX socket whose listener is busy. */
 #define CONNECT_PAUSE_MIN_NS BF_NS_PER_MS
 #define CONNECT_PAUSE_MAX_NS (50 * BF_NS_PER_MS)
+
+/* Work that waits behind threads that hang; who asked may have gone long ago.
+ */
+#define ASIDE_QUEUED_MAX 256
 
 typedef struct BfCancelWaiter BfCancelWaiter;
 
@@ -466,6 +473,85 @@ bf_co_sleep_ns(uint64_t ns)
 }
 
 /* Closing. */
+
+/* Work that whoever asked for it may leave alone; counted by both sides. */
+typedef struct Aside {
+    BfAtomicU64 refs;
+    BfFn *fn;
+    BfFn *free_fn;
+    void *arg;   /* owned; NULL if the caller has it back */
+    int done_fd; /* owned: an eventfd, which outlives both sides */
+} Aside;
+
+static void
+aside_unref(Aside *aside)
+{
+    if (!bf_atomic_drop(&aside->refs)) {
+        return;
+    }
+    if (aside->arg != NULL) {
+        aside->free_fn(aside->arg);
+    }
+    bf_fd_cleanup(&aside->done_fd);
+    g_free(aside);
+}
+
+/* On a thread of the pool. */
+static void
+aside_run(void *arg)
+{
+    Aside *aside = arg;
+    const uint64_t one = 1;
+    ssize_t n = 0;
+
+    aside->fn(aside->arg);
+    n = write(aside->done_fd, &one, sizeof(one));
+    g_assert(n == sizeof(one)); /* an eventfd has room for it */
+    aside_unref(aside);
+}
+
+static int
+aside_start(Aside *aside, BfPoolLane *lane)
+{
+    aside->done_fd = eventfd(0, EFD_CLOEXEC);
+    if (aside->done_fd < 0) {
+        return -errno;
+    }
+    if (bf_pool_lane_queued(lane) >= ASIDE_QUEUED_MAX) {
+        return -EBUSY;
+    }
+    bf_atomic_add(&aside->refs, 1);
+    if (!bf_pool_lane_push(lane, aside_run, aside)) {
+        aside_unref(aside); /* the thread's */
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+int
+bf_co_offload_cancel(BfPoolLane *lane, BfFn *fn, void *arg, BfFn *free_fn,
+                     uint64_t timeout_ns, BfCancel *cancel)
+{
+    Aside *aside = g_new0(Aside, 1);
+    uint64_t count = 0;
+    int ret = 0;
+
+    bf_atomic_store(&aside->refs, 1);
+    aside->fn = fn;
+    aside->free_fn = free_fn;
+    aside->arg = arg;
+    ret = aside_start(aside, lane);
+    if (ret == 0) {
+        ret = bf_co_poll(aside->done_fd, POLLIN, timeout_ns, cancel);
+    }
+    /* This read orders what the thread wrote before what the caller reads. */
+    if (ret > 0) {
+        ret = read(aside->done_fd, &count, sizeof(count)) < 0 ? -errno : 0;
+        aside->arg = ret == 0 ? NULL : aside->arg;
+    }
+    aside_unref(aside);
+    return ret;
+}
 
 static void
 close_fd(void *arg)

@@ -223,3 +223,14 @@ bf_pool_lane_push(BfPoolLane *lane, void (*fn)(void *arg), void *arg)
     }
     return taken;
 }
+
+unsigned
+bf_pool_lane_queued(BfPoolLane *lane)
+{
+    unsigned queued;
+
+    pthread_mutex_lock(&lane->lock);
+    queued = lane->queued;
+    pthread_mutex_unlock(&lane->lock);
+    return queued;
+}

@@ -392,6 +392,112 @@ test_cancel_unused_leaves_results_alone(void *arg)
     close(fds[0]);
 }
 
+/* Work that ends when it can read from a pipe, and tells when it is freed. */
+typedef struct Work {
+    int wait_fd;
+    int freed_fd;
+    bool done;
+} Work;
+
+static void
+work_run(void *arg)
+{
+    Work *work = arg;
+    char byte = 0;
+
+    g_assert_cmpint(read(work->wait_fd, &byte, 1), >=, 0);
+    work->done = true;
+}
+
+static void
+work_free(void *arg)
+{
+    Work *work = arg;
+
+    g_assert_cmpint(write(work->freed_fd, "f", 1), ==, 1);
+    g_free(work);
+}
+
+static int
+work_co_do(BfPoolLane *lane, const int wait[2], const int freed[2],
+           uint64_t timeout_ns, BfCancel *cancel)
+{
+    Work *work = g_new0(Work, 1);
+    int ret;
+
+    work->wait_fd = wait[0];
+    work->freed_fd = freed[1];
+    ret = bf_co_offload_cancel(lane, work_run, work, work_free, timeout_ns,
+                               cancel);
+    if (ret == 0) {
+        g_assert_true(work->done);
+        g_free(work);
+    }
+    return ret;
+}
+
+static void
+make_pipes(int wait[2], int freed[2])
+{
+    g_assert_cmpint(pipe2(wait, O_CLOEXEC), ==, 0);
+    g_assert_cmpint(pipe2(freed, O_CLOEXEC), ==, 0);
+}
+
+static void
+close_pipes(const int wait[2], const int freed[2])
+{
+    close(wait[0]);
+    close(freed[0]);
+    close(freed[1]);
+}
+
+static void
+test_offload_cancel_gives_the_argument_back(void *arg)
+{
+    BfCancel cancel = {false};
+    BfPoolLane *lane = bf_pool_lane_new("test", 1);
+    int wait[2];
+    int freed[2];
+
+    make_pipes(wait, freed);
+    close(wait[1]);
+    g_assert_cmpint(work_co_do(lane, wait, freed, BF_FOREVER, &cancel), ==, 0);
+    g_assert_cmpint(work_co_do(lane, wait, freed, BF_FOREVER, NULL), ==, 0);
+    g_assert_null(cancel.waiters);
+    bf_pool_lane_free(lane);
+    close_pipes(wait, freed);
+}
+
+static void
+test_offload_cancel_leaves_hanging_work_alone(void *arg)
+{
+    BfCancel cancel = {false};
+    BfPoolLane *lane = bf_pool_lane_new("test", 1);
+    int wait[2];
+    int freed[2];
+    char byte = 0;
+    int n = 1;
+    int ret;
+
+    make_pipes(wait, freed);
+    g_assert_cmpint(work_co_do(lane, wait, freed, BF_NS_PER_MS, &cancel), ==,
+                    -ETIMEDOUT);
+    bf_cancel_fire(&cancel);
+    while ((ret = work_co_do(lane, wait, freed, BF_FOREVER, &cancel)) ==
+           -ECANCELED) {
+        n++;
+        g_assert_cmpint(n, <, 10000);
+    }
+    g_assert_cmpint(ret, ==, -EBUSY); /* it does not pile up for ever */
+    g_assert_cmpint(read(freed[0], &byte, 1), ==, 1);
+    bf_pool_lane_free(lane);
+    close(wait[1]);
+    for (; n > 0; n--) {
+        g_assert_cmpint(read(freed[0], &byte, 1), ==, 1);
+    }
+    close_pipes(wait, freed);
+}
+
 static void
 test_poll_times_out_by_the_clock(void *arg)
 {
@@ -474,6 +580,10 @@ main(int argc, char **argv)
                 test_cancel_ends_all_waits);
     bf_test_add("/core/co-io/cancel/unused-leaves-results-alone",
                 test_cancel_unused_leaves_results_alone);
+    bf_test_add("/core/co-io/offload-cancel/gives-the-argument-back",
+                test_offload_cancel_gives_the_argument_back);
+    bf_test_add("/core/co-io/offload-cancel/leaves-hanging-work-alone",
+                test_offload_cancel_leaves_hanging_work_alone);
     bf_test_add_fake("/core/co-io/poll/times-out-by-the-clock",
                      test_poll_times_out_by_the_clock);
     bf_test_add("/core/co-io/sleep/waits-for-the-clock",

@@ -252,9 +252,7 @@ test_other_export_at_the_same_place(void *arg)
     fix.script.size /= 2;
     bf_nbd_op_start(&op, fix.handle);
     bf_nbd_script_drop(&fix.script, 0);
-    for (unsigned i = 0; i < 1000 && fix.script.n_peers < 2; i++) {
-        bf_test_advance(10 * BF_NS_PER_MS);
-    }
+    bf_nbd_script_co_peer(&fix.script, 1);
     co_pass_time_until_done(&op);
     g_assert_cmpint(op.ret, ==, -EIO);
     g_assert_cmpuint(fix.script.n_peers, >, 1);

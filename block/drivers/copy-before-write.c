@@ -427,13 +427,6 @@ co_make_bitmaps(BfCbwNode *self, const BfBlockdevOptionsCbw *opts,
 }
 
 static void
-cbw_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
-static void
 set_policy(BfCbwNode *self, const BfBlockdevOptionsCbw *opts)
 {
     self->on_error = opts->on_cbw_error;
@@ -455,7 +448,7 @@ cbw_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
         return false;
     }
     set_policy(self, opts);
-    cbw_refresh(node);
+    bf_filter_refresh(node);
     return true;
 }
 
@@ -575,7 +568,7 @@ const BfDriver bf_driver_copy_before_write = {
     .co_snapshot_read = cbw_co_snapshot_read,
     .co_snapshot_extents = cbw_co_snapshot_extents,
     .co_snapshot_discard = cbw_co_snapshot_discard,
-    .refresh = cbw_refresh,
+    .refresh = bf_filter_refresh,
     .co_reopen_prepare = cbw_co_reopen_prepare,
     .reopen_commit = cbw_reopen_commit,
     .child_perm = cbw_child_perm,

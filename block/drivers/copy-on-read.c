@@ -10,13 +10,6 @@
 #include "block/request.h"
 #include "core/error.h"
 
-static void
-cor_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
 static bool
 is_below(const BfNode *node, const BfNode *bottom)
 {
@@ -54,38 +47,13 @@ cor_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
         !check_bottom(node, node->file, opts->bottom, error)) {
         return false;
     }
-    cor_refresh(node);
+    bf_filter_refresh(node);
     return true;
 }
 
 static void
 cor_co_close(BfNode *node)
 {
-}
-
-static int
-cor_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
-{
-    return bf_node_co_write(node->file, offset, vec, flags);
-}
-
-static int
-cor_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
-                    BfIoFlags flags)
-{
-    return bf_node_co_write_zeroes(node->file, offset, bytes, flags);
-}
-
-static int
-cor_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
-{
-    return bf_node_co_discard(node->file, offset, bytes, 0);
-}
-
-static bool
-cor_co_resize(BfNode *node, uint64_t size, GError **error)
-{
-    return bf_node_co_resize(node->file, size, error);
 }
 
 static bool
@@ -116,15 +84,15 @@ const BfDriver bf_driver_copy_on_read = {
     .co_open = cor_co_open,
     .co_close = cor_co_close,
     .co_read = bf_filter_co_read,
-    .co_write = cor_co_write,
+    .co_write = bf_filter_co_write,
     .co_flush = bf_filter_co_flush,
-    .co_write_zeroes = cor_co_write_zeroes,
-    .co_discard = cor_co_discard,
+    .co_write_zeroes = bf_filter_co_write_zeroes,
+    .co_discard = bf_filter_co_discard,
     .co_extents = bf_filter_co_extents,
     .co_cache = bf_filter_co_cache,
     .co_read_pipe = bf_filter_co_read_pipe,
-    .refresh = cor_refresh,
-    .co_resize = cor_co_resize,
+    .refresh = bf_filter_refresh,
+    .co_resize = bf_filter_co_resize,
     .co_reopen_prepare = cor_co_reopen_prepare,
     .child_perm = cor_child_perm,
 };

@@ -144,13 +144,6 @@ parse_rules(const BfBlockdevOptionsFault *opts, FaultRules *ret_rules,
     return true;
 }
 
-static void
-fault_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
 static bool
 fault_co_open(BfNode *node, const BfBlockdevOptions *options,
               BfOpenContext *ctx, GError **error)
@@ -162,7 +155,7 @@ fault_co_open(BfNode *node, const BfBlockdevOptions *options,
                                   &node->file, error)) {
         return false;
     }
-    fault_refresh(node);
+    bf_filter_refresh(node);
     return true;
 }
 
@@ -392,12 +385,6 @@ fault_co_reopen_abort(BfNode *node)
     bf_co_call(node->home, end_passing, self);
 }
 
-static bool
-fault_co_resize(BfNode *node, uint64_t size, GError **error)
-{
-    return bf_node_co_resize(node->file, size, error);
-}
-
 const BfDriver bf_driver_fault = {
     .name = "fault",
     .kind = BF_BLOCKDEV_DRIVER_FAULT,
@@ -413,8 +400,8 @@ const BfDriver bf_driver_fault = {
     .co_write_zeroes = fault_co_write_zeroes,
     .co_discard = fault_co_discard,
     .co_extents = bf_filter_co_extents,
-    .refresh = fault_refresh,
-    .co_resize = fault_co_resize,
+    .refresh = bf_filter_refresh,
+    .co_resize = bf_filter_co_resize,
     .co_reopen_prepare = fault_co_reopen_prepare,
     .reopen_commit = fault_reopen_commit,
     .co_reopen_abort = fault_co_reopen_abort,

@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "block/driver.h"
+#include "block/filter.h"
 #include "core/error.h"
 
 static bool
@@ -22,13 +23,6 @@ check_child(const BfNode *child, GError **error)
     return true;
 }
 
-static void
-access_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
 static bool
 access_co_open(BfNode *node, const BfBlockdevOptions *options,
                BfOpenContext *ctx, GError **error)
@@ -38,7 +32,7 @@ access_co_open(BfNode *node, const BfBlockdevOptions *options,
         !check_child(node->file, error)) {
         return false;
     }
-    access_refresh(node);
+    bf_filter_refresh(node);
     return true;
 }
 
@@ -113,7 +107,7 @@ const BfDriver bf_driver_snapshot_access = {
     .co_write = access_co_write,
     .co_discard = access_co_discard,
     .co_extents = access_co_extents,
-    .refresh = access_refresh,
+    .refresh = bf_filter_refresh,
     .co_reopen_prepare = access_co_reopen_prepare,
     .child_perm = access_child_perm,
 };

@@ -26,13 +26,6 @@ join_group(BfNode *node, const char *id, GError **error)
                                         error);
 }
 
-static void
-throttle_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
 static bool
 throttle_co_open(BfNode *node, const BfBlockdevOptions *options,
                  BfOpenContext *ctx, GError **error)
@@ -47,7 +40,7 @@ throttle_co_open(BfNode *node, const BfBlockdevOptions *options,
     if (self->member == NULL) {
         return false;
     }
-    throttle_refresh(node);
+    bf_filter_refresh(node);
     return true;
 }
 
@@ -116,12 +109,6 @@ throttle_co_drain_end(BfNode *node)
 }
 
 static bool
-throttle_co_resize(BfNode *node, uint64_t size, GError **error)
-{
-    return bf_node_co_resize(node->file, size, error);
-}
-
-static bool
 throttle_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
                            const BfNode *file, GError **error)
 {
@@ -171,8 +158,8 @@ const BfDriver bf_driver_throttle = {
     .co_cache = bf_filter_co_cache,
     .hurry = throttle_hurry,
     .co_drain_end = throttle_co_drain_end,
-    .refresh = throttle_refresh,
-    .co_resize = throttle_co_resize,
+    .refresh = bf_filter_refresh,
+    .co_resize = bf_filter_co_resize,
     .co_reopen_prepare = throttle_co_reopen_prepare,
     .reopen_commit = throttle_reopen_commit,
     .co_reopen_abort = throttle_co_reopen_abort,

@@ -34,13 +34,6 @@ top_copies_to(const BfNode *node)
     return backup != NULL ? backup->target : NULL;
 }
 
-static void
-top_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
 /* Whoever wrote past the filter would change what is to be copied. */
 static void
 top_child_perm(const BfNode *node, const char *edge, unsigned *perm,
@@ -112,7 +105,7 @@ const BfDriver bf_driver_backup_top = {
     .co_cache = bf_filter_co_cache,
     .co_read_pipe = bf_filter_co_read_pipe,
     .co_write_pipe = top_co_write_pipe,
-    .refresh = top_refresh,
+    .refresh = bf_filter_refresh,
     .copies_to = top_copies_to,
     .child_perm = top_child_perm,
 };

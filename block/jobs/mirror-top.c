@@ -35,13 +35,6 @@ top_copies_to(const BfNode *node)
 }
 
 static void
-top_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
-static void
 top_co_close(BfNode *node)
 {
 }
@@ -86,13 +79,6 @@ top_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
                : bf_node_co_write_zeroes(node->file, offset, bytes, flags);
 }
 
-/* What is read afterwards is for the source to say, so it is copied later. */
-static int
-top_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
-{
-    return bf_node_co_discard(node->file, offset, bytes, 0);
-}
-
 static int
 top_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
 {
@@ -114,12 +100,13 @@ const BfDriver bf_driver_mirror_top = {
     .co_write = top_co_write,
     .co_flush = bf_filter_co_flush,
     .co_write_zeroes = top_co_write_zeroes,
-    .co_discard = top_co_discard,
+    /* What is read afterwards is for the source to say; it is copied later. */
+    .co_discard = bf_filter_co_discard,
     .co_extents = bf_filter_co_extents,
     .co_cache = bf_filter_co_cache,
     .co_read_pipe = bf_filter_co_read_pipe,
     .co_write_pipe = top_co_write_pipe,
-    .refresh = top_refresh,
+    .refresh = bf_filter_refresh,
     .copies_to = top_copies_to,
 };
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "block-harness.h"
-#include "block/request.h"
+#include "block/filter.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "harness.h"
@@ -13,27 +13,8 @@
 #define READ_WRITE (BF_PERM_CONSISTENT_READ | BF_PERM_WRITE)
 
 static void
-pass_refresh(BfNode *node)
-{
-    node->size = node->file->size;
-    node->limits = node->file->limits;
-}
-
-static void
 pass_co_close(BfNode *node)
 {
-}
-
-static int
-pass_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
-{
-    return bf_node_co_read(node->file, offset, vec, flags);
-}
-
-static int
-pass_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
-{
-    return bf_node_co_write(node->file, offset, vec, flags);
 }
 
 static const BfDriver pass_driver = {
@@ -43,9 +24,9 @@ static const BfDriver pass_driver = {
     .any_loop = true,
     .close_flushes = true,
     .co_close = pass_co_close,
-    .co_read = pass_co_read,
-    .co_write = pass_co_write,
-    .refresh = pass_refresh,
+    .co_read = bf_filter_co_read,
+    .co_write = bf_filter_co_write,
+    .refresh = bf_filter_refresh,
 };
 
 /* A source and a target, an export of the source, and a job between them. */

@@ -605,7 +605,9 @@ bf_node_co_close(BfNode *node)
                    node);
     }
     bf_drain_forget_hurried(node);
-    node->driver->co_close(node);
+    if (node->driver->co_close != NULL) {
+        node->driver->co_close(node);
+    }
     bf_registry_remove(node->graph->names, node->name);
     bf_node_free(node);
 }

@@ -51,11 +51,6 @@ cor_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
     return true;
 }
 
-static void
-cor_co_close(BfNode *node)
-{
-}
-
 static bool
 cor_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
                       const BfNode *file, GError **error)
@@ -82,7 +77,6 @@ const BfDriver bf_driver_copy_on_read = {
     .is_filter = true,
     .fua = true,
     .co_open = cor_co_open,
-    .co_close = cor_co_close,
     .co_read = bf_filter_co_read,
     .co_write = bf_filter_co_write,
     .co_flush = bf_filter_co_flush,

@@ -43,11 +43,6 @@ null_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
     return true;
 }
 
-static void
-null_co_close(BfNode *node)
-{
-}
-
 static int
 co_delay(const BfNode *node)
 {
@@ -116,11 +111,10 @@ null_query(BfNode *node, BfNodeInfo *info)
 /* The two differ in name only. Any loop: no field changes after open. */
 #define NULL_OPERATIONS                                                        \
     .node_size = sizeof(BfNullNode), .any_loop = true, .fixed_options = true,  \
-    .fua = true, .co_open = null_co_open, .co_close = null_co_close,           \
-    .co_read = null_co_read, .co_write = null_co_write,                        \
-    .co_write_zeroes = null_co_write_zeroes, .co_discard = null_co_discard,    \
-    .co_flush = null_co_flush, .co_extents = null_co_extents,                  \
-    .query = null_query
+    .fua = true, .co_open = null_co_open, .co_read = null_co_read,             \
+    .co_write = null_co_write, .co_write_zeroes = null_co_write_zeroes,        \
+    .co_discard = null_co_discard, .co_flush = null_co_flush,                  \
+    .co_extents = null_co_extents, .query = null_query
 
 const BfDriver bf_driver_null_co = {
     .name = "null-co",

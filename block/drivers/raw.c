@@ -91,11 +91,6 @@ raw_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
     return true;
 }
 
-static void
-raw_co_close(BfNode *node)
-{
-}
-
 static inline uint64_t
 below(const BfNode *node, uint64_t offset)
 {
@@ -220,7 +215,6 @@ const BfDriver bf_driver_raw = {
     .any_loop = true, /* fields change only while drained */
     .fua = true,
     .co_open = raw_co_open,
-    .co_close = raw_co_close,
     .co_read = raw_co_read,
     .co_write = raw_co_write,
     .co_write_zeroes = raw_co_write_zeroes,

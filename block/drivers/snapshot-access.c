@@ -36,11 +36,6 @@ access_co_open(BfNode *node, const BfBlockdevOptions *options,
     return true;
 }
 
-static void
-access_co_close(BfNode *node)
-{
-}
-
 static int
 access_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
@@ -102,7 +97,6 @@ const BfDriver bf_driver_snapshot_access = {
     .kind = BF_BLOCKDEV_DRIVER_SNAPSHOT_ACCESS,
     .node_size = sizeof(BfNode),
     .co_open = access_co_open,
-    .co_close = access_co_close,
     .co_read = access_co_read,
     .co_write = access_co_write,
     .co_discard = access_co_discard,

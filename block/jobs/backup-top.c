@@ -44,11 +44,6 @@ top_child_perm(const BfNode *node, const char *edge, unsigned *perm,
 }
 
 static void
-top_co_close(BfNode *node)
-{
-}
-
-static void
 co_before(BfNode *node, uint64_t offset, uint64_t bytes)
 {
     BfBackup *backup = ((BfBackupTopNode *)node)->backup;
@@ -95,7 +90,6 @@ const BfDriver bf_driver_backup_top = {
     .close_flushes = true,
     .fua = true,
     .is_filter = true,
-    .co_close = top_co_close,
     .co_read = bf_filter_co_read,
     .co_write = top_co_write,
     .co_flush = bf_filter_co_flush,

@@ -34,11 +34,6 @@ top_copies_to(const BfNode *node)
     return mirror != NULL ? mirror->target : NULL;
 }
 
-static void
-top_co_close(BfNode *node)
-{
-}
-
 static bool
 is_active(const BfNode *node)
 {
@@ -95,7 +90,6 @@ const BfDriver bf_driver_mirror_top = {
     .close_flushes = true,
     .fua = true,
     .is_filter = true,
-    .co_close = top_co_close,
     .co_read = bf_filter_co_read,
     .co_write = top_co_write,
     .co_flush = bf_filter_co_flush,

@@ -186,18 +186,19 @@ typedef struct BfNodeInfo {
  *     that they use changes while they run, or only atomically
  * @needs_faults: only allowed where BfGraphConfig.allow_faults is
  * @fixed_options: none of its own options can change after open
- * @close_flushes: co_close makes finished writes stable itself
+ * @close_flushes: no flush before closing: co_close, or the child's, makes
+ *     finished writes stable
  * @is_filter: data and size are those of its children, each of which has all
  * @fua: co_write honours %BF_IO_FUA; else a flush follows
  *
  * Required:
  * @co_open: sets size and limits, opens children by bf_node_co_open_child()
  *     or bf_node_co_open_child_as(); after a failure co_close is called as well
- * @co_close: releases what co_open made; all zero and half-open are valid
  * @co_read: fills all of @vec
  * @co_write: writes all of @vec
  *
  * Optional:
+ * @co_close: releases what co_open made; all zero and half-open are valid
  * @co_flush: makes finished writes stable; absent: nothing to be done. It is
  *     also called before co_close, when the children may be gone (NULL)
  * @co_write_zeroes: -ENOTSUP lets the caller write zeroes instead; with

@@ -12,18 +12,12 @@
 
 #define READ_WRITE (BF_PERM_CONSISTENT_READ | BF_PERM_WRITE)
 
-static void
-pass_co_close(BfNode *node)
-{
-}
-
 static const BfDriver pass_driver = {
     .name = "pass",
     .kind = (BfBlockdevDriver)-1,
     .node_size = sizeof(BfNode),
     .any_loop = true,
     .close_flushes = true,
-    .co_close = pass_co_close,
     .co_read = bf_filter_co_read,
     .co_write = bf_filter_co_write,
     .refresh = bf_filter_refresh,

@@ -2,10 +2,13 @@
 /* The other end of a monitor's connection. */
 #include "qmp-peer.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "core/co-io.h"
+#include "core/util.h"
 #include "io/channel-socket.h"
 
 void
@@ -16,14 +19,35 @@ bf_test_peer_init(BfTestPeer *peer, int fd)
     peer->input = g_string_new(NULL);
 }
 
+static int
+connect_to(int fd, const char *path)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+    g_strlcpy(un.sun_path, path, sizeof(un.sun_path));
+    return connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0 ? -errno : 0;
+}
+
 void
 bf_test_peer_co_connect(BfTestPeer *peer, const char *path)
 {
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    g_strlcpy(un.sun_path, path, sizeof(un.sun_path));
-    g_assert_cmpint(connect(fd, (struct sockaddr *)&un, sizeof(un)), ==, 0);
+    g_assert_cmpint(connect_to(fd, path), ==, 0);
+    bf_test_peer_init(peer, fd);
+}
+
+void
+bf_test_peer_co_connect_soon(BfTestPeer *peer, const char *path)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int ret = 0;
+
+    /* It is not bound yet, or bound but does not listen. */
+    while ((ret = connect_to(fd, path)) == -ENOENT || ret == -ECONNREFUSED) {
+        bf_co_sleep_ns(BF_NS_PER_MS);
+    }
+    g_assert_cmpint(ret, ==, 0);
     bf_test_peer_init(peer, fd);
 }
 

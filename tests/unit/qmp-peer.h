@@ -36,6 +36,15 @@ void bf_test_peer_init(BfTestPeer *peer, int fd);
 void bf_test_peer_co_connect(BfTestPeer *peer, const char *path);
 
 /**
+ * bf_test_peer_co_connect_soon:
+ * @peer: a peer
+ * @path: a socket's path, on which somebody is about to listen
+ *
+ * Waits until it can connect.
+ */
+void bf_test_peer_co_connect_soon(BfTestPeer *peer, const char *path);
+
+/**
  * bf_test_peer_clear:
  * @peer: a connection, closed
  */

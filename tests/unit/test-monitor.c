@@ -330,8 +330,7 @@ co_wait_for_client_can_be_cancelled(void *arg)
 static void
 connect_later_co_run(void *arg)
 {
-    bf_co_sleep_ns(2 * BF_NS_PER_MS);
-    bf_test_peer_co_connect(((void **)arg)[0], ((void **)arg)[1]);
+    bf_test_peer_co_connect_soon(((void **)arg)[0], ((void **)arg)[1]);
 }
 
 static void

@@ -11,6 +11,7 @@
  */
 #include "qmp/chardev-private.h"
 
+#include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/error.h"
 #include "core/loop.h"
@@ -50,6 +51,7 @@ typedef struct Handshake {
     BfChardevTls *tls;
     BfChannel *channel; /* owned */
     char *peer;         /* owned */
+    BfCancel cancel;    /* ends the wait for authorization */
     BfTimer timer;
     bool has_timed_out;
 } Handshake;
@@ -109,12 +111,19 @@ bf_chardev_tls_release(BfChardevTls *tls)
     }
 }
 
+static void
+end_handshake(Handshake *handshake)
+{
+    bf_channel_shutdown(handshake->channel);
+    bf_cancel_fire(&handshake->cancel);
+}
+
 void
 bf_chardev_tls_close(BfChardevTls *tls)
 {
     tls->is_closing = true;
     for (GList *link = tls->handshakes.head; link != NULL; link = link->next) {
-        bf_channel_shutdown(((Handshake *)link->data)->channel);
+        end_handshake(link->data);
     }
 }
 
@@ -138,12 +147,24 @@ bf_chardev_tls_co_free(BfChardevTls *tls)
 
 /* --- who may connect --- */
 
+/* PAM may hang, so nobody needs to be there any more when it is answered. */
 typedef struct Question {
     BfAuthz *authz; /* a reference */
-    const char *identity;
+    char *identity; /* owned */
     bool allowed;
-    GError *error;
+    GError *error; /* owned */
 } Question;
+
+static void
+question_free(void *arg)
+{
+    Question *question = arg;
+
+    bf_authz_unref(question->authz);
+    g_free(question->identity);
+    g_clear_error(&question->error);
+    g_free(question);
+}
 
 static void
 ask_rules(void *arg)
@@ -154,13 +175,39 @@ ask_rules(void *arg)
         bf_authz_check(question->authz, question->identity, &question->error);
 }
 
+static bool
+co_answer(Handshake *handshake, BfAuthz *authz, const char *identity,
+          GError **error)
+{
+    Question *question = g_new0(Question, 1);
+    bool allowed = false;
+    int ret = 0;
+
+    question->authz = bf_authz_ref(authz);
+    question->identity = g_strdup(identity);
+    ret = bf_co_offload_cancel(handshake->tls->lane, ask_rules, question,
+                               question_free, BF_FOREVER, &handshake->cancel);
+    if (ret < 0) {
+        bf_set_errno(error, -ret, "it gave no answer");
+        return false;
+    }
+    allowed = question->allowed;
+    if (!allowed) {
+        g_propagate_error(error, g_steal_pointer(&question->error));
+    }
+    question_free(question);
+    return allowed;
+}
+
 /* Asks once. Sets *ret_settled to whether the rules are still the same. */
 static bool
-co_ask(BfChardevTls *tls, const char *identity, bool *ret_settled,
+co_ask(Handshake *handshake, const char *identity, bool *ret_settled,
        GError **error)
 {
-    Question question = {.identity = identity};
+    BfChardevTls *tls = handshake->tls;
+    BfAuthz *authz = NULL;
     uint64_t generation = 0;
+    bool allowed = false;
 
     *ret_settled = true;
     if (tls->objects == NULL) {
@@ -168,24 +215,21 @@ co_ask(BfChardevTls *tls, const char *identity, bool *ret_settled,
         return false;
     }
     generation = bf_objects_authz_generation(tls->objects);
-    question.authz = bf_objects_find_authz(tls->objects, tls->authz_id, error);
-    if (question.authz == NULL) {
+    authz = bf_objects_find_authz(tls->objects, tls->authz_id, error);
+    if (authz == NULL) {
         return false;
     }
-    bf_authz_ref(question.authz);
-    bf_co_offload(tls->lane, ask_rules, &question);
-    bf_authz_unref(question.authz);
+    allowed = co_answer(handshake, authz, identity, error);
     *ret_settled = tls->objects != NULL &&
                    generation == bf_objects_authz_generation(tls->objects);
-    if (!question.allowed) {
-        g_propagate_error(error, question.error);
-    }
-    return question.allowed;
+    return allowed;
 }
 
 static bool
-co_admit(BfChardevTls *tls, BfChannel *channel, GError **error)
+co_admit(Handshake *handshake, GError **error)
 {
+    const BfChardevTls *tls = handshake->tls;
+    BfChannel *channel = handshake->channel;
     const char *identity = bf_channel_tls_get_identity(channel);
     const char *label = bf_channel_tls_get_label(channel);
     g_autoptr(GError) reason = NULL;
@@ -201,7 +245,7 @@ co_admit(BfChardevTls *tls, BfChannel *channel, GError **error)
     }
     for (unsigned i = 0; !settled && i < TRIES_MAX; i++) {
         g_clear_error(&reason);
-        allowed = co_ask(tls, identity, &settled, &reason);
+        allowed = co_ask(handshake, identity, &settled, &reason);
     }
     if (settled && allowed) {
         return true;
@@ -222,7 +266,7 @@ took_too_long(void *arg)
     Handshake *handshake = arg;
 
     handshake->has_timed_out = true;
-    bf_channel_shutdown(handshake->channel);
+    end_handshake(handshake);
 }
 
 /* So that it can be ended, and is waited for. */
@@ -243,8 +287,7 @@ co_try_secure(Handshake *handshake, const char *hostname, GError **error)
          */
         handshake->channel = bf_channel_tls_co_new(handshake->channel,
                                                    tls->creds, hostname, error);
-        if (handshake->channel == NULL ||
-            !co_admit(tls, handshake->channel, error)) {
+        if (handshake->channel == NULL || !co_admit(handshake, error)) {
             return false;
         }
     }
@@ -349,7 +392,7 @@ bf_chardev_tls_start(BfChardevTls *tls, BfChannel *channel, const char *peer)
         Handshake *oldest = g_queue_peek_nth(
             &tls->handshakes, tls->handshakes.length - HANDSHAKES_MAX);
 
-        bf_channel_shutdown(oldest->channel);
+        end_handshake(oldest);
     }
     handshake = g_new0(Handshake, 1);
     handshake->tls = tls;

@@ -4,7 +4,7 @@
  *
  * Clients are owned by themselves; @clients lists those that live, and the set
  * stays until the last has ended. Closing has two limits: one for commands and
- * clients that do not read, one for connections that do not end.
+ * clients that do not read, one for connections and devices that do not end.
  */
 #include "qmp/monitors.h"
 
@@ -63,8 +63,10 @@ struct BfMonitors {
     BfEvents *events;      /* owned */
     BfPoolLane *lane;      /* owned */
     BfCancel cancel_start; /* ends waits at the start */
-    BfCoQueue changed;     /* a client has become idle or ended */
+    BfCoQueue changed;     /* a client has become idle or ended, a device has
+                            * been closed */
     BfWaitGroup refusals;  /* connections that are being refused */
+    unsigned n_closing;    /* devices that are being closed */
     unsigned last_client;  /* numbers them in logs */
     bool is_started;
     bool is_stopping; /* no command is begun any more */
@@ -650,7 +652,7 @@ none_running(const BfMonitors *monitors)
 static bool
 all_ended(const BfMonitors *monitors)
 {
-    return monitors->clients->len == 0;
+    return monitors->clients->len == 0 && monitors->n_closing == 0;
 }
 
 /* A deadline for a wait on @changed. */
@@ -685,17 +687,37 @@ co_wait_until(BfMonitors *monitors, bool (*holds)(const BfMonitors *),
     return ok;
 }
 
+/* A device on its way out. */
+typedef struct Closing {
+    BfMonitors *monitors;
+    BfChardev *chardev;
+} Closing;
+
 static void
-co_close_chardevs(BfMonitors *monitors)
+closing_co_run(void *arg)
+{
+    g_autofree Closing *closing = arg;
+
+    bf_chardev_co_free(closing->chardev);
+    closing->monitors->n_closing--;
+    bf_co_queue_wake_all(&closing->monitors->changed);
+}
+
+/* Each by itself: a name lookup of one must not keep the others open. */
+static void
+start_closing_chardevs(BfMonitors *monitors)
 {
     g_autoptr(GPtrArray) list = bf_registry_list(monitors->chardevs);
 
     for (unsigned i = 0; i < list->len; i++) {
-        BfChardev *chardev = g_ptr_array_index(list, i);
+        Closing *closing = g_new0(Closing, 1);
 
+        closing->monitors = monitors;
+        closing->chardev = g_ptr_array_index(list, i);
         bf_registry_remove(monitors->chardevs,
-                           bf_chardev_get_config(chardev)->id);
-        bf_chardev_co_free(chardev);
+                           bf_chardev_get_config(closing->chardev)->id);
+        monitors->n_closing++;
+        bf_co_spawn_later(closing_co_run, closing);
     }
 }
 
@@ -744,7 +766,7 @@ bf_monitors_co_close(BfMonitors *monitors)
                   "their commands have not ended; closing without them");
     }
     for_each_client(monitors, bf_monitor_client_shutdown);
-    co_close_chardevs(monitors);
+    start_closing_chardevs(monitors);
     bf_wait_group_co_wait(&monitors->refusals);
     return co_wait_until(monitors, all_ended, END_NS);
 }

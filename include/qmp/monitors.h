@@ -193,8 +193,9 @@ bool bf_monitors_co_stop(BfMonitors *monitors);
  * sockets, sends what is queued, and closes all clients. Clients that do not
  * read and commands that do not end get some seconds.
  *
- * Returns: false if a command is still running: then neither @monitors nor the
- * daemon may be freed, only the process ended
+ * Returns: false if a command is still running or a connection or device does
+ * not end: then neither @monitors nor the daemon may be freed, only the process
+ * ended
  */
 bool bf_monitors_co_close(BfMonitors *monitors);
 

@@ -283,7 +283,7 @@ co_shut_down(void *arg)
     if (!bf_monitors_co_close(program->monitors) || !idle) {
         /* The command may still use all that belongs to the daemon. What was
          * written is in the kernel's cache, and safe there. */
-        g_warning("a command does not end; ending without it");
+        g_warning("a command or a connection does not end; ending without it");
         bf_pidfile_free(program->pidfile);
         _exit(EXIT_FAILURE);
     }

@@ -229,8 +229,7 @@ bf_copy_note_done(BfCopy *copy, uint64_t bytes)
     }
     bf_job_add_done(copy->config.job, bytes);
     bf_atomic_store(&copy->left, left - bytes);
-    bf_atomic_add(&copy->copied, bytes);
-    bf_atomic_store(&copy->last_done_ns, bf_loop_now_ns());
+    copy->copied += bytes;
 }
 
 static uint64_t
@@ -241,11 +240,11 @@ per_second(uint64_t bytes, uint64_t ns)
 
 /* The mean of the last second or two. */
 static void
-smooth(BfAtomicU64 *rate, uint64_t now)
+smooth_rate(BfCopy *copy, uint64_t now)
 {
-    uint64_t before = bf_atomic_load(rate);
+    uint64_t before = bf_atomic_load(&copy->copy_rate);
 
-    bf_atomic_store(rate, before == 0 ? now : before / 2 + now / 2);
+    bf_atomic_store(&copy->copy_rate, before == 0 ? now : before / 2 + now / 2);
 }
 
 void
@@ -253,24 +252,19 @@ bf_copy_update_progress(BfCopy *copy)
 {
     uint64_t left = bf_bitmap_count(copy->config.dirty) +
                     (copy->span.end - copy->span.pos) + copy->bytes_in_flight;
-    uint64_t copied = bf_atomic_load(&copy->copied);
     uint64_t now = bf_loop_now_ns();
     uint64_t elapsed = now - copy->rates_ns;
-    uint64_t came = left + (copied - copy->rates_copied);
 
     note_left(copy, left);
     if (copy->rates_ns != 0 && elapsed < RATES_NS) {
         return;
     }
     if (copy->rates_ns != 0) {
-        smooth(&copy->copy_rate,
-               per_second(copied - copy->rates_copied, elapsed));
-        smooth(&copy->dirty_rate,
-               per_second(came - MIN(came, copy->rates_left), elapsed));
+        smooth_rate(copy,
+                    per_second(copy->copied - copy->rates_copied, elapsed));
     }
     copy->rates_ns = now;
-    copy->rates_left = left;
-    copy->rates_copied = copied;
+    copy->rates_copied = copy->copied;
 }
 
 void
@@ -278,10 +272,7 @@ bf_copy_get_rates(const BfCopy *copy, BfCopyRates *ret_rates)
 {
     *ret_rates = (BfCopyRates){
         .left = bf_atomic_load(&copy->left),
-        .copied = bf_atomic_load(&copy->copied),
         .copy_rate = bf_atomic_load(&copy->copy_rate),
-        .dirty_rate = bf_atomic_load(&copy->dirty_rate),
-        .last_done_ns = bf_atomic_load(&copy->last_done_ns),
     };
 }
 

@@ -63,13 +63,10 @@ struct BfCopy {
     BfTimer rate_timer;
 
     uint64_t rates_ns;
-    uint64_t rates_left;
     uint64_t rates_copied;
+    uint64_t copied; /* what was written twice counts twice */
     BfAtomicU64 left;
-    BfAtomicU64 copied;
     BfAtomicU64 copy_rate;
-    BfAtomicU64 dirty_rate;
-    BfAtomicU64 last_done_ns;
 };
 
 /* Starts an operation; it may have ended on return. */

@@ -77,19 +77,13 @@ typedef enum BfCopyStatus {
 } BfCopyStatus;
 
 /**
- * BfCopyRates: what a manager wants to know
+ * BfCopyRates: how a copy gets on
  * @left: bytes to be copied, those under way included
- * @copied: bytes done since the beginning; what was written twice counts twice
  * @copy_rate: bytes copied per second, of late
- * @dirty_rate: bytes that became dirty per second, of late
- * @last_done_ns: when a request was done last, in the loop's time; 0: never
  */
 typedef struct BfCopyRates {
     uint64_t left;
-    uint64_t copied;
     uint64_t copy_rate;
-    uint64_t dirty_rate;
-    uint64_t last_done_ns;
 } BfCopyRates;
 
 /**

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Throttle groups of exports and of jobs, alone and shared."""
+import concurrent.futures
 import os
-import threading
 import time
 
 import pytest
@@ -53,11 +53,10 @@ def read_all(daemon, name, size):
 
 
 def in_parallel(*calls):
-    threads = [threading.Thread(target=c[0], args=c[1:]) for c in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """What one of them raises fails the test."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        for future in [pool.submit(*call) for call in calls]:
+            future.result()
 
 
 def assert_takes(size, work):

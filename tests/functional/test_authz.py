@@ -81,6 +81,8 @@ def is_let_in(daemon, tenants, name):
     try:
         with connect(daemon, tenants, name) as client:
             return bool(client.option(nbd.OPT_LIST))
+    except TimeoutError:
+        raise
     except (nbd.Closed, ssl.SSLError, OSError):
         return False
 
@@ -106,6 +108,8 @@ def all_bytes(client):
     try:
         while chunk := client.sock.recv(65536):
             data += chunk
+    except TimeoutError:
+        raise
     except (ssl.SSLError, OSError):
         pass
     return data

@@ -207,8 +207,8 @@ class Pair:
         self.source.cmd("job-complete", id="job0")
         end = self.source.take_end()
         assert "error" not in end["data"], end
-        assert (replication.sha256(self.source.image)
-                == replication.sha256(self.target.image))
+        assert (harness.sha256(self.source.image)
+                == harness.sha256(self.target.image))
         self.pinger.stop()
 
 

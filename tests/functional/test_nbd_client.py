@@ -623,7 +623,7 @@ def test_lying_server_does_no_harm(daemon, box):
             assert "liar" in error.desc or "size" in error.desc, error
         finally:
             server.stop()
-    assert opened > 0
+    assert opened > 20  # of 40, on average
     assert memory_kib(daemon.pid) - before < 200 << 10
 
 

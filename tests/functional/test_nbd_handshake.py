@@ -15,12 +15,7 @@ KNOWN_FLAGS_RW = 0x0D6D
 @pytest.fixture
 def server(daemon, image):
     """Two exports: 'disk' (writable, described) and 'ro'."""
-    daemon.add_file(image, "disk")
-    daemon.start_nbd()
-    daemon.add_export("disk", writable=True, description="first disk")
-    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "ro",
-                                    "size": 1 << 20, "read-zeroes": True})
-    daemon.add_export("ro")
+    daemon.serve_two(image)
     return daemon
 
 

@@ -24,6 +24,8 @@ def attempt(daemon, act):
     with nbd.RawNbd(daemon.nbd_path) as client:
         try:
             act(client)
+        except TimeoutError:
+            raise
         except (nbd.Closed, ssl.SSLError, OSError):
             pass
 

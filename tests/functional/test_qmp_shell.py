@@ -58,9 +58,8 @@ def test_arguments_follow_the_schema(daemon, box):
                   "size=1M", "read-zeroes=on") == "{}\n"
     node = daemon.cmd("query-named-block-nodes")[0]
     assert node["image"]["virtual-size"] == 1 << 20
-    port = harness.free_port()
     output(daemon, "nbd-server-start", "addr.type=inet",
-           "addr.data.host=127.0.0.1", f"addr.data.port={port}")
+           "addr.data.host=127.0.0.1", "addr.data.port=0")
     output(daemon, "block-export-add", "type=nbd", "id=e0", "node-name=n0",
            "name=7")
     assert "NBD export '7'" in daemon.log()
@@ -137,13 +136,11 @@ def test_default_monitor(box, spawn):
 
 
 def test_tcp(box, spawn):
-    port = harness.free_port()
     process = spawn("daemon", [
-        harness.PROGRAM, "--chardev", f"socket,host=127.0.0.1,port={port},"
+        harness.PROGRAM, "--chardev", "socket,host=127.0.0.1,port=0,"
         "server=on,wait=off,id=c", "--monitor", "c"])
-    process.wait_log("monitor")
-    assert "blockferry" in harness.run(
-        shell.PROGRAM, f"127.0.0.1:{port}", "query-version")
+    where = process.wait_log(r"monitor 'c' on (127\.0\.0\.1:\d+),")[1]
+    assert "blockferry" in harness.run(shell.PROGRAM, where, "query-version")
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ def can_read(address, context):
             client.starttls(context)
             client.go("disk")
             return client.read(0, 512)[0] == 0
+    except TimeoutError:
+        raise
     except (nbd.Closed, ssl.SSLError, OSError):
         return False
 

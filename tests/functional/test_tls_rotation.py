@@ -72,6 +72,8 @@ def is_refused(address, directory):
             peer.go("disk")
             peer.read(0, 512)
         return False
+    except TimeoutError:
+        raise
     except (raw.Closed, OSError):
         return True
 

@@ -41,6 +41,8 @@ def is_refused(port, context):
     """TLS 1.3 tells a client of the end only when it reads."""
     try:
         connect(port, context).close()
+    except TimeoutError:
+        raise
     except (OSError, qmp.QmpClosed):
         return True
     return False
@@ -50,11 +52,10 @@ def is_refused(port, context):
 def tls_daemon(daemons, tls_dir):
     """A function that starts a daemon with a monitor over TLS."""
     def start(*arguments, **options):
-        port = harness.free_port()
         daemon = daemons(*creds(tls_dir), *arguments, *monitor(
-            "t", host="127.0.0.1", port=port, tls_creds="tls0", **options))
-        daemon.cmd("query-version")
-        return daemon, port
+            "t", host="127.0.0.1", port=0, tls_creds="tls0", **options))
+        where = daemon.wait_log(r"monitor 't' on 127\.0\.0\.1:(\d+),")
+        return daemon, int(where[1])
     return start
 
 

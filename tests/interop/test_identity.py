@@ -45,6 +45,8 @@ def is_let_in(daemon, context):
         with nbd.RawNbd(daemon.nbd_path) as client:
             client.starttls(context)
             return client.option(nbd.OPT_LIST)[-1].type == nbd.REP_ACK
+    except TimeoutError:
+        raise
     except (nbd.Closed, ssl.SSLError, OSError):
         return False
 

@@ -101,7 +101,7 @@ def migrate(source, target, connect_nbd, seed):
     monitor.execute("blockdev-del", {"node-name": "remote"})
     monitor.execute("blockdev-del", {"node-name": "disk"})
     guest.check(target.image)
-    assert replication.sha256(source.image) == replication.sha256(target.image)
+    assert harness.sha256(source.image) == harness.sha256(target.image)
     after = replication.Guest(connect_nbd(target.address, tls=True), -seed)
     after.stop()
     after.check(target.image)

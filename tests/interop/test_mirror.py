@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU sends a disk that takes writes into our writable export."""
-import hashlib
 import random
 import threading
 
@@ -42,11 +41,6 @@ class Writer:
         self.thread.join(harness.LIMIT)
         assert self.failure is None, self.failure
         return self.count
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Source:
@@ -142,7 +136,7 @@ def source(request, daemons, box, image, target):
 def check_equal(source, target):
     source.release()
     target.release()
-    assert sha256(source.path) == sha256(target.path)
+    assert harness.sha256(source.path) == harness.sha256(target.path)
     # A job copies whole clusters, but no holes.
     assert target.path.stat().st_blocks < source.path.stat().st_blocks * 3 // 2
 

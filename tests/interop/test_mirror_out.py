@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Our mirror job to real servers, while clients write to its source."""
-import hashlib
 import random
 import threading
 
@@ -17,11 +16,6 @@ pytestmark = pytest.mark.peers("nbdkit", "nbd-server", "qemu-nbd",
                                "qemu-storage-daemon")
 
 
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @pytest.fixture
 def source(box):
     return harness.make_image(box / "source.img", SIZE, {
@@ -29,10 +23,7 @@ def source(box):
         for offset in ISLANDS})
 
 
-@pytest.fixture(params=[
-    f"{kind}/{transport}" for kind in nbdservers.KINDS
-    for transport in ("unix", "tcp", "tls")
-    if (kind, transport) != ("nbd-server", "unix")])
+@pytest.fixture(params=nbdservers.CASES)
 def server(request, box, spawn, tls_dir):
     kind, transport = request.param.split("/")
     target = harness.make_image(box / "target.img", SIZE)
@@ -105,9 +96,9 @@ def test_pivot_under_load(pair, server, source, mode):
     mirror(pair, copy_mode=mode, granularity=4096)
     pair.cmd("block-job-complete", device="m")
     wait_end(pair)
-    before = sha256(source)
+    before = harness.sha256(source)
     load.finish()
-    assert sha256(source) == before  # clients write to the target now
+    assert harness.sha256(source) == before  # clients write to the target now
     with nbd.RawNbd(pair.nbd_path).go("src") as client:
         assert client.write(SIZE - 4096, b"last" * 1024) == 0
         assert client.request(nbd.CMD_FLUSH) == 0
@@ -137,7 +128,7 @@ def test_copy_under_load_is_equal(pair, server, source, sync, mode):
     pair.cmd("block-job-cancel", device="m")
     wait_end(pair)
     pair.cmd("blockdev-del", node_name="dst")
-    assert sha256(server.path) == sha256(source)
+    assert harness.sha256(server.path) == harness.sha256(source)
 
 
 def test_quiet_copy_is_equal_and_sparse(pair, server, source):
@@ -145,6 +136,6 @@ def test_quiet_copy_is_equal_and_sparse(pair, server, source):
     pair.cmd("block-job-cancel", device="m")
     wait_end(pair)
     pair.cmd("blockdev-del", node_name="dst")
-    assert sha256(server.path) == sha256(source)
+    assert harness.sha256(server.path) == harness.sha256(source)
     if server.kind != "nbd-server":  # it does not tell what is zero
         assert server.path.stat().st_blocks <= source.stat().st_blocks + 2048

@@ -4,7 +4,6 @@
 A client reaches the server's disk through an export of our nbd node; what it
 reads and writes is compared with the disk itself.
 """
-import hashlib
 import json
 import re
 
@@ -12,18 +11,13 @@ import pytest
 
 import harness
 import nbdservers
-from harness import run
+from harness import run, sha256
 
 SIZE = 24 << 20
 ISLANDS = (0, 3, 9, 17, 23)
 
 pytestmark = pytest.mark.peers("nbdkit", "nbd-server", "qemu-nbd",
                                "qemu-storage-daemon", "nbdcopy", "qemu-io")
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @pytest.fixture
@@ -33,10 +27,7 @@ def disk(box):
         for offset in ISLANDS})
 
 
-@pytest.fixture(params=[
-    f"{kind}/{transport}" for kind in nbdservers.KINDS
-    for transport in ("unix", "tcp", "tls")
-    if (kind, transport) != ("nbd-server", "unix")])
+@pytest.fixture(params=nbdservers.CASES)
 def server(request, box, disk, spawn, tls_dir):
     kind, transport = request.param.split("/")
     server = nbdservers.Server(kind, box, disk, transport, tls_dir)

@@ -5,6 +5,7 @@ Nothing here knows pytest; the fixtures are in conftest.py. Every wait has a
 limit, and every daemon must end cleanly: exit status 0 after SIGTERM and no
 complaint of a sanitizer in its log.
 """
+import hashlib
 import os
 import pathlib
 import random
@@ -242,6 +243,16 @@ class Daemon(Process):
                  **arguments)
         return ident
 
+    def serve_two(self, path):
+        """The exports 'disk', writable and described, and 'ro'."""
+        self.add_file(path, "disk", discard="unmap")
+        self.start_nbd()
+        self.add_export("disk", writable=True, description="first disk")
+        self.execute("blockdev-add", {
+            "driver": "null-co", "node-name": "ro", "size": 1 << 20,
+            "read-zeroes": True})
+        self.add_export("ro")
+
     def serve_file(self, path, node="disk", writable=True, tls=None,
                    **options):
         """Node, server on a UNIX socket and export in one go."""
@@ -287,6 +298,11 @@ def run(*argv, limit=60, check=True, env=None, stdin=None, cwd=None):
         raise AssertionError(f"{argv}: status {result.returncode}\n"
                              f"{result.stdout}{result.stderr}")
     return result.stdout if check else result
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def client_context(directory, certificate=True):

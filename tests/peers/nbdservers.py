@@ -11,6 +11,10 @@ import harness
 
 KINDS = ("qemu-nbd", "nbdkit", "nbd-server", "qemu-storage-daemon", "ours")
 EXPORT = "disk"
+# What nbd nodes are tested with; nbd-server over TCP only.
+CASES = [f"{kind}/{transport}" for kind in KINDS
+         for transport in ("unix", "tcp", "tls")
+         if (kind, transport) != ("nbd-server", "unix")]
 
 
 class Server:

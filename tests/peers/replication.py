@@ -4,7 +4,6 @@
 A Guest writes numbered blocks and knows which of them are stable. A Site is a
 daemon with one disk behind a node that can be told to fail.
 """
-import hashlib
 import pathlib
 import random
 import threading
@@ -15,11 +14,6 @@ import harness
 import qmp
 
 BLOCK = 4096
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sparse_disk(path, size, seed, islands=4):

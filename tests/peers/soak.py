@@ -271,7 +271,7 @@ class Soak:
         self.source.cmd("blockdev-del", node_name="back")
         sums = {"model": hashlib.sha256(self.model).hexdigest()}
         for site in self.sites:
-            sums[site.name] = replication.sha256(site.image)
+            sums[site.name] = harness.sha256(site.image)
         assert len(set(sums.values())) == 1, sums
         return moved
 

@@ -480,6 +480,7 @@ op_co_run(void *arg)
     } else {
         bf_copy_note_done(copy, bytes);
         if (!op->zeroes) {
+            copy->unflushed += bytes;
             tune(copy, bytes);
         }
     }

@@ -54,6 +54,7 @@ struct BfCopy {
     bool err_is_read;
     bool flushing;
     int flush_ret;
+    uint64_t unflushed; /* bytes of data written since a flush was begun */
     bool has_lost;     /* a flush has failed */
     uint64_t credit;   /* bytes that the throttle group has let pass already */
     bool fetching;     /* a coroutine waits for more of them */

@@ -21,6 +21,9 @@
 /* Most zeroes made by one operation; some storage writes them. */
 #define ZEROES_MAX (64 * BF_MIB)
 
+/* What is written before the target is flushed while the copy goes on. */
+#define FLUSH_BYTES (128 * BF_MIB)
+
 #define SPAN_EXTENTS 1024
 #define TICK_NS (100 * BF_NS_PER_MS)
 
@@ -265,6 +268,41 @@ co_wait_for_rate(BfCopy *copy, uint64_t wait_ns)
     return true;
 }
 
+static void
+flush_co_run(void *arg)
+{
+    BfCopy *copy = arg;
+
+    copy->flush_ret = bf_handle_co_flush(copy->config.target);
+    copy->flushing = false;
+    copy->in_flight--;
+    if (copy->flush_ret < 0) {
+        copy->has_lost = true;
+        bf_copy_note_error(copy, -copy->flush_ret);
+    }
+    bf_co_queue_wake_all(&copy->changed);
+}
+
+/* A flush that nobody waits for counts as under way, too. What it ends with is
+ * not forgotten: the next one may well succeed, but does not bring back what
+ * was lost. */
+static void
+start_flush(BfCopy *copy)
+{
+    copy->flushing = true;
+    copy->in_flight++;
+    copy->unflushed = 0;
+    bf_co_spawn(flush_co_run, copy);
+}
+
+/* So that the target's disk works while the copy goes on, and little is left to
+ * be flushed at its end. */
+static bool
+wants_flush(const BfCopy *copy)
+{
+    return copy->unflushed >= FLUSH_BYTES && !copy->flushing;
+}
+
 static BfCopyStatus
 co_run_until_tick(BfCopy *copy, GError **error)
 {
@@ -278,6 +316,8 @@ co_run_until_tick(BfCopy *copy, GError **error)
             go_on = co_deal_with_error(copy, error);
         } else if (go_on && bf_job_wants_pause(job)) {
             go_on = co_pause(copy);
+        } else if (go_on && wants_flush(copy)) {
+            start_flush(copy);
         } else if (go_on && !has_room(copy)) {
             copy->tune.was_full = true;
             bf_co_queue_co_wait(&copy->changed);
@@ -314,24 +354,6 @@ bf_copy_co_run(BfCopy *copy, GError **error)
     return status;
 }
 
-static void
-flush_co_run(void *arg)
-{
-    BfCopy *copy = arg;
-
-    copy->flush_ret = bf_handle_co_flush(copy->config.target);
-    copy->flushing = false;
-    copy->in_flight--;
-    if (copy->flush_ret < 0) {
-        copy->has_lost = true;
-        bf_copy_note_error(copy, -copy->flush_ret);
-    }
-    bf_co_queue_wake_all(&copy->changed);
-}
-
-/* A flush that nobody waits for any more counts as under way, too. What it
- * ends with is not forgotten: the next one may well succeed, but does not bring
- * back what was lost. */
 static int
 co_flush(BfCopy *copy)
 {
@@ -344,9 +366,7 @@ co_flush(BfCopy *copy)
     if (copy->err != 0) {
         return -copy->err;
     }
-    copy->flushing = true;
-    copy->in_flight++;
-    bf_co_spawn(flush_co_run, copy);
+    start_flush(copy);
     while (copy->flushing && !copy->expired) {
         bf_co_queue_co_wait(&copy->changed);
     }

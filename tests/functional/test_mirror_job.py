@@ -645,6 +645,20 @@ def test_failed_flush_is_no_completion(faulty):
     assert "error" not in end["data"]
 
 
+@pytest.mark.ours("the reference flushes at the end only")
+def test_target_is_flushed_while_the_copy_goes_on(daemon):
+    for node in ("src", "dst"):
+        daemon.execute("blockdev-add", {
+            "driver": "null-co", "node-name": node, "size": 1 << 30,
+            "read-zeroes": node == "dst"})
+    daemon.execute("blockdev-mirror", {
+        "job-id": "m", "device": "src", "target": "dst", "sync": "full"})
+    wait_event(daemon, "BLOCK_JOB_READY", device="m")
+    stats, = [each["stats"] for each in daemon.cmd(
+        "query-blockstats", query_nodes=True) if each["node-name"] == "dst"]
+    assert 4 <= stats["flush_operations"] <= 10  # 128 MiB, and the last
+
+
 @pytest.mark.ours("the reference has no fault nodes")
 def test_target_that_fails_does_not_fail_blocking_writes(faulty):
     pair = faulty("target", op="write", after=200, errno="EIO")

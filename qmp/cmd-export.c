@@ -52,6 +52,40 @@ bf_qmp_co_nbd_server_start(BfQmpCall *call, const BfNbdServerStartArgs *args,
 }
 
 bool
+bf_qmp_co_nbd_server_add_listener(BfQmpCall *call,
+                                  const BfNbdServerAddListenerArgs *args,
+                                  BfNbdListenerInfo **ret_value, GError **error)
+{
+    const BfNbdServerOptions options = {
+        .id = args->id,
+        .addr = args->addr,
+        .handshake_max_seconds = args->handshake_max_seconds,
+        .tls_creds = args->tls_creds,
+        .tls_authz = args->tls_authz,
+        .max_connections = args->max_connections,
+    };
+
+    if (!bf_daemon_co_nbd_start(call->daemon, &options,
+                                bf_monitor_client_take_named_fd, call->client,
+                                error)) {
+        return false;
+    }
+    *ret_value =
+        bf_nbd_server_query_listener(call->daemon->nbd_server, args->id);
+    return true;
+}
+
+bool
+bf_qmp_co_nbd_server_remove_listener(BfQmpCall *call,
+                                     const BfNbdServerRemoveListenerArgs *args,
+                                     GError **error)
+{
+    return bf_daemon_co_nbd_unlisten(
+        call->daemon, args->id, args->mode == BF_NBD_LISTENER_REMOVE_MODE_HARD,
+        error);
+}
+
+bool
 bf_qmp_co_nbd_server_stop(BfQmpCall *call, GError **error)
 {
     return bf_daemon_co_nbd_stop(call->daemon, error);
@@ -228,8 +262,7 @@ bool
 bf_qmp_co_query_nbd_server(BfQmpCall *call, BfNbdServerInfo **ret_value,
                            GError **error)
 {
-    *ret_value = bf_nbd_server_query(call->daemon->nbd_server,
-                                     call->daemon->nbd_creds_id);
+    *ret_value = bf_nbd_server_query(call->daemon->nbd_server);
     return true;
 }
 

@@ -169,19 +169,8 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     return daemon;
 }
 
-/* Who holds the credentials of the NBD server. */
-#define NBD_SERVER_USER "the NBD server"
+/* Who holds the credentials for --list. */
 #define LIST_USER "the list of exports"
-
-static void
-release_server_creds(BfDaemon *daemon)
-{
-    if (daemon->nbd_creds_id != NULL) {
-        bf_objects_release_tls_creds(daemon->objects, daemon->nbd_creds_id,
-                                     NBD_SERVER_USER);
-        g_clear_pointer(&daemon->nbd_creds_id, g_free);
-    }
-}
 
 /*
  * The end of an NBD server. It waits for requests that storage has not
@@ -225,7 +214,6 @@ start_nbd_stop(BfDaemon *daemon)
     stop = g_rc_box_new0(NbdStop);
     stop->daemon = daemon;
     stop->server = g_steal_pointer(&daemon->nbd_server);
-    release_server_creds(daemon);
     bf_wait_group_add(&daemon->nbd_stopping, 1);
     bf_co_spawn(co_nbd_stop, g_rc_box_acquire(stop));
     return stop;
@@ -278,7 +266,6 @@ bf_daemon_free(BfDaemon *daemon)
         bf_loop_free(daemon->workers[i]);
     }
     g_free(daemon->workers);
-    g_free(daemon->nbd_creds_id);
     g_free(daemon);
 }
 
@@ -293,7 +280,8 @@ bf_daemon_serve(BfDaemon *daemon)
 }
 
 static BfTlsCreds *
-take_server_creds(BfDaemon *daemon, const char *id, GError **error)
+take_server_creds(BfDaemon *daemon, const char *id, const char *user,
+                  GError **error)
 {
     BfTlsCreds *creds = bf_objects_find_tls_creds(daemon->objects, id, error);
 
@@ -301,8 +289,7 @@ take_server_creds(BfDaemon *daemon, const char *id, GError **error)
         !bf_tls_creds_check_endpoint(creds, BF_TLS_ENDPOINT_SERVER, error)) {
         return NULL;
     }
-    return bf_objects_take_tls_creds(daemon->objects, id, NBD_SERVER_USER,
-                                     error);
+    return bf_objects_take_tls_creds(daemon->objects, id, user, error);
 }
 
 /* Accepting what cannot be enforced would let everybody in. */
@@ -331,20 +318,15 @@ check_tls_authz(const BfNbdServerOptions *options, const BfTlsCreds *creds,
 }
 
 static bool
-co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
-                    BfTakeFd *take_fd, void *opaque, GError **error)
+co_nbd_open(BfDaemon *daemon, const BfNbdListenerConfig *listener,
+            GError **error)
 {
-    BfNbdServerConfig config = {
-        .address = options->addr,
-        .take_fd = take_fd,
-        .take_fd_opaque = opaque,
-        .handshake_max_seconds = options->handshake_max_seconds,
-        .max_connections = options->max_connections,
+    const BfNbdServerConfig config = {
+        .first = *listener,
         .workers = daemon->workers,
         .n_workers = daemon->n_workers,
         .exports = daemon->exports,
         .budget = &daemon->budget,
-        .tls_authz = options->tls_authz,
         .objects = daemon->objects,
         .events = daemon->nbd_events,
         .events_opaque = daemon->nbd_events_opaque,
@@ -353,25 +335,52 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         .held = !daemon->serving,
     };
 
-    if (daemon->nbd_server != NULL) {
+    if (listener->id != NULL) {
+        return bf_nbd_server_co_listen(daemon->nbd_server, listener, error);
+    }
+    daemon->nbd_server = bf_nbd_server_co_start(&config, error);
+    return daemon->nbd_server != NULL;
+}
+
+static bool
+co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
+                    BfTakeFd *take_fd, void *opaque, GError **error)
+{
+    BfNbdListenerConfig config = {
+        .id = options->id,
+        .address = options->addr,
+        .take_fd = take_fd,
+        .take_fd_opaque = opaque,
+        .tls_creds_id = options->tls_creds,
+        .tls_authz = options->tls_authz,
+        .handshake_max_seconds = options->handshake_max_seconds,
+        .max_connections = options->max_connections,
+    };
+    g_autofree char *user = bf_nbd_listener_creds_user(options->id);
+    bool ok = false;
+
+    if (options->id == NULL && daemon->nbd_server != NULL) {
         bf_set_error(error, "NBD server already running");
         return false;
     }
+    if (options->id != NULL && daemon->nbd_server == NULL) {
+        bf_set_error(error, "NBD server not running");
+        return false;
+    }
     if (options->tls_creds != NULL) {
-        config.tls_creds = take_server_creds(daemon, options->tls_creds, error);
+        config.tls_creds =
+            take_server_creds(daemon, options->tls_creds, user, error);
         if (config.tls_creds == NULL) {
             return false;
         }
-        daemon->nbd_creds_id = g_strdup(options->tls_creds);
     }
-    if (check_tls_authz(options, config.tls_creds, error)) {
-        daemon->nbd_server = bf_nbd_server_co_start(&config, error);
-    }
+    ok = check_tls_authz(options, config.tls_creds, error) &&
+         co_nbd_open(daemon, &config, error);
     bf_tls_creds_unref(config.tls_creds);
-    if (daemon->nbd_server == NULL) {
-        release_server_creds(daemon);
+    if (!ok && options->tls_creds != NULL) {
+        bf_objects_release_tls_creds(daemon->objects, options->tls_creds, user);
     }
-    return daemon->nbd_server != NULL;
+    return ok;
 }
 
 bool
@@ -385,6 +394,18 @@ bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
     ok = co_nbd_start_locked(daemon, options, take_fd, opaque, error);
     bf_co_mutex_unlock(&daemon->nbd_mutex);
     return ok;
+}
+
+bool
+bf_daemon_co_nbd_unlisten(BfDaemon *daemon, const char *id, bool hard,
+                          GError **error)
+{
+    bf_assert_main();
+    if (daemon->nbd_server == NULL) {
+        bf_set_error(error, "NBD server not running");
+        return false;
+    }
+    return bf_nbd_server_co_unlisten(daemon->nbd_server, id, hard, error);
 }
 
 GPtrArray *

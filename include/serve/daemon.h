@@ -32,8 +32,7 @@
  * @jobs: owned
  * @exports: owned
  * @nbd_server: (nullable): owned; NULL while none runs
- * @nbd_creds_id: (nullable): owned; the credentials that @nbd_server holds
- * @nbd_mutex: held by whoever starts or stops @nbd_server
+ * @nbd_mutex: held by whoever starts or stops @nbd_server, or makes it listen
  * @nbd_stopping: servers that are being stopped
  * @nbd_events: (nullable): borrowed constant
  * @nbd_events_opaque: passed to @nbd_events
@@ -54,7 +53,6 @@ typedef struct BfDaemon {
     BfJobTable *jobs;
     BfExportTable *exports;
     BfNbdServer *nbd_server;
-    char *nbd_creds_id;
     BfCoMutex nbd_mutex;
     BfWaitGroup nbd_stopping;
     const BfNbdEvents *nbd_events;
@@ -163,12 +161,27 @@ void bf_daemon_free(BfDaemon *daemon);
  * @opaque: passed to @take_fd
  * @error: set on failure
  *
- * What nbd-server-start and --nbd-server do.
+ * What nbd-server-start and --nbd-server do; with an id, also what
+ * nbd-server-add-listener does.
  *
  * Returns: false on failure
  */
 bool bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
                             BfTakeFd *take_fd, void *opaque, GError **error);
+
+/**
+ * bf_daemon_co_nbd_unlisten:
+ * @daemon: the daemon
+ * @id: of a listener that was added
+ * @hard: its clients that use an export are disconnected too
+ * @error: set on failure
+ *
+ * What nbd-server-remove-listener does.
+ *
+ * Returns: false on failure
+ */
+bool bf_daemon_co_nbd_unlisten(BfDaemon *daemon, const char *id, bool hard,
+                               GError **error);
 
 /**
  * bf_daemon_co_nbd_list:

@@ -91,20 +91,48 @@ typedef struct BfNbdEvents {
 } BfNbdEvents;
 
 /**
- * BfNbdServerConfig: how to make a server
+ * BfNbdListenerConfig: where to listen, and what is demanded of clients there
+ * @id: (nullable): copied; NULL for the listener that the server starts with
  * @address: where to listen
  * @take_fd: (nullable): for addresses of type fd
  * @take_fd_opaque: passed to @take_fd
  * @tls_creds: (nullable): a reference is taken; demanded of every client
+ * @tls_creds_id: (nullable): their id; copied. When it ends, the claim that
+ *     bf_nbd_listener_creds_user() has on them is given back
  * @tls_authz: (nullable): id of the authorization object that says whose
  *     clients may connect; copied. Needs @tls_creds that prove a name
+ * @handshake_max_seconds: limit from accept to the end of negotiation; 0 has
+ *     none
+ * @max_connections: of this listener; 0 is unlimited; 1 clears the multi-conn
+ *     flag
+ */
+typedef struct BfNbdListenerConfig {
+    const char *id;
+    const BfSocketAddress *address;
+    BfTakeFd *take_fd;
+    void *take_fd_opaque;
+    BfTlsCreds *tls_creds;
+    const char *tls_creds_id;
+    const char *tls_authz;
+    uint32_t handshake_max_seconds;
+    uint32_t max_connections;
+} BfNbdListenerConfig;
+
+/**
+ * bf_nbd_listener_creds_user:
+ * @id: (nullable): of a listener, or NULL for the first one
+ *
+ * Returns: (transfer full): who uses the credentials of that listener
+ */
+char *bf_nbd_listener_creds_user(const char *id);
+
+/**
+ * BfNbdServerConfig: how to make a server
+ * @first: the listener that it starts with
  * @objects: (nullable): where authorization objects are; borrowed: live longer
  *     than the server. Needed for @tls_authz and that of exports
  * @events: (nullable): borrowed constant
  * @events_opaque: passed to @events
- * @handshake_max_seconds: limit from accept to the end of negotiation; 0 has
- *     none
- * @max_connections: 0 is unlimited; 1 clears the multi-conn flag
  * @workers: loops for connections; borrowed: live longer than the server
  * @n_workers: at least 1
  * @exports: the daemon's table; borrowed
@@ -115,16 +143,10 @@ typedef struct BfNbdEvents {
  * @held: clients can connect, but are not served before bf_nbd_server_serve()
  */
 typedef struct BfNbdServerConfig {
-    const BfSocketAddress *address;
-    BfTakeFd *take_fd;
-    void *take_fd_opaque;
-    BfTlsCreds *tls_creds;
-    const char *tls_authz;
+    BfNbdListenerConfig first;
     BfObjects *objects;
     const BfNbdEvents *events;
     void *events_opaque;
-    uint32_t handshake_max_seconds;
-    uint32_t max_connections;
     BfLoop *const *workers;
     unsigned n_workers;
     BfExportTable *exports;
@@ -153,6 +175,35 @@ BfNbdServer *bf_nbd_server_co_start(const BfNbdServerConfig *config,
  * Begins to serve clients, those that wait first.
  */
 void bf_nbd_server_serve(BfNbdServer *server);
+
+/**
+ * bf_nbd_server_co_listen:
+ * @server: a server
+ * @config: of one more listener, with an id; copied as far as it is kept. It
+ *     may bear the id of no listener that there is
+ * @error: set on failure
+ *
+ * Its clients see all exports of the server. While it listens nobody may stop
+ * @server.
+ *
+ * Returns: false on failure
+ */
+bool bf_nbd_server_co_listen(BfNbdServer *server,
+                             const BfNbdListenerConfig *config, GError **error);
+
+/**
+ * bf_nbd_server_co_unlisten:
+ * @server: a server; it may be stopped meanwhile
+ * @id: of a listener that was added
+ * @hard: all its clients are disconnected, not only those in negotiation
+ * @error: set on failure: there is no such listener
+ *
+ * Its address is free when this returns.
+ *
+ * Returns: false on failure
+ */
+bool bf_nbd_server_co_unlisten(BfNbdServer *server, const char *id, bool hard,
+                               GError **error);
 
 /**
  * bf_nbd_server_co_stop:
@@ -251,11 +302,21 @@ BfNbdClientInfo *bf_nbd_server_co_drop(BfNbdServer *server, uint64_t connection,
 /**
  * bf_nbd_server_query:
  * @server: (nullable): a server, or NULL if none runs
- * @tls_creds: (nullable): id of the credentials that it was given
  *
  * Never suspends.
  *
  * Returns: (transfer full): what query-nbd-server returns
  */
-BfNbdServerInfo *bf_nbd_server_query(const BfNbdServer *server,
-                                     const char *tls_creds);
+BfNbdServerInfo *bf_nbd_server_query(const BfNbdServer *server);
+
+/**
+ * bf_nbd_server_query_listener:
+ * @server: a server
+ * @id: of a listener that was added
+ *
+ * Never suspends.
+ *
+ * Returns: (transfer full) (nullable): what query-nbd-server tells of it
+ */
+BfNbdListenerInfo *bf_nbd_server_query_listener(const BfNbdServer *server,
+                                                const char *id);

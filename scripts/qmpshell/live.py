@@ -14,6 +14,8 @@ RULES = (
     ("blockdev-add",        "node-name",        ""),
     ("blockdev-create",     "job-id",           ""),
     ("*-add",               "id",               ""),
+    ("nbd-server-add-listener", "id",           ""),
+    ("nbd-server-remove-listener", "id",        "listener"),
     ("job-*",               "id",               "job"),
     ("block-job-*",         "id",               "job"),
     ("block-job-*",         "device",           "job"),
@@ -121,6 +123,11 @@ class Live:
             used = client.get("export-id")
             yield str(client["connection"]), client.get("peer", "") + (
                 f", uses {used}" if used else f", {client.get('state', '')}")
+
+    def _find_listener(self, _given, _pattern):
+        for item in self._list("query-nbd-server").get("listeners", []):
+            if "id" in item:
+                yield item["id"], f"{item.get('clients', 0)} clients"
 
     def _find_object(self, _given, pattern):
         for item in self._list("qom-list", {"path": "/objects"}):

@@ -139,7 +139,9 @@ client_co_free(BfNbdClient *client)
     g_free(client->left_text);
     g_free(client->peer);
     g_queue_unlink(&server->clients, &client->link);
-    server->dropped -= client->dropped ? 1 : 0;
+    client->listener->dropped -= client->dropped ? 1 : 0;
+    client->listener->n_clients--;
+    bf_nbd_listener_unref(client->listener);
     g_free(client);
     bf_nbd_server_client_gone(server, had_export);
     bf_wait_group_done(&server->alive);
@@ -175,6 +177,8 @@ describe_kill(BfNbdClientDisconnectReason reason)
         return "nbd-client-drop asks for it";
     case BF_NBD_CLIENT_DISCONNECT_REASON_EXPORT_REMOVED:
         return "the export is being removed";
+    case BF_NBD_CLIENT_DISCONNECT_REASON_LISTENER_REMOVED:
+        return "nbd-server-remove-listener asks for it";
     default:
         return "the NBD server is being stopped";
     }
@@ -204,7 +208,7 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
         client->failure = g_strdup_printf(
             NBD_CLIENT_FORMAT
             ": negotiation did not end within %u s (it was at: %s)",
-            NBD_CLIENT_ARGS(client), client->server->handshake_max_seconds,
+            NBD_CLIENT_ARGS(client), client->listener->handshake_max_seconds,
             client->stage);
     } else if (is_export_absent(client)) {
         return; /* main has reported it */
@@ -228,7 +232,7 @@ static void
 client_co_negotiate(void *arg)
 {
     BfNbdClient *client = arg;
-    uint32_t limit = client->server->handshake_max_seconds;
+    uint32_t limit = client->listener->handshake_max_seconds;
     g_autoptr(GError) error = NULL;
 
     client->stage = "greeting";
@@ -416,17 +420,20 @@ bf_nbd_client_drop(BfNbdClient *client)
 {
     g_assert(client->exp == NULL && !client->killed);
     client->dropped = true;
-    client->server->dropped++;
+    client->listener->dropped++;
     bf_nbd_client_kill(client, BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED);
 }
 
 void
-bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer)
+bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel, char *peer)
 {
+    BfNbdServer *server = listener->server;
     BfNbdClient *client = g_new0(BfNbdClient, 1);
 
     bf_assert_main();
     client->server = server;
+    client->listener = bf_nbd_listener_ref(listener);
+    listener->n_clients++;
     client->id = ++server->next_id;
     client->peer = peer;
     client->channel = channel;

@@ -83,22 +83,7 @@ check_tls_authz(const BfNbdServer *server, const char *id, GError **error)
     if (id == NULL) {
         return true;
     }
-    if (server->tls_creds == NULL) {
-        bf_set_error(error,
-                     "tls-authz '%s' needs an NBD server with tls-creds: "
-                     "without TLS its clients prove no name; start the server "
-                     "with tls-creds, or leave tls-authz out",
-                     id);
-        return false;
-    }
-    if (!bf_tls_creds_check_identity(server->tls_creds, error)) {
-        g_prefix_error(error,
-                       "tls-authz '%s' does not go with the tls-creds of the "
-                       "NBD server: ",
-                       id);
-        return false;
-    }
-    return true;
+    return bf_nbd_listeners_prove_names(server, id, error);
 }
 
 /* Checks of block-export-add that only NBD has, in its order. */

@@ -73,6 +73,9 @@
 
 typedef struct BfNbdClient BfNbdClient;
 
+/* Sockets that clients come through, and what is demanded of those that do. */
+typedef struct BfNbdListener BfNbdListener;
+
 /* What requests have come to; see stats-private.h. */
 typedef struct BfNbdStats BfNbdStats;
 
@@ -91,14 +94,10 @@ typedef enum BfNbdContext {
 
 struct BfNbdServer {
     /* Never changed. */
-    BfTlsCreds *tls_creds;     /* (nullable) a reference */
-    char *tls_authz;           /* (nullable) id of the object that is asked */
     BfObjects *objects;        /* (nullable) borrowed: live longer */
     BfPoolLane *authz_lane;    /* for rules that may block */
     const BfNbdEvents *events; /* (nullable) */
     void *events_opaque;
-    uint32_t handshake_max_seconds;
-    uint32_t max_connections;
     BfLoop *const *workers; /* borrowed: live longer */
     unsigned n_workers;
     BfExportTable *table; /* borrowed: lives longer */
@@ -107,28 +106,45 @@ struct BfNbdServer {
     BfBudget pipes; /* bytes of all pipes; shared by the loops */
 
     /* Main's. */
-    BfListener *listener;
-    char *address;                  /* for logs */
-    BfSocketAddressList *addresses; /* (nullable) what it is bound to */
-    unsigned *load;                 /* clients on each worker */
-    GPtrArray *exports; /* BfNbdExport, oldest first; not the closing ones */
+    BfNbdListener *first; /* a reference: of nbd-server-start */
+    GPtrArray *listeners; /* BfNbdListener: references; the first one first */
+    unsigned *load;       /* clients on each worker */
+    GPtrArray *exports;   /* BfNbdExport, oldest first; not the closing ones */
     uint64_t exports_generation; /* counts changes of @exports */
     GPtrArray *wishes;           /* of rights.c */
     BfTimer wishes_timer;        /* runs while there are some */
     unsigned n_restricted;       /* of @exports, with a tls-authz */
     GQueue clients;              /* BfNbdClient, by their link */
-    GQueue waiting;              /* accepted descriptors without a free place */
-    BfWaitGroup alive;           /* clients that are not freed yet */
-    BfWaitGroup exports_left;    /* exports that are not freed yet */
+    BfWaitGroup alive;        /* clients and listeners that are not gone yet */
+    BfWaitGroup exports_left; /* exports that are not freed yet */
     uint64_t next_id;
     BfTimer failures_timer; /* runs for a second from a logged failure on */
     unsigned failures;      /* since it was started */
-    BfTimer room_timer;     /* until a client in negotiation has to go */
-    unsigned dropped;       /* clients that have to go and are not gone yet */
     bool stopping;
     BfFn *unused; /* (nullable) called when no client uses an export any more */
     void *unused_arg;
     bool held; /* clients wait for bf_nbd_server_serve() */
+};
+
+struct BfNbdListener {
+    /* Never changed. */
+    BfNbdServer *server;   /* borrowed: waits for its listeners' clients */
+    char *id;              /* (nullable) that of nbd-server-start has none */
+    BfTlsCreds *tls_creds; /* (nullable) a reference */
+    char *tls_creds_id;    /* (nullable) */
+    char *tls_authz;       /* (nullable) id of the object that is asked */
+    uint32_t handshake_max_seconds;
+    uint32_t max_connections;
+
+    /* Main's. */
+    unsigned refs;                  /* the server's list, and the clients */
+    BfListener *socket;             /* (nullable) NULL when it has ended */
+    char *address;                  /* (nullable) for logs */
+    BfSocketAddressList *addresses; /* (nullable) what it is bound to */
+    unsigned n_clients;             /* that came through it and are there */
+    GQueue waiting;     /* accepted descriptors without a free place */
+    BfTimer room_timer; /* until a client in negotiation has to go */
+    unsigned dropped;   /* clients that have to go and are not gone yet */
 };
 
 /*
@@ -221,8 +237,9 @@ typedef struct BfNbdRights {
 
 struct BfNbdClient {
     /* Never changed. */
-    BfNbdServer *server; /* borrowed: waits for its clients */
-    uint64_t id;         /* in every log line */
+    BfNbdServer *server;     /* borrowed: waits for its clients */
+    BfNbdListener *listener; /* a reference: what is demanded of it */
+    uint64_t id;             /* in every log line */
     char *peer;
 
     /* Main's. */
@@ -334,6 +351,9 @@ void bf_nbd_server_free(BfNbdServer *server);
  * number appears, and as an event. */
 void bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection);
 
+/* Takes a connection of a listener; a BfListenerFn. */
+void bf_nbd_server_accept(void *listener, int fd);
+
 /* Starts who waits for a place: called when a client has left the list.
  * @had_export: it used one, and may have been the last that did. */
 void bf_nbd_server_client_gone(BfNbdServer *server, bool had_export);
@@ -366,12 +386,42 @@ GPtrArray *bf_nbd_server_co_list(BfNbdClient *client);
 void bf_nbd_export_close_all(BfNbdServer *server);
 
 /*
+ * listeners.c: on main.
+ */
+
+/* A listener that does not listen yet. */
+BfNbdListener *bf_nbd_listener_new(BfNbdServer *server,
+                                   const BfNbdListenerConfig *config);
+
+/* Listens, and puts it on the server's list. */
+bool bf_nbd_listener_co_open(BfNbdListener *listener,
+                             const BfNbdListenerConfig *config, GError **error);
+
+/* The one that was added with this id, or NULL. */
+BfNbdListener *bf_nbd_listeners_find(const BfNbdServer *server, const char *id);
+
+/* Ends them all: nobody is accepted any more when this returns. */
+void bf_nbd_listeners_start_close(BfNbdServer *server);
+
+BfNbdListener *bf_nbd_listener_ref(BfNbdListener *listener);
+void bf_nbd_listener_unref(BfNbdListener *listener);
+
+/* Can an export ask the authorization object @tls_authz? Not if no listener's
+ * clients prove a name. */
+bool bf_nbd_listeners_prove_names(const BfNbdServer *server,
+                                  const char *tls_authz, GError **error);
+
+/* Is the other end of @fd a client of one of the listeners? */
+bool bf_nbd_listeners_lead_to(const BfNbdServer *server, int fd);
+
+/*
  * client.c
  */
 
 /* Starts to serve a connection. On main; @channel and @peer, its name for
  * logs, are transferred. */
-void bf_nbd_client_start(BfNbdServer *server, BfChannel *channel, char *peer);
+void bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel,
+                         char *peer);
 
 /* Makes a client leave soon, however its peer behaves. On main. */
 void bf_nbd_client_kill(BfNbdClient *client,

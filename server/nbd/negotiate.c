@@ -242,7 +242,7 @@ static BfNbdStep
 nego_co_starttls(BfNbdClient *client, const BfNbdOptionHeader *header,
                  GError **error)
 {
-    BfTlsCreds *creds = client->server->tls_creds;
+    BfTlsCreds *creds = client->listener->tls_creds;
 
     if (header->length > 0) {
         return nego_co_refuse_length(client, header, error);
@@ -565,7 +565,7 @@ nego_co_next(BfNbdClient *client, GError **error)
                      header.length, BF_NBD_PAYLOAD_MAX);
         return BF_NBD_STEP_FAILED;
     }
-    if (client->server->tls_creds != NULL && !client->tls &&
+    if (client->listener->tls_creds != NULL && !client->tls &&
         (!client->fixed || (header.option != BF_NBD_OPTION_STARTTLS &&
                             header.option != BF_NBD_OPTION_ABORT))) {
         return nego_co_refuse_before_tls(client, &header, error);

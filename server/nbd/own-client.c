@@ -4,7 +4,6 @@
  * a node behind its own export would wait for itself for ever.
  */
 #include "core/error.h"
-#include "io/listener.h"
 #include "nbd-private.h"
 
 BfNode *
@@ -25,8 +24,7 @@ bf_nbd_server_check_own_client(BfNbdServer *server, BfNode *node, int fd,
     BfNode *exported = NULL;
 
     bf_assert_main();
-    if (server->listener == NULL ||
-        !bf_listener_is_peer(server->listener, fd)) {
+    if (!bf_nbd_listeners_lead_to(server, fd)) {
         return true;
     }
     *ret_own = true;

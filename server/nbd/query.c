@@ -47,6 +47,7 @@ describe_client(const BfNbdClient *client)
     info->peer = g_strdup(client->peer);
     info->state = state_of(client);
     info->since_ns = client->since_wall_ns;
+    info->listener = g_strdup(client->listener->id);
     if (client->stats != NULL) {
         describe_use(client, info);
     }
@@ -116,27 +117,82 @@ bf_nbd_server_co_drop(BfNbdServer *server, uint64_t connection, GError **error)
     return info;
 }
 
+static BfNbdListenerInfo *
+describe_listener(const BfNbdListener *listener)
+{
+    BfNbdListenerInfo *info = bf_type_new(&bf_nbd_listener_info_type);
+
+    info->id = g_strdup(listener->id);
+    info->addresses = bf_socket_address_list_copy(listener->addresses);
+    info->tls_creds = g_strdup(listener->tls_creds_id);
+    info->tls_authz = g_strdup(listener->tls_authz);
+    info->handshake_max_seconds = listener->handshake_max_seconds;
+    info->max_connections = listener->max_connections;
+    info->clients = listener->n_clients;
+    info->waiting = listener->waiting.length;
+    return info;
+}
+
+BfNbdListenerInfo *
+bf_nbd_server_query_listener(const BfNbdServer *server, const char *id)
+{
+    const BfNbdListener *listener = bf_nbd_listeners_find(server, id);
+
+    bf_assert_main();
+    return listener != NULL ? describe_listener(listener) : NULL;
+}
+
+static BfNbdListenerInfoList *
+describe_listeners(const BfNbdServer *server)
+{
+    BfNbdListenerInfoList *list = bf_type_new(&bf_nbd_listener_info_list_type);
+
+    list->len = server->listeners->len;
+    list->items = g_new0(BfNbdListenerInfo *, list->len);
+    for (unsigned i = 0; i < server->listeners->len; i++) {
+        list->items[i] =
+            describe_listener(g_ptr_array_index(server->listeners, i));
+    }
+    return list;
+}
+
+static uint32_t
+count_waiting(const BfNbdServer *server)
+{
+    uint32_t sum = 0;
+
+    for (unsigned i = 0; i < server->listeners->len; i++) {
+        const BfNbdListener *listener = g_ptr_array_index(server->listeners, i);
+
+        sum += listener->waiting.length;
+    }
+    return sum;
+}
+
 BfNbdServerInfo *
-bf_nbd_server_query(const BfNbdServer *server, const char *tls_creds)
+bf_nbd_server_query(const BfNbdServer *server)
 {
     BfNbdServerInfo *info = bf_type_new(&bf_nbd_server_info_type);
+    const BfNbdListener *first = NULL;
 
     bf_assert_main();
     if (server == NULL) {
         return info;
     }
+    first = server->first;
     info->running = true;
-    info->addresses = bf_socket_address_list_copy(server->addresses);
-    info->tls_creds = g_strdup(tls_creds);
-    info->tls_authz = g_strdup(server->tls_authz);
+    info->addresses = bf_socket_address_list_copy(first->addresses);
+    info->tls_creds = g_strdup(first->tls_creds_id);
+    info->tls_authz = g_strdup(first->tls_authz);
     info->has_handshake_max_seconds = true;
-    info->handshake_max_seconds = server->handshake_max_seconds;
+    info->handshake_max_seconds = first->handshake_max_seconds;
     info->has_max_connections = true;
-    info->max_connections = server->max_connections;
+    info->max_connections = first->max_connections;
+    info->listeners = describe_listeners(server);
     info->has_clients = true;
     info->clients = server->clients.length;
     info->has_waiting = true;
-    info->waiting = server->waiting.length;
+    info->waiting = count_waiting(server);
     info->has_exports = true;
     info->exports = server->exports->len;
     return info;

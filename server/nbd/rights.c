@@ -65,9 +65,10 @@ shown_label(const char *label)
 }
 
 static bool
-is_restricted(const BfNbdServer *server)
+is_restricted(const BfNbdClient *client)
 {
-    return server->tls_authz != NULL || server->n_restricted > 0;
+    return client->listener->tls_authz != NULL ||
+           client->server->n_restricted > 0;
 }
 
 static uint64_t
@@ -136,7 +137,7 @@ collect(Visit *visit)
     visit->generation = generation_now(server);
     visit->may_block = false;
     visit->tries++;
-    collect_one(visit, server->tls_authz);
+    collect_one(visit, visit->client->listener->tls_authz);
     for (unsigned i = 0; i < server->exports->len; i++) {
         const BfNbdExport *exp = g_ptr_array_index(server->exports, i);
 
@@ -181,7 +182,8 @@ settle(Visit *visit)
     client->rights.verdicts = g_steal_pointer(&visit->verdicts);
     client->rights.generation = visit->generation;
     client->rights.visible = g_ptr_array_new();
-    if (!is_allowed(server, client->rights.verdicts, server->tls_authz)) {
+    if (!is_allowed(server, client->rights.verdicts,
+                    client->listener->tls_authz)) {
         return;
     }
     for (unsigned i = 0; i < server->exports->len; i++) {
@@ -203,7 +205,7 @@ visit_main(void *arg)
         visit->verdicts != NULL && visit->generation == generation_now(server);
 
     visit->done = true;
-    if (is_restricted(server) &&
+    if (is_restricted(client) &&
         (client->rights.visible == NULL ||
          client->rights.generation != generation_now(server))) {
         if (!is_current && visit->tries < TRIES_MAX) {
@@ -243,8 +245,8 @@ bf_nbd_rights_co_call(BfNbdClient *client, BfFn *fn, void *arg)
 const GPtrArray *
 bf_nbd_rights_visible(const BfNbdClient *client)
 {
-    return is_restricted(client->server) ? client->rights.visible
-                                         : client->server->exports;
+    return is_restricted(client) ? client->rights.visible
+                                 : client->server->exports;
 }
 
 /* Why the object @id denies a client. */
@@ -273,10 +275,11 @@ admit(void *arg)
 {
     Admission *admission = arg;
     const BfNbdServer *server = admission->client->server;
+    const char *tls_authz = admission->client->listener->tls_authz;
     GHashTable *verdicts = admission->client->rights.verdicts;
 
-    if (!is_allowed(server, verdicts, server->tls_authz)) {
-        admission->why = explain(server, verdicts, server->tls_authz);
+    if (!is_allowed(server, verdicts, tls_authz)) {
+        admission->why = explain(server, verdicts, tls_authz);
     }
 }
 
@@ -290,7 +293,7 @@ bf_nbd_rights_co_admit(BfNbdClient *client, GError **error)
         return true;
     }
     bf_set_error(error, "tls-authz '%s' of the server does not allow '%s': %s",
-                 client->server->tls_authz, shown_label(client->label),
+                 client->listener->tls_authz, shown_label(client->label),
                  admission.why);
     g_free(admission.why);
     return false;
@@ -309,6 +312,7 @@ typedef struct Wish {
     char *label; /* (nullable) */
     const char *stage;
     BfNbdString name;     /* owned */
+    char *tls_authz;      /* (nullable) of its listener */
     GHashTable *verdicts; /* (nullable) a reference */
 } Wish;
 
@@ -319,6 +323,7 @@ wish_free(void *data)
 
     g_clear_pointer(&wish->verdicts, g_hash_table_unref);
     g_free((char *)wish->name.data);
+    g_free(wish->tls_authz);
     g_free(wish->label);
     g_free(wish->peer);
     g_free(wish);
@@ -333,9 +338,9 @@ find_denying(BfNbdServer *server, const Wish *wish)
     if (exp == NULL || wish->verdicts == NULL) {
         return NULL;
     }
-    return is_allowed(server, wish->verdicts, server->tls_authz)
+    return is_allowed(server, wish->verdicts, wish->tls_authz)
                ? exp->tls_authz
-               : server->tls_authz;
+               : wish->tls_authz;
 }
 
 static void
@@ -413,6 +418,7 @@ bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
     wish->stage = client->stage;
     wish->name.data = copy_name(name);
     wish->name.len = name.len;
+    wish->tls_authz = g_strdup(client->listener->tls_authz);
     if (client->rights.verdicts != NULL) {
         wish->verdicts = g_hash_table_ref(client->rights.verdicts);
     }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The NBD server on main: its listener, the list of clients with its limit,
- * and what negotiating clients want to know about exports.
+ * The NBD server on main: the list of clients with its limits, and what
+ * negotiating clients want to know about exports. Where it listens is in
+ * listeners.c.
  *
- * A client counts from accept on. When the limit is reached the listener
+ * A client counts from accept on. When its listener's limit, or that of all
+ * connections, is reached the listener
  * accepts one more, so that it is known that somebody waits, and pauses; what
  * it had accepted by then waits here without a greeting, just as the others
  * wait in the kernel's queue. So that peers who never get on with their
@@ -13,7 +15,6 @@
 #include "serve/nbd-server.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "core/error.h"
 #include "core/util.h"
@@ -32,15 +33,10 @@ bf_nbd_server_new(const BfNbdServerConfig *config)
 {
     BfNbdServer *server = g_new0(BfNbdServer, 1);
 
-    server->tls_creds =
-        config->tls_creds != NULL ? bf_tls_creds_ref(config->tls_creds) : NULL;
-    server->tls_authz = g_strdup(config->tls_authz);
     server->objects = config->objects;
     bf_nbd_rights_init(server);
     server->events = config->events;
     server->events_opaque = config->events_opaque;
-    server->handshake_max_seconds = config->handshake_max_seconds;
-    server->max_connections = config->max_connections;
     server->workers = config->workers;
     server->n_workers = config->n_workers;
     server->table = config->exports;
@@ -49,7 +45,8 @@ bf_nbd_server_new(const BfNbdServerConfig *config)
     server->load = g_new0(unsigned, config->n_workers);
     server->exports = g_ptr_array_new();
     g_queue_init(&server->clients);
-    g_queue_init(&server->waiting);
+    server->listeners = g_ptr_array_new();
+    server->first = bf_nbd_listener_new(server, &config->first);
     return server;
 }
 
@@ -58,16 +55,13 @@ bf_nbd_server_free(BfNbdServer *server)
 {
     g_assert(server->exports->len == 0);
     g_assert(g_queue_is_empty(&server->clients));
-    g_assert(g_queue_is_empty(&server->waiting));
+    g_assert(server->listeners->len == 0);
     bf_timer_stop(&server->failures_timer);
-    bf_timer_stop(&server->room_timer);
     g_ptr_array_unref(server->exports);
-    bf_tls_creds_unref(server->tls_creds);
-    g_free(server->tls_authz);
+    g_ptr_array_unref(server->listeners);
+    bf_nbd_listener_unref(server->first);
     bf_nbd_rights_clear_server(server);
     g_free(server->load);
-    g_free(server->address);
-    bf_socket_address_list_free(server->addresses);
     g_free(server);
 }
 
@@ -98,32 +92,42 @@ bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection)
     }
 }
 
+/* As far as its own limit goes. */
 static bool
-is_full(const BfNbdServer *server)
+is_listener_full(const BfNbdListener *listener)
 {
-    unsigned limit = NBD_CONNECTIONS_MAX;
+    return listener->max_connections != 0 &&
+           listener->n_clients >= listener->max_connections;
+}
 
-    if (server->max_connections != 0) {
-        limit = MIN(limit, server->max_connections);
-    }
-    return server->held || server->clients.length >= limit;
+static bool
+is_full(const BfNbdListener *listener)
+{
+    const BfNbdServer *server = listener->server;
+
+    return server->held || server->clients.length >= NBD_CONNECTIONS_MAX ||
+           is_listener_full(listener);
 }
 
 static void
-start_client(BfNbdServer *server, int fd)
+start_client(BfNbdListener *listener, int fd)
 {
     char *peer = bf_socket_peer_to_string(fd);
 
-    bf_nbd_client_start(server, bf_channel_socket_new(fd), peer);
+    bf_nbd_client_start(listener, bf_channel_socket_new(fd), peer);
 }
 
+/* Of the clients whose leaving would make room at @listener. */
 static BfNbdClient *
-oldest_in_negotiation(const BfNbdServer *server)
+oldest_in_negotiation(const BfNbdListener *listener)
 {
-    for (GList *l = server->clients.head; l != NULL; l = l->next) {
+    const bool any = !is_listener_full(listener);
+
+    for (GList *l = listener->server->clients.head; l != NULL; l = l->next) {
         BfNbdClient *client = l->data;
 
-        if (client->exp == NULL && !client->killed) {
+        if (client->exp == NULL && !client->killed &&
+            (any || client->listener == listener)) {
             return client;
         }
     }
@@ -134,12 +138,12 @@ oldest_in_negotiation(const BfNbdServer *server)
 static void
 make_room(void *arg)
 {
-    BfNbdServer *server = arg;
+    BfNbdListener *listener = arg;
     uint64_t now_ns = bf_loop_now_ns();
 
-    bf_timer_stop(&server->room_timer);
-    while (server->dropped < server->waiting.length) {
-        BfNbdClient *client = oldest_in_negotiation(server);
+    bf_timer_stop(&listener->room_timer);
+    while (listener->dropped < listener->waiting.length) {
+        BfNbdClient *client = oldest_in_negotiation(listener);
         uint64_t age_ns;
 
         if (client == NULL) {
@@ -147,8 +151,9 @@ make_room(void *arg)
         }
         age_ns = now_ns - client->since_ns;
         if (age_ns < NBD_NEGOTIATION_KEEP_NS) {
-            bf_timer_start(&server->room_timer,
-                           NBD_NEGOTIATION_KEEP_NS - age_ns, make_room, server);
+            bf_timer_start(&listener->room_timer,
+                           NBD_NEGOTIATION_KEEP_NS - age_ns, make_room,
+                           listener);
             return;
         }
         bf_nbd_client_drop(client);
@@ -156,25 +161,25 @@ make_room(void *arg)
 }
 
 static bool
-is_to_pause(const BfNbdServer *server)
+is_to_pause(const BfNbdListener *listener)
 {
-    return server->held || (is_full(server) && server->waiting.length > 0);
+    return listener->server->held ||
+           (is_full(listener) && listener->waiting.length > 0);
 }
 
-/* Called by the listener. */
-static void
-accept_client(void *opaque, int fd)
+void
+bf_nbd_server_accept(void *opaque, int fd)
 {
-    BfNbdServer *server = opaque;
+    BfNbdListener *listener = opaque;
 
-    if (is_full(server)) {
-        g_queue_push_tail(&server->waiting, GINT_TO_POINTER(fd));
-        make_room(server);
+    if (is_full(listener)) {
+        g_queue_push_tail(&listener->waiting, GINT_TO_POINTER(fd));
+        make_room(listener);
     } else {
-        start_client(server, fd);
+        start_client(listener, fd);
     }
-    if (is_to_pause(server)) {
-        bf_listener_set_paused(server->listener, true);
+    if (is_to_pause(listener)) {
+        bf_listener_set_paused(listener->socket, true);
     }
 }
 
@@ -189,6 +194,20 @@ is_used(const BfNbdServer *server)
     return false;
 }
 
+/* Starts who waits at a listener, as far as there is room. */
+static void
+let_in(BfNbdListener *listener)
+{
+    while (!is_full(listener) && !g_queue_is_empty(&listener->waiting)) {
+        start_client(listener,
+                     GPOINTER_TO_INT(g_queue_pop_head(&listener->waiting)));
+    }
+    make_room(listener);
+    if (!is_to_pause(listener)) {
+        bf_listener_set_paused(listener->socket, false);
+    }
+}
+
 void
 bf_nbd_server_client_gone(BfNbdServer *server, bool had_export)
 {
@@ -198,66 +217,24 @@ bf_nbd_server_client_gone(BfNbdServer *server, bool had_export)
     if (had_export && server->unused != NULL && !is_used(server)) {
         server->unused(server->unused_arg);
     }
-    while (!is_full(server) && !g_queue_is_empty(&server->waiting)) {
-        start_client(server,
-                     GPOINTER_TO_INT(g_queue_pop_head(&server->waiting)));
+    for (unsigned i = 0; i < server->listeners->len; i++) {
+        let_in(g_ptr_array_index(server->listeners, i));
     }
-    make_room(server);
-    if (server->listener != NULL && !is_to_pause(server)) {
-        bf_listener_set_paused(server->listener, false);
-    }
-}
-
-/* What sockets are bound to, for queries. */
-static BfSocketAddressList *
-list_addresses(const GArray *fds)
-{
-    BfSocketAddressList *list = bf_type_new(&bf_socket_address_list_type);
-
-    list->items = g_new0(BfSocketAddress *, fds->len);
-    for (unsigned i = 0; i < fds->len; i++) {
-        BfSocketAddress *address =
-            bf_socket_local_address(g_array_index(fds, int, i));
-
-        if (address != NULL) {
-            list->items[list->len++] = address;
-        }
-    }
-    return list;
 }
 
 BfNbdServer *
 bf_nbd_server_co_start(const BfNbdServerConfig *config, GError **error)
 {
-    BfNbdServer *server = NULL;
-    g_autofree char *address = bf_address_to_string(config->address);
-    const char *path = NULL;
-    GArray *fds = NULL;
+    BfNbdServer *server = bf_nbd_server_new(config);
 
     bf_assert_main();
-    if (!bf_address_co_listen(config->address, config->take_fd,
-                              config->take_fd_opaque, &fds, error)) {
-        return NULL;
-    }
-    if (config->address->type == BF_SOCKET_ADDRESS_TYPE_UNIX) {
-        const BfUnixSocketAddress *addr = config->address->u.unix_;
-
-        path = addr->abstract ? NULL : addr->path;
-    }
-    server = bf_nbd_server_new(config);
-    for (unsigned i = 0; i < fds->len; i++) {
-        g_autofree char *local =
-            bf_socket_local_to_string(g_array_index(fds, int, i));
-
-        g_message("NBD server listening on %s%s", local,
-                  server->tls_creds != NULL ? " (TLS required)" : "");
-    }
-    server->address = g_steal_pointer(&address);
-    server->addresses = list_addresses(fds);
     server->held = config->held;
     server->unused = config->unused;
     server->unused_arg = config->unused_arg;
-    server->listener = bf_listener_new(fds, path, accept_client, server);
+    if (!bf_nbd_listener_co_open(server->first, &config->first, error)) {
+        bf_nbd_server_free(server);
+        return NULL;
+    }
     return server;
 }
 
@@ -269,14 +246,6 @@ bf_nbd_server_serve(BfNbdServer *server)
     bf_nbd_server_client_gone(server, false);
 }
 
-static void
-drop_waiting(BfNbdServer *server)
-{
-    while (!g_queue_is_empty(&server->waiting)) {
-        close(GPOINTER_TO_INT(g_queue_pop_head(&server->waiting)));
-    }
-}
-
 void
 bf_nbd_server_co_stop(BfNbdServer *server)
 {
@@ -285,15 +254,13 @@ bf_nbd_server_co_stop(BfNbdServer *server)
     }
     bf_assert_main();
     server->stopping = true;
-    bf_timer_stop(&server->room_timer);
-    bf_listener_co_free(g_steal_pointer(&server->listener));
-    drop_waiting(server);
+    bf_nbd_listeners_start_close(server);
     bf_nbd_server_kill_clients(server, NULL);
     bf_nbd_export_close_all(server);
     bf_wait_group_co_wait(&server->exports_left);
     bf_wait_group_co_wait(&server->alive);
-    if (server->address != NULL) {
-        g_message("NBD server on %s stopped", server->address);
+    if (server->first->address != NULL) {
+        g_message("NBD server on %s stopped", server->first->address);
     }
     bf_nbd_server_free(server);
 }
@@ -358,7 +325,7 @@ bf_nbd_server_find(BfNbdServer *server, BfNbdString name)
 }
 
 static uint16_t
-export_flags(const BfNbdServer *server, const BfNbdExport *exp)
+export_flags(const BfNbdListener *listener, const BfNbdExport *exp)
 {
     uint16_t flags = BF_NBD_EXPORT_HAS_FLAGS | BF_NBD_EXPORT_FLUSH |
                      BF_NBD_EXPORT_FUA | BF_NBD_EXPORT_CACHE;
@@ -370,21 +337,21 @@ export_flags(const BfNbdServer *server, const BfNbdExport *exp)
         flags |= BF_NBD_EXPORT_READ_ONLY;
     }
     /* A flush reaches the node, which all connections share. */
-    if (server->max_connections != 1) {
+    if (listener->max_connections != 1) {
         flags |= BF_NBD_EXPORT_MULTI_CONN;
     }
     return flags;
 }
 
 static void
-describe_export(const BfNbdServer *server, const BfNbdExport *exp,
+describe_export(const BfNbdListener *listener, const BfNbdExport *exp,
                 BfNbdExportInfo *info)
 {
     const BfLimits *limits = &exp->base.limits;
     uint32_t max = BF_NBD_PAYLOAD_MAX;
 
     info->size = exp->base.size;
-    info->flags = export_flags(server, exp);
+    info->flags = export_flags(listener, exp);
     info->min_block = limits->alignment;
     /* Clients refuse a size that is not a multiple of the smallest block. */
     while (info->min_block > 1 && info->size % info->min_block != 0) {
@@ -411,7 +378,6 @@ answer_ask(void *arg)
 {
     BfNbdAsk *ask = arg;
     BfNbdClient *client = ask->client;
-    BfNbdServer *server = client->server;
     BfNbdExport *exp = find_in(bf_nbd_rights_visible(client), ask->name);
 
     *ask->answer = (BfNbdExportAnswer){.found = false};
@@ -428,7 +394,7 @@ answer_ask(void *arg)
     ask->answer->found = true;
     ask->answer->description = g_strdup(exp->description);
     ask->answer->contexts = bf_nbd_names_ref(exp->contexts);
-    describe_export(server, exp, &ask->answer->info);
+    describe_export(client->listener, exp, &ask->answer->info);
     if (ask->attach) {
         g_assert(client->exp == NULL);
         client->exp = exp;

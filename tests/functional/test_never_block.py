@@ -85,6 +85,12 @@ class Stage:
                         target="target", sync="full", speed=1)
         return "job"
 
+    def add_listener(self):
+        """A listener whose socket will be stuck; returns its id."""
+        self.daemon.cmd("nbd-server-add-listener", id="more", addr={
+            "type": "unix", "path": str(self.fs.mount / "sock")})
+        return {"id": "more", "mode": "hard"}
+
     def chardev(self, kind=None):
         """A character device that is there; returns another for its id, with
         a socket that will be stuck."""
@@ -200,7 +206,11 @@ ARGUMENTS = {
     "job-resume": lambda s: {"id": s.add_job()},
     "nbd-client-drop": lambda s: {"connection": 1},
     "nbd-server-add": lambda s: {"device": "b", "writable": True},
+    "nbd-server-add-listener": lambda s: {
+        "id": "more", "addr": {"type": "unix",
+                               "path": str(s.fs.mount / "sock")}},
     "nbd-server-remove": lambda s: {"name": "exp-a", "mode": "hard"},
+    "nbd-server-remove-listener": lambda s: s.add_listener(),
     "nbd-server-start": lambda s: {"addr": {"type": "unix", "data": {
         "path": str(s.fs.mount / "sock")}}},
     "nbd-server-stop": lambda s: {},

@@ -432,6 +432,17 @@ def test_connections_complete():
         ("12", "unix pid 3, negotiating"), ("7", "192.0.2.1:5, uses e0")]
 
 
+def test_listeners_complete():
+    known = {"query-nbd-server": {"running": True, "listeners": [
+        {"clients": 3}, {"id": "net", "clients": 1}]}}
+    found = live.Live(lambda command, arguments: known.get(command))
+    assert live.kinds_of("nbd-server-remove-listener", "id") == ["listener"]
+    assert live.kinds_of("nbd-server-add-listener", "id") == []
+    assert found.names("listener", {}) == [("net", "1 clients")]
+    known["query-nbd-server"] = {"running": False}
+    assert found.names("listener", {}) == []
+
+
 def test_tables_of_odd_replies():
     for command in render.TABLES:
         for value in ([1], [None], "x", 3, {"a": []}, [{}], [[]]):

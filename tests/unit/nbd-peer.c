@@ -143,7 +143,7 @@ bf_nbd_peer_connect(BfNbdFixture *fix)
     g_assert_cmpint(
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
         ==, 0);
-    bf_nbd_client_start(fix->server, bf_channel_socket_new(fds[0]),
+    bf_nbd_client_start(fix->server->first, bf_channel_socket_new(fds[0]),
                         g_strdup("a test"));
     return bf_channel_socket_new(fds[1]);
 }

@@ -156,7 +156,7 @@ go_by_export_name(BfNbdFixture *fix, const char *client_flags, size_t bytes)
 static void
 test_export_name_needs_no_fixed_newstyle(void *arg)
 {
-    BfNbdFixture fix = {.config.max_connections = 1};
+    BfNbdFixture fix = {.config.first.max_connections = 1};
 
     open_with_export(&fix);
     g_assert_cmphex(go_by_export_name(&fix, "\0\0\0\2", 10), ==, 0x0c6d);
@@ -280,7 +280,7 @@ test_bytes_behind_meta_queries_are_refused(void *arg)
 static void
 test_handshake_has_a_limit(void *arg)
 {
-    BfNbdFixture fix = {.config.handshake_max_seconds = 10};
+    BfNbdFixture fix = {.config.first.handshake_max_seconds = 10};
     BfChannel *silent = NULL;
     BfChannel *done = NULL;
 
@@ -330,7 +330,7 @@ static void
 test_nothing_but_starttls_before_tls(void *arg)
 {
     g_autoptr(BfTlsCreds) creds = make_creds();
-    BfNbdFixture fix = {.config.tls_creds = creds};
+    BfNbdFixture fix = {.config.first.tls_creds = creds};
     BfChannel *peer = NULL;
 
     open_with_export(&fix);
@@ -359,7 +359,7 @@ static void
 test_bytes_injected_behind_starttls_are_not_used(void *arg)
 {
     g_autoptr(BfTlsCreds) creds = make_creds();
-    BfNbdFixture fix = {.config.tls_creds = creds};
+    BfNbdFixture fix = {.config.first.tls_creds = creds};
     const char injected[] = "IHAVEOPT\0\0\0\5\0\0\0\0"  /* STARTTLS */
                             "IHAVEOPT\0\0\0\3\0\0\0\0"; /* LIST */
     BfChannel *peer = NULL;

@@ -212,7 +212,7 @@ co_listen(BfNbdFixture *fix, const BfSocketAddress *address)
     g_autoptr(GError) error = NULL;
 
     bf_nbd_server_co_stop(g_steal_pointer(&fix->server));
-    fix->config.address = address;
+    fix->config.first.address = address;
     fix->server = bf_nbd_server_co_start(&fix->config, &error);
     g_assert_no_error(error);
 }
@@ -226,7 +226,7 @@ test_connections_above_the_limit_wait(void *arg)
         .type = BF_SOCKET_ADDRESS_TYPE_UNIX,
         .u.unix_ = &unix_address,
     };
-    BfNbdFixture fix = {.config.max_connections = 2};
+    BfNbdFixture fix = {.config.first.max_connections = 2};
     BfChannel *peers[5];
     uint8_t greeting[BF_NBD_GREETING_BYTES];
 
@@ -251,7 +251,7 @@ test_connections_above_the_limit_wait(void *arg)
 static void
 co_wait_for_waiting(const BfNbdFixture *fix, unsigned count)
 {
-    while (fix->server->waiting.length != count) {
+    while (fix->server->first->waiting.length != count) {
         bf_co_yield();
     }
 }
@@ -287,7 +287,7 @@ test_silent_peers_make_room(void *arg)
         .type = BF_SOCKET_ADDRESS_TYPE_UNIX,
         .u.unix_ = &unix_address,
     };
-    BfNbdFixture fix = {.config.max_connections = 2};
+    BfNbdFixture fix = {.config.first.max_connections = 2};
     uint8_t greeting[BF_NBD_GREETING_BYTES];
     BfChannel *silent;
     BfChannel *slow;
@@ -306,7 +306,7 @@ test_silent_peers_make_room(void *arg)
     third = bf_channel_socket_new(connect_to(&address));
     co_wait_for_waiting(&fix, 1);
     bf_test_advance(NBD_NEGOTIATION_KEEP_NS - BF_NS_PER_SEC - 1);
-    g_assert_cmpuint(fix.server->dropped, ==, 0);
+    g_assert_cmpuint(fix.server->first->dropped, ==, 0);
     bf_test_advance(1);
     bf_nbd_peer_co_expect_end(silent);
     bf_nbd_peer_co_recv(third, greeting, sizeof(greeting));
@@ -318,8 +318,8 @@ test_silent_peers_make_room(void *arg)
     late = bf_channel_socket_new(connect_to(&address));
     co_wait_for_waiting(&fix, 1);
     bf_test_advance(100 * BF_NS_PER_SEC);
-    g_assert_cmpuint(fix.server->dropped, ==, 0);
-    g_assert_cmpuint(fix.server->waiting.length, ==, 1);
+    g_assert_cmpuint(fix.server->first->dropped, ==, 0);
+    g_assert_cmpuint(fix.server->first->waiting.length, ==, 1);
     bf_nbd_peer_co_leave(third);
     bf_nbd_peer_co_recv(late, greeting, sizeof(greeting));
     bf_nbd_peer_co_leave(slow);

@@ -493,7 +493,7 @@ test_peer_that_does_not_read_is_bounded(void *arg)
 static void
 test_peer_that_leaves_its_last_replies_unread(void *arg)
 {
-    BfNbdFixture fix = {.config.handshake_max_seconds = 10};
+    BfNbdFixture fix = {.config.first.handshake_max_seconds = 10};
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     BfChannel *peer = NULL;
 

@@ -11,14 +11,15 @@
 #include <string.h>
 
 #include "core/wipe.h"
+#include "qmp/json-scan.h"
 #include "qmp/json-value.h"
 #include "qmp/json-write.h"
 
 #define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
 /* Longer numbers are rounded here, not in jansson. */
 #define NUMBER_BYTES_MAX 400
-/* The most that one character of a string becomes: \u000A. */
-#define CHAR_BYTES_MAX 8
+/* What is no longer fits 64 bits. */
+#define INTEGER_CHARS_SAFE 18
 
 /* QEMU allows no surrogates and no noncharacters. */
 static bool
@@ -28,20 +29,41 @@ is_valid_char(gint64 c)
            !(c >= 0xFDD0 && c <= 0xFDEF) && (c & 0xFFFE) != 0xFFFE;
 }
 
+/* Appends few bytes, without a call if there is room. */
+static inline void
+append_few(GString *out, const char *bytes, size_t len)
+{
+    if (out->allocated_len - out->len <= len) {
+        bf_wipe_reserve(out, len);
+    }
+    for (size_t i = 0; i < len; i++) {
+        out->str[out->len + i] = bytes[i];
+    }
+    out->len += len;
+    out->str[out->len] = '\0';
+}
+
 static void
 append_char(GString *out, gunichar c, bool is_key)
 {
-    bf_wipe_reserve(out, CHAR_BYTES_MAX);
+    static const char hex[] = "0123456789ABCDEF";
+    char text[6] = "\\u00";
+    size_t len = 0;
+
     if (c == '"' || c == '\\') {
-        g_string_append_c(out, '\\');
-        g_string_append_c(out, (char)c);
+        text[1] = (char)c;
+        len = 2;
     } else if (c == 0 && is_key) {
-        g_string_append(out, BF_JSON_MARK);
+        len = MARK_LEN;
+        memcpy(text, BF_JSON_MARK, MARK_LEN);
     } else if (c < 0x20) {
-        g_string_append_printf(out, "\\u%04X", c);
+        text[4] = hex[c >> 4];
+        text[5] = hex[c & 15];
+        len = 6;
     } else {
-        g_string_append_unichar(out, c);
+        len = (size_t)g_unichar_to_utf8(c, text);
     }
+    append_few(out, text, len);
 }
 
 /* The value of 4 hexadecimal digits, or -1. */
@@ -50,11 +72,17 @@ parse_hex4(const char *text, const char *end)
 {
     int value = 0;
 
+    if (end - text < 4) {
+        return -1;
+    }
     for (int i = 0; i < 4; i++) {
-        if (text + i >= end || !g_ascii_isxdigit(text[i])) {
+        int digit = g_ascii_isdigit(text[i]) ? text[i] - '0'
+                                             : g_ascii_xdigit_value(text[i]);
+
+        if (digit < 0) {
             return -1;
         }
-        value = value * 16 + g_ascii_xdigit_value(text[i]);
+        value = value * 16 + digit;
     }
     return value;
 }
@@ -123,9 +151,8 @@ convert_multibyte(const char **at, const char *end, bool is_key, GString *out)
     if (c >= (gunichar)-2 || !is_valid_char(c)) {
         return false;
     }
+    append_few(out, *at, (size_t)g_utf8_skip[(guchar)(*at)[0]]);
     *at = g_utf8_next_char(*at);
-    bf_wipe_reserve(out, CHAR_BYTES_MAX);
-    g_string_append_unichar(out, c);
     return true;
 }
 
@@ -139,22 +166,20 @@ bf_framer_convert_string(const char *token, size_t len, bool is_key,
 
     bf_wipe_append(out, "\"", 1);
     while (at < end - 1 && problem == NULL) {
-        const char *run = at;
+        const size_t run = bf_json_scan_plain(at, end - 1);
 
-        while (at < end - 1 && (guchar)*at < 0x80 && *at != '\\' &&
-               *at != '"') {
-            at++;
+        if (run > 0) {
+            bf_wipe_append(out, at, run);
+            at += run;
         }
-        bf_wipe_append(out, run, (size_t)(at - run));
         if (at == end - 1) {
             break;
         }
         if (*at == '\\') {
             at++;
             problem = convert_escape(&at, end, is_key, out);
-        } else if (*at == '"') {
-            at++;
-            append_char(out, '"', is_key);
+        } else if ((guchar)*at < 0x80) {
+            append_char(out, (guchar)*at++, is_key);
         } else if (!convert_multibyte(&at, end - 1, is_key, out)) {
             problem = g_strdup("invalid UTF-8 sequence in string");
         }
@@ -188,6 +213,10 @@ void
 bf_framer_convert_number(const char *token, size_t len, bool is_float,
                          GString *out)
 {
+    if (!is_float && len <= INTEGER_CHARS_SAFE) {
+        bf_wipe_append(out, token, len);
+        return;
+    }
     bf_wipe_reserve(out, len + G_ASCII_DTOSTR_BUF_SIZE);
     if (is_float) {
         if (len > NUMBER_BYTES_MAX || isinf(g_ascii_strtod(token, NULL))) {

@@ -16,12 +16,14 @@
 
 #include "core/wipe.h"
 #include "qmp/framer-private.h"
+#include "qmp/json-scan.h"
 
 #define TOKEN_BYTES_MAX (64 << 20) /* of all tokens of a value */
 #define TOKEN_COUNT_MAX (2 << 20)
 #define NESTING_MAX 1024
 #define KEEP_BYTES_MAX (64 << 10) /* buffers above this are given back */
 #define STRAY_BYTES_MAX 1000      /* of bad input that is shown */
+#define INTEGER_CHARS_MAX 18      /* what is longer may not fit 64 bits */
 
 /* Where the lexer is inside of a token; then the tokens. */
 typedef enum Lex {
@@ -46,6 +48,13 @@ typedef enum Lex {
     TOKEN_PUNCTUATION,
 } Lex;
 
+/* Source text that is complete: of the input, or of a token in pieces. */
+typedef struct Token {
+    Lex kind;
+    const char *text;
+    size_t len;
+} Token;
+
 /* What the grammar wants next. */
 typedef enum Expect {
     EXPECT_VALUE,
@@ -69,7 +78,7 @@ struct BfFramer {
     /* Lexer. */
     Lex lex;
     char quote;     /* that began the string */
-    GString *token; /* source text */
+    GString *token; /* source text, if it is not all in the input */
 
     /* The value so far. */
     int64_t braces;
@@ -103,7 +112,9 @@ bf_framer_new(void)
 static void
 append_c(GString *string, char c)
 {
-    bf_wipe_reserve(string, 1);
+    if (string->len + 1 >= string->allocated_len) {
+        bf_wipe_reserve(string, 1);
+    }
     g_string_append_c(string, c);
 }
 
@@ -180,7 +191,9 @@ drop_token(BfFramer *framer)
         bf_wipe_string_free(framer->token);
         framer->token = g_string_new(NULL);
     }
-    bf_wipe_truncate(framer->token, 0);
+    if (framer->token->len > 0) {
+        bf_wipe_truncate(framer->token, 0);
+    }
 }
 
 /* @error: (transfer full) */
@@ -262,13 +275,13 @@ open_level(BfFramer *framer, char c, bool is_key)
 }
 
 static void
-take_string(BfFramer *framer, bool is_key)
+take_string(BfFramer *framer, const Token *token, bool is_key)
 {
     g_autofree char *problem = NULL;
     size_t start = framer->text->len;
 
-    if (!bf_framer_convert_string(framer->token->str, framer->token->len,
-                                  is_key, framer->text, &problem)) {
+    if (!bf_framer_convert_string(token->text, token->len, is_key, framer->text,
+                                  &problem)) {
         set_error(framer, problem);
         return;
     }
@@ -282,23 +295,25 @@ take_string(BfFramer *framer, bool is_key)
 }
 
 static void
-take_keyword(BfFramer *framer, bool is_key)
+take_keyword(BfFramer *framer, const Token *token, bool is_key)
 {
-    static const char *const known[] = {"true", "false", "null", NULL};
+    static const char *const known[] = {"true", "false", "null"};
 
-    if (!g_strv_contains(known, framer->token->str)) {
-        g_autofree char *problem = g_strdup_printf(
-            "invalid keyword '%.*s'", STRAY_BYTES_MAX, framer->token->str);
-
-        set_error(framer, problem);
-        return;
+    for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
+        if (strlen(known[i]) == token->len &&
+            memcmp(known[i], token->text, token->len) == 0) {
+            bf_wipe_append(framer->text, token->text, token->len);
+            end_value(framer, is_key, false);
+            return;
+        }
     }
-    bf_wipe_append(framer->text, framer->token->str, framer->token->len);
-    end_value(framer, is_key, false);
+    framer->error =
+        g_strdup_printf("JSON parse error, invalid keyword '%.*s'",
+                        (int)MIN(token->len, STRAY_BYTES_MAX), token->text);
 }
 
 static void
-take_value(BfFramer *framer, Lex token, char c)
+take_value(BfFramer *framer, const Token *token, char c)
 {
     bool is_key =
         framer->expect == EXPECT_KEY || framer->expect == EXPECT_KEY_OR_END;
@@ -308,14 +323,14 @@ take_value(BfFramer *framer, Lex token, char c)
         close_level(framer, c);
     } else if (c == '{' || c == '[') {
         open_level(framer, c, is_key);
-    } else if (token == TOKEN_STRING) {
-        take_string(framer, is_key);
-    } else if (token == TOKEN_INTEGER || token == TOKEN_FLOAT) {
-        bf_framer_convert_number(framer->token->str, framer->token->len,
-                                 token == TOKEN_FLOAT, framer->text);
+    } else if (token->kind == TOKEN_STRING) {
+        take_string(framer, token, is_key);
+    } else if (token->kind == TOKEN_INTEGER || token->kind == TOKEN_FLOAT) {
+        bf_framer_convert_number(token->text, token->len,
+                                 token->kind == TOKEN_FLOAT, framer->text);
         end_value(framer, is_key, false);
-    } else if (token == TOKEN_KEYWORD) {
-        take_keyword(framer, is_key);
+    } else if (token->kind == TOKEN_KEYWORD) {
+        take_keyword(framer, token, is_key);
     } else {
         set_error(framer, "expecting value");
     }
@@ -338,9 +353,9 @@ take_separator(BfFramer *framer, char c)
 }
 
 static void
-take_token(BfFramer *framer, Lex token)
+take_token(BfFramer *framer, const Token *token)
 {
-    char c = token == TOKEN_PUNCTUATION ? framer->token->str[0] : '\0';
+    char c = token->kind == TOKEN_PUNCTUATION ? token->text[0] : '\0';
 
     if (framer->expect == EXPECT_COLON) {
         if (c == ':') {
@@ -393,13 +408,13 @@ fail_limit(BfFramer *framer, const char *text)
 }
 
 static BfFrame *
-end_token(BfFramer *framer, Lex token)
+end_token(BfFramer *framer, const Token *token)
 {
     framer->lex = LEX_START;
-    if (token == TOKEN_PUNCTUATION) {
-        count_bracket(framer, framer->token->str[0]);
+    if (token->kind == TOKEN_PUNCTUATION) {
+        count_bracket(framer, token->text[0]);
     }
-    framer->token_bytes += framer->token->len;
+    framer->token_bytes += token->len;
     framer->token_count++;
     if (framer->token_bytes >= TOKEN_BYTES_MAX) {
         return fail_limit(framer, "JSON token size limit exceeded");
@@ -428,23 +443,33 @@ is_control(uint8_t c)
 static Lex
 lex_start(BfFramer *framer, uint8_t c)
 {
-    if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+    switch (c) {
+    case ' ':
+    case '\t':
+    case '\r':
+    case '\n':
         return LEX_START;
-    }
-    if (c == '"' || c == '\'') {
+    case '"':
+    case '\'':
         framer->quote = (char)c;
         return LEX_STRING;
-    }
-    if (c != '\0' && strchr("{}[],:", c) != NULL) {
+    case '{':
+    case '}':
+    case '[':
+    case ']':
+    case ',':
+    case ':':
         return TOKEN_PUNCTUATION;
-    }
-    if (c == '-') {
+    case '-':
         return LEX_SIGN;
+    case '0':
+        return LEX_ZERO;
+    default:
+        if (g_ascii_isdigit(c)) {
+            return LEX_DIGITS;
+        }
+        return g_ascii_islower(c) ? LEX_KEYWORD : LEX_ERROR;
     }
-    if (g_ascii_isdigit(c)) {
-        return c == '0' ? LEX_ZERO : LEX_DIGITS;
-    }
-    return g_ascii_islower(c) ? LEX_KEYWORD : LEX_ERROR;
 }
 
 /* Sets *ret_ahead if the token ended before @c. */
@@ -557,7 +582,8 @@ lex_byte(BfFramer *framer, uint8_t c)
         return fail_stray(framer);
     }
     if (next > LEX_ERROR) {
-        return end_token(framer, next);
+        return end_token(
+            framer, &(Token){next, framer->token->str, framer->token->len});
     }
     framer->lex = next;
     if (framer->token_bytes + framer->token->len >= TOKEN_BYTES_MAX) {
@@ -566,21 +592,100 @@ lex_byte(BfFramer *framer, uint8_t c)
     return NULL;
 }
 
-/* Takes the plain part of a string at once; it may be none. */
+/* Moves @at over the inside of a string: to its quote, or to what needs a
+ * closer look, or to @end. */
+static const char *
+scan_string(const char *at, const char *end, char quote)
+{
+    for (;;) {
+        at += bf_json_scan_plain(at, end);
+        if (at == end || *at == quote || is_control((uint8_t)*at)) {
+            return at;
+        }
+        if (*at == '\\') {
+            if (end - at < 2 || is_control((uint8_t)at[1])) {
+                return at;
+            }
+            at++;
+        }
+        at++;
+    }
+}
+
+/* Takes what is there of the inside of a string at once; it may be nothing. */
 static void
 lex_run(BfFramer *framer)
 {
     const char *start = framer->input->str + framer->used;
     size_t room = TOKEN_BYTES_MAX - framer->token_bytes - framer->token->len;
-    size_t left = MIN(framer->input->len - framer->used, room - 1);
-    size_t n = 0;
+    const char *end = start + MIN(framer->input->len - framer->used, room - 1);
+    size_t n = (size_t)(scan_string(start, end, framer->quote) - start);
 
-    while (n < left && !is_control((uint8_t)start[n]) && start[n] != '\\' &&
-           start[n] != framer->quote) {
-        n++;
-    }
     bf_wipe_append(framer->token, start, n);
     framer->used += n;
+}
+
+/* Returns the end of the string that begins at @at, or NULL. */
+static const char *
+find_string_end(const char *at, const char *end)
+{
+    const char *close = scan_string(at + 1, end, *at);
+
+    return close < end && *close == *at ? close + 1 : NULL;
+}
+
+/* The same for an integer that is short, and ended by what follows it. */
+static const char *
+find_integer_end(const char *at, const char *end)
+{
+    const char *start = at;
+    const char *digits = NULL;
+
+    at += *at == '-';
+    digits = at;
+    while (at < end && g_ascii_isdigit(*at)) {
+        at++;
+    }
+    if (at == end || at == digits || at - start > INTEGER_CHARS_MAX ||
+        (*digits == '0' && at - digits > 1) || *at == '.' || *at == 'e' ||
+        *at == 'E' || *at == '\0') {
+        return NULL;
+    }
+    return at;
+}
+
+/* A token that is there as a whole, at the start of what is left of the input;
+ * LEX_START if it takes a closer look. Sets @framer->quote. */
+static Token
+whole_token(BfFramer *framer)
+{
+    const char *at = framer->input->str + framer->used;
+    const char *end = framer->input->str + framer->input->len;
+    Token token = {.kind = lex_start(framer, (uint8_t)*at), .text = at};
+    const char *token_end = NULL;
+
+    switch (token.kind) {
+    case TOKEN_PUNCTUATION:
+        token_end = at + 1;
+        break;
+    case LEX_STRING:
+        token_end = find_string_end(at, end);
+        token.kind = TOKEN_STRING;
+        break;
+    case LEX_SIGN:
+    case LEX_ZERO:
+    case LEX_DIGITS:
+        token_end = find_integer_end(at, end);
+        token.kind = TOKEN_INTEGER;
+        break;
+    default:
+        break;
+    }
+    token.len = token_end != NULL ? (size_t)(token_end - at) : 0;
+    if (token.len == 0 || framer->token_bytes + token.len >= TOKEN_BYTES_MAX) {
+        token.kind = LEX_START;
+    }
+    return token;
 }
 
 /* Follows a byte that is dropped as far as strings and brackets go. */
@@ -632,6 +737,15 @@ bf_framer_next(BfFramer *framer)
         if (framer->skipping) {
             skip_byte(framer, c);
             continue;
+        }
+        if (framer->lex == LEX_START) {
+            const Token token = whole_token(framer);
+
+            if (token.kind != LEX_START) {
+                framer->used += token.len;
+                frame = end_token(framer, &token);
+                continue;
+            }
         }
         if (framer->lex == LEX_STRING) {
             lex_run(framer);

@@ -48,23 +48,6 @@ bf_json_get_big_uint(const json_t *value, uint64_t *ret_number)
 }
 
 json_t *
-bf_json_parse_frame(const char *text, size_t len, GError **error)
-{
-    json_error_t problem;
-    json_t *value = json_loadb(
-        text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES,
-        &problem);
-
-    if (value == NULL &&
-        json_error_code(&problem) == json_error_duplicate_key) {
-        bf_set_error(error, "JSON parse error, duplicate key");
-    } else if (value == NULL) {
-        bf_set_error(error, "JSON parse error, %s", problem.text);
-    }
-    return value;
-}
-
-json_t *
 bf_json_parse_text(const char *text, GError **error)
 {
     g_autoptr(BfFramer) framer = bf_framer_new();

@@ -70,14 +70,15 @@ bool bf_json_get_big_uint(const json_t *value, uint64_t *ret_number);
 
 /**
  * bf_json_parse_frame:
- * @text: a text that the framer gave
+ * @text: a text that the framer gave, or strict JSON of ours; a NUL follows it
  * @len: bytes of @text
  * @error: set on failure
  *
- * The recursion of jansson needs up to 300 KiB of stack for a text with 1024
- * levels; do not call this on a coroutine's stack with a client's text.
+ * Freeing a text with 1024 levels takes up to 300 KiB of stack, as jansson
+ * recurses; do not do that on a coroutine's stack with a client's value.
  *
- * Returns: (transfer full): the value, or NULL if an object has a key twice
+ * Returns: (transfer full): the value, or NULL if an object has a key twice or
+ *   the text is not strict
  */
 json_t *bf_json_parse_frame(const char *text, size_t len, GError **error);
 

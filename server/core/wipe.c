@@ -31,7 +31,11 @@ void
 bf_wipe_append(GString *string, const void *bytes, size_t len)
 {
     bf_wipe_reserve(string, len);
-    g_string_append_len(string, bytes, (gssize)len);
+    if (len > 0) {
+        memcpy(string->str + string->len, bytes, len);
+        string->len += len;
+        string->str[string->len] = '\0';
+    }
 }
 
 void

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Strict JSON text to values: against what jansson's own reader makes of it,
+ * and what neither may take.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "qmp/json-scan.h"
+#include "qmp/json-value.h"
+
+#define FLAGS (JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES)
+
+/* Parses an exact copy, so that a sanitizer sees what is read behind it. */
+static json_t *
+parse(const char *text, size_t len, GError **error)
+{
+    char *copy = malloc(len + 1);
+    json_t *value = NULL;
+
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+    value = bf_json_parse_frame(copy, len, error);
+    free(copy);
+    return value;
+}
+
+static const char *const strict[] = {
+    "1",
+    "-0",
+    "0",
+    "null",
+    "true",
+    "false",
+    "\"\"",
+    "[]",
+    "{}",
+    "[[],{},[{}],{\"a\":[]}]",
+    "[1,-2,3.5,-4e5,0.25,1E+2,1e-7,true,null]",
+    "[123456789012345678,1234567890123456789,-1234567890123456789]",
+    "[9223372036854775807,-9223372036854775808,99999999999999999]",
+    "[1.7976931348623157e308,4.9e-324,0.1,100000000000000000000.0]",
+    "{\"a\":1,\"b\":{\"c\":[2,{\"d\":\"e\"}]},\"\":null}",
+    " { \"a\" : [ 1 , 2 ] ,\n\t\"b\" : { } }\r\n",
+    "\"'\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+    "\"\\u0000 \\u0041\\u00e9\\u20AC\\ud83d\\ude00\\uFFFF\"",
+    "\"\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80 ' \x7F\"",
+    "{\"\\u0041\\n\":\"\\u0041\",\"A\":\"x\\ty\xC3\xA9\"}",
+    "[\"0123456\\\"\",\"01234567\\\"\",\"012345678\\\"9\"]",
+};
+
+static void
+test_strict_text_is_read(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(strict); i++) {
+        g_autoptr(GError) error = NULL;
+        size_t len = strlen(strict[i]);
+        json_t *got = parse(strict[i], len, &error);
+        json_t *wanted = json_loadb(strict[i], len, FLAGS, NULL);
+
+        g_test_message("%s", strict[i]);
+        g_assert_no_error(error);
+        g_assert_nonnull(wanted);
+        g_assert_true(json_equal(got, wanted));
+        json_decref(got);
+        json_decref(wanted);
+    }
+}
+
+static void
+test_truncated_text_is_refused(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(strict); i++) {
+        for (size_t len = 0; len < strlen(strict[i]); len++) {
+            json_t *got = parse(strict[i], len, NULL);
+            json_t *wanted = json_loadb(strict[i], len, FLAGS, NULL);
+
+            g_test_message("%.*s", (int)len, strict[i]);
+            g_assert_true(json_equal(got, wanted) || (!got && !wanted));
+            json_decref(got);
+            json_decref(wanted);
+        }
+    }
+}
+
+static const char *const refused[] = {
+    "",
+    " ",
+    "[",
+    "]",
+    "[1,]",
+    "[,1]",
+    "[1 2]",
+    "[1}",
+    "{]",
+    "{1:2}",
+    "{:1}",
+    "{\"a\"}",
+    "{\"a\":}",
+    "{\"a\":1,}",
+    "{,}",
+    "{\"a\":1",
+    "1 2",
+    "01",
+    "-",
+    "-a",
+    "1.e5",
+    "1e",
+    "1.5.5",
+    "1-2",
+    "+1",
+    ".5",
+    "tru",
+    "truee",
+    "nul",
+    "'a'",
+    "\"a",
+    "\"\\x\"",
+    "\"\\u12\"",
+    "\"\\ud800\"",
+    "\"\\udc00\"",
+    "\"\n\"",
+    "\"\xC3\"",
+    "\"\xFF\"",
+    "\"\xED\xA0\x80\"",
+    "\"\\ud800\\u0041\"",
+    "{\"\\u0000\":1}",
+    "9223372036854775808",
+    "1e999",
+    "[0x10]",
+    "NaN",
+};
+static void
+test_other_text_is_refused(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_test_message("%s", refused[i]);
+        g_assert_null(parse(refused[i], strlen(refused[i]), &error));
+        g_assert_cmpstr(error->message, ==,
+                        "JSON parse error, text is not strict");
+    }
+    g_assert_null(parse("[1]\0", 4, NULL));
+    g_assert_null(parse("\"a\0b\"", 5, NULL));
+}
+
+static void
+test_duplicate_key_is_refused(void)
+{
+    static const char *const texts[] = {
+        "{\"a\":1,\"a\":1}",
+        "{\"a\":1,\"b\":[{\"c\":{},\"\\u0063\":[1]}]}",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_null(parse(texts[i], strlen(texts[i]), &error));
+        g_assert_cmpstr(error->message, ==, "JSON parse error, duplicate key");
+    }
+}
+
+static void
+test_depth_has_a_limit(void)
+{
+    const size_t most = 2048; /* jansson frees by recursion */
+    g_autoptr(GString) text = g_string_new(NULL);
+    json_t *value = NULL;
+
+    for (size_t i = 0; i < most + 1; i++) {
+        g_string_append_c(text, '[');
+    }
+    for (size_t i = 0; i < most + 1; i++) {
+        g_string_append_c(text, ']');
+    }
+    g_assert_null(parse(text->str, text->len, NULL));
+    value = parse(text->str + 1, text->len - 2, NULL);
+    g_assert_nonnull(value);
+    json_decref(value);
+}
+
+static void
+test_plain_part_ends_at_each_special_byte(void)
+{
+    for (unsigned c = 0; c < 256; c++) {
+        bool is_plain =
+            c >= 0x20 && c < 0x80 && c != '"' && c != '\'' && c != '\\';
+
+        for (size_t at = 0; at < 24; at++) {
+            char text[24];
+
+            memset(text, 'x', sizeof(text));
+            text[at] = (char)c;
+            g_assert_cmpuint(bf_json_scan_plain(text, text + sizeof(text)), ==,
+                             is_plain ? sizeof(text) : at);
+        }
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/qmp/json-parse/frame/strict-text-is-read",
+                    test_strict_text_is_read);
+    g_test_add_func("/qmp/json-parse/frame/truncated-text-is-refused",
+                    test_truncated_text_is_refused);
+    g_test_add_func("/qmp/json-parse/frame/other-text-is-refused",
+                    test_other_text_is_refused);
+    g_test_add_func("/qmp/json-parse/frame/duplicate-key-is-refused",
+                    test_duplicate_key_is_refused);
+    g_test_add_func("/qmp/json-parse/frame/depth-has-a-limit",
+                    test_depth_has_a_limit);
+    g_test_add_func("/qmp/json-parse/scan/ends-at-each-special-byte",
+                    test_plain_part_ends_at_each_special_byte);
+    return g_test_run();
+}

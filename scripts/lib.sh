@@ -62,6 +62,7 @@ nbd-server          server to compare with
 libnbd-bin          nbdcopy
 gnutls-bin          certtool makes certificates
 util-linux          taskset pins server and client
+strace              counts system calls
 '
 
 say() {

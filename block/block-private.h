@@ -299,6 +299,11 @@ unsigned bf_node_detach_bitmap(BfNode *node, const BfBitmap *bitmap);
 /* The member of @options that gives the child @name, or NULL. */
 const BfBlockdevRef *bf_options_child_ref(const BfBlockdevOptions *options,
                                           const char *name);
+/* Forgets the elements of all lists of references. */
+void bf_options_clear_children(BfBlockdevOptions *options);
+/* Takes @ref over as the child @name; "NAME.N" is one more of a list. */
+void bf_options_set_child(BfBlockdevOptions *options, const char *name,
+                          BfBlockdevRef *ref);
 /* Are the driver's own options the same, but for references? */
 bool bf_options_check_same(const BfBlockdevOptions *old_options,
                            const BfBlockdevOptions *new_options,

@@ -482,6 +482,15 @@ bf_graph_co_replace_node(BfGraph *graph, BfNode *from, BfNode *to,
     return ok;
 }
 
+BfNode *
+bf_node_below_jobs(BfNode *node)
+{
+    while (node != NULL && node->options == NULL && node->driver->is_filter) {
+        node = node->file;
+    }
+    return node;
+}
+
 BfThrottleMember *
 bf_graph_join_throttle_group(BfGraph *graph, const char *id, const char *user,
                              BfLoop *loop, GError **error)

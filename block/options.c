@@ -99,18 +99,12 @@ get_branch(const BfBlockdevOptions *options)
     return options->u.any_branch;
 }
 
-/* What a generated list of references looks like. */
-typedef struct RefList {
-    size_t len;
-    BfBlockdevRef **items;
-} RefList;
-
 /* The element of a list of references that @name ("children.2") names. */
 static const BfBlockdevRef *
 get_element(const BfField *field, const void *object, const char *name)
 {
     const size_t len = strlen(field->name);
-    const RefList *list;
+    const BfBlockdevRefList *list;
     uint64_t index;
 
     if (strncmp(name, field->name, len) != 0 || name[len] != '.' ||
@@ -144,6 +138,73 @@ bf_options_child_ref(const BfBlockdevOptions *options, const char *name)
         }
     }
     return NULL;
+}
+
+static bool
+is_list_of_refs(const BfField *field)
+{
+    return field->kind == BF_FIELD_LIST &&
+           field->type->fields[0].type == &bf_blockdev_ref_type;
+}
+
+/* Where the pointer to a member of the driver's own options is. */
+static void *
+place_of(const BfField *field, BfBlockdevOptions *options)
+{
+    return (char *)options->u.any_branch + field->offset;
+}
+
+void
+bf_options_clear_children(BfBlockdevOptions *options)
+{
+    const BfTypeInfo *info =
+        bf_type_get_branch(&bf_blockdev_options_type, options);
+
+    for (size_t i = 0; info != NULL && i < info->n_fields; i++) {
+        if (is_list_of_refs(&info->fields[i])) {
+            BfBlockdevRefList **place = place_of(&info->fields[i], options);
+
+            bf_blockdev_ref_list_free(*place);
+            *place = bf_type_new(&bf_blockdev_ref_list_type);
+        }
+    }
+}
+
+static void
+list_append(BfBlockdevRefList *list, BfBlockdevRef *ref)
+{
+    list->items = g_renew(BfBlockdevRef *, list->items, list->len + 1);
+    list->items[list->len++] = ref;
+}
+
+void
+bf_options_set_child(BfBlockdevOptions *options, const char *name,
+                     BfBlockdevRef *ref)
+{
+    const BfTypeInfo *info =
+        bf_type_get_branch(&bf_blockdev_options_type, options);
+    const size_t len = strcspn(name, ".");
+
+    for (size_t i = 0; info != NULL && i < info->n_fields; i++) {
+        const BfField *field = &info->fields[i];
+
+        if (strlen(field->name) != len ||
+            strncmp(field->name, name, len) != 0) {
+            continue;
+        }
+        if (is_list_of_refs(field)) {
+            list_append(*(BfBlockdevRefList **)place_of(field, options), ref);
+            return;
+        }
+        if (field->type == &bf_blockdev_ref_type) {
+            BfBlockdevRef **place = place_of(field, options);
+
+            bf_blockdev_ref_free(*place);
+            *place = ref;
+            return;
+        }
+    }
+    g_assert_not_reached(); /* a driver links what its options have */
 }
 
 bool

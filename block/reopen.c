@@ -43,16 +43,6 @@ find_item(const Reopen *reopen, const BfNode *node)
 static bool add_item(Reopen *reopen, BfNode *node,
                      const BfBlockdevOptions *options, GError **error);
 
-/* What is below the filters that jobs have put there, as users see it. */
-static BfNode *
-skip_job_filters(BfNode *node)
-{
-    while (node != NULL && node->options == NULL && node->driver->is_filter) {
-        node = node->file;
-    }
-    return node;
-}
-
 /* Finds the child that @ref gives to @edge. */
 static bool
 resolve_child(Reopen *reopen, BfEdge *edge, const BfBlockdevRef *ref,
@@ -64,7 +54,7 @@ resolve_child(Reopen *reopen, BfEdge *edge, const BfBlockdevRef *ref,
     edge->next = now;
     if (ref->kind == BF_BLOCKDEV_REF_KIND_STR) {
         edge->next = bf_graph_require_node(reopen->graph, ref->u.str, error);
-        if (edge->next != NULL && edge->next == skip_job_filters(now)) {
+        if (edge->next != NULL && edge->next == bf_node_below_jobs(now)) {
             edge->next = now;
         }
         return edge->next != NULL;

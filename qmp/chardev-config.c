@@ -320,6 +320,7 @@ bf_chardev_config_new(const char *id, const BfChardevBackend *backend,
 
     config->kind = backend->type;
     config->id = g_strdup(id);
+    config->backend = bf_chardev_backend_copy(backend);
     return read_backend(config, backend, error) ? g_steal_pointer(&config)
                                                 : NULL;
 }
@@ -332,6 +333,7 @@ bf_chardev_config_free(BfChardevConfig *config)
         g_free(config->id);
         g_free(config->tls_creds);
         g_free(config->tls_authz);
+        bf_chardev_backend_free(config->backend);
         g_free(config);
     }
 }

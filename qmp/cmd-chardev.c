@@ -6,22 +6,26 @@
 #include "qmp/chardev.h"
 #include "qmp/dispatch.h"
 #include "qmp/gen-commands.h"
-#include "qmp/monitor.h"
 #include "qmp/monitors-private.h"
 
 static bool
 co_open(BfQmpCall *call, const char *id, const BfChardevBackend *backend,
         BfMonitorsChardevOp op, GError **error)
 {
+    const BfChardev *old = bf_monitors_find_chardev(call->monitors, id);
     BfChardevConfig *config = bf_chardev_config_new(id, backend, error);
 
     if (config == NULL) {
         g_prefix_error(error, "Failed to add chardev '%s': ", id);
         return false;
     }
+    config->fd_passed = call->client != NULL;
+    if (old != NULL && bf_chardev_get_config(old)->backend == NULL) {
+        /* It stays one of the command line. */
+        g_clear_pointer(&config->backend, bf_chardev_backend_free);
+    }
     return bf_monitors_co_chardev_open(call->monitors, config,
-                                       bf_monitor_client_take_named_fd,
-                                       call->client, op, error);
+                                       bf_qmp_call_take_fd, call, op, error);
 }
 
 bool

@@ -7,7 +7,6 @@
 #include "core/error.h"
 #include "qmp/dispatch.h"
 #include "qmp/gen-commands.h"
-#include "qmp/monitor.h"
 
 /* The nested form of an address as the flat one; all is borrowed. */
 static void
@@ -32,6 +31,20 @@ flatten_address(const BfSocketAddressLegacy *legacy, BfSocketAddress *ret_flat)
     }
 }
 
+static bool
+co_listen(BfQmpCall *call, const BfNbdServerOptions *options, GError **error)
+{
+    BfDaemon *daemon = call->daemon;
+
+    if (!bf_daemon_co_nbd_start(daemon, options, bf_qmp_call_take_fd, call,
+                                error)) {
+        return false;
+    }
+    bf_daemon_find_listening(daemon, options->id)->fd_passed =
+        call->client != NULL;
+    return true;
+}
+
 bool
 bf_qmp_co_nbd_server_start(BfQmpCall *call, const BfNbdServerStartArgs *args,
                            GError **error)
@@ -46,9 +59,7 @@ bf_qmp_co_nbd_server_start(BfQmpCall *call, const BfNbdServerStartArgs *args,
     };
 
     flatten_address(args->addr, &addr);
-    return bf_daemon_co_nbd_start(call->daemon, &options,
-                                  bf_monitor_client_take_named_fd, call->client,
-                                  error);
+    return co_listen(call, &options, error);
 }
 
 bool
@@ -65,9 +76,7 @@ bf_qmp_co_nbd_server_add_listener(BfQmpCall *call,
         .max_connections = args->max_connections,
     };
 
-    if (!bf_daemon_co_nbd_start(call->daemon, &options,
-                                bf_monitor_client_take_named_fd, call->client,
-                                error)) {
+    if (!co_listen(call, &options, error)) {
         return false;
     }
     *ret_value =

@@ -257,10 +257,20 @@ typedef struct Place {
     char *id; /* owned: of an object or character device */
 } Place;
 
+/* By its name among objects; NULL if there is none. */
 static const char *
 chardev_kind(BfQmpCall *call, const char *id)
 {
-    return bf_monitors_chardev_kind(call->monitors, id);
+    static const char *const names[] = {
+        [BF_CHARDEV_BACKEND_KIND_SOCKET] = "chardev-socket",
+        [BF_CHARDEV_BACKEND_KIND_STDIO] = "chardev-stdio",
+        [BF_CHARDEV_BACKEND_KIND_NULL] = "chardev-null",
+        [BF_CHARDEV_BACKEND_KIND_RINGBUF] = "chardev-ringbuf",
+        [BF_CHARDEV_BACKEND_KIND_MEMORY] = "chardev-memory",
+    };
+    const BfChardev *chardev = bf_monitors_find_chardev(call->monitors, id);
+
+    return chardev != NULL ? names[bf_chardev_get_config(chardev)->kind] : NULL;
 }
 
 static const char *

@@ -15,8 +15,6 @@
 #include "qmp/dispatch.h"
 #include "qmp/framer.h"
 
-#define FILE_BYTES_MAX (64 * BF_MIB)
-
 /* Length of the comment at @text, without the line end behind it; 0 if there
  * is none. */
 static size_t
@@ -75,10 +73,10 @@ read_file(void *arg)
 
     /* Pipes and devices may have no end. */
     if (stat(read->path, &st) == 0 &&
-        (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > FILE_BYTES_MAX)) {
+        (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > BF_CONFIG_BYTES_MAX)) {
         bf_set_error(read->error,
                      "'%s' is not a regular file of at most %u MiB", read->path,
-                     (unsigned)(FILE_BYTES_MAX / BF_MIB));
+                     (unsigned)(BF_CONFIG_BYTES_MAX / BF_MIB));
         return;
     }
     g_file_get_contents(read->path, &read->text, &read->len, read->error);

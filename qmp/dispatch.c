@@ -16,6 +16,7 @@
 #include "qmp/gen-json.h"
 #include "qmp/json-value.h"
 #include "qmp/monitor.h"
+#include "qmp/monitors-private.h"
 
 #define LINE_END "\r\n"
 
@@ -305,6 +306,16 @@ bf_qmp_call_give_text(BfQmpCall *call, const char *text)
 {
     call->text = text;
     return json_null();
+}
+
+int
+bf_qmp_call_take_fd(void *opaque, const char *name, GError **error)
+{
+    BfQmpCall *call = opaque;
+
+    return call->client != NULL
+               ? bf_monitor_client_take_named_fd(call->client, name, error)
+               : bf_monitors_take_fd(call->monitors, name, error);
 }
 
 /* Writes {"return": @value, "id": @id} with a value that is text already. */

@@ -17,6 +17,18 @@
 void bf_monitors_quit(BfMonitors *monitors);
 
 /**
+ * bf_monitors_take_fd:
+ * @monitors: the set
+ * @name: as on the command line
+ * @error: set on failure
+ *
+ * Calls the function of bf_monitors_set_take_fd().
+ *
+ * Returns: (transfer full): the descriptor, or -1
+ */
+int bf_monitors_take_fd(BfMonitors *monitors, const char *name, GError **error);
+
+/**
  * BfMonitorsChardevOp: what becomes of a new character device
  * @BF_MONITORS_CHARDEV_ADD: it is one more
  * @BF_MONITORS_CHARDEV_REPLACE: it takes the place of one with its id
@@ -70,16 +82,6 @@ BfChardev *bf_monitors_find_chardev(BfMonitors *monitors, const char *id);
  * Returns: (transfer full): what query-chardev returns
  */
 BfChardevInfoList *bf_monitors_query_chardevs(BfMonitors *monitors);
-
-/**
- * bf_monitors_chardev_kind:
- * @monitors: the set
- * @id: an id
- *
- * Returns: (transfer none) (nullable): the kind of a character device by its
- * name among objects, such as "chardev-socket"; NULL if there is none
- */
-const char *bf_monitors_chardev_kind(BfMonitors *monitors, const char *id);
 
 /**
  * bf_monitors_emit:

@@ -160,6 +160,17 @@ bf_monitors_set_take_fd(BfMonitors *monitors, BfTakeFd *take_fd, void *opaque)
     monitors->take_fd_opaque = opaque;
 }
 
+int
+bf_monitors_take_fd(BfMonitors *monitors, const char *name, GError **error)
+{
+    if (monitors->take_fd == NULL) {
+        bf_set_error(error, "File descriptor named '%s' has not been found",
+                     name);
+        return -1;
+    }
+    return monitors->take_fd(monitors->take_fd_opaque, name, error);
+}
+
 void
 bf_monitors_quit(BfMonitors *monitors)
 {
@@ -606,21 +617,6 @@ bf_monitors_query_chardevs(BfMonitors *monitors)
         infos->items[i] = info;
     }
     return infos;
-}
-
-const char *
-bf_monitors_chardev_kind(BfMonitors *monitors, const char *id)
-{
-    static const char *const names[] = {
-        [BF_CHARDEV_BACKEND_KIND_SOCKET] = "chardev-socket",
-        [BF_CHARDEV_BACKEND_KIND_STDIO] = "chardev-stdio",
-        [BF_CHARDEV_BACKEND_KIND_NULL] = "chardev-null",
-        [BF_CHARDEV_BACKEND_KIND_RINGBUF] = "chardev-ringbuf",
-        [BF_CHARDEV_BACKEND_KIND_MEMORY] = "chardev-memory",
-    };
-    const BfChardev *chardev = bf_registry_find(monitors->chardevs, id);
-
-    return chardev != NULL ? names[bf_chardev_get_config(chardev)->kind] : NULL;
 }
 
 static bool

@@ -115,6 +115,37 @@ start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
     return true;
 }
 
+static void
+listening_free(void *data)
+{
+    BfNbdListening *listening = data;
+
+    bf_nbd_server_options_free(listening->options);
+    g_free(listening);
+}
+
+static BfNbdListening *
+listening_new(const BfNbdServerOptions *options)
+{
+    BfNbdListening *listening = g_new0(BfNbdListening, 1);
+
+    listening->options = bf_nbd_server_options_copy(options);
+    return listening;
+}
+
+BfNbdListening *
+bf_daemon_find_listening(const BfDaemon *daemon, const char *id)
+{
+    for (unsigned i = 0; i < daemon->nbd_listening->len; i++) {
+        BfNbdListening *listening = g_ptr_array_index(daemon->nbd_listening, i);
+
+        if (g_strcmp0(listening->options->id, id) == 0) {
+            return listening;
+        }
+    }
+    return NULL;
+}
+
 static int64_t
 wall_clock_s(void)
 {
@@ -140,6 +171,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     };
 
     daemon->main_loop = main_loop;
+    daemon->nbd_listening = g_ptr_array_new_with_free_func(listening_free);
     daemon->budget.limit = DAEMON_BUDGET_BYTES;
     if (!start_workers(daemon, config->n_workers, error)) {
         bf_daemon_free(daemon);
@@ -214,6 +246,7 @@ start_nbd_stop(BfDaemon *daemon)
     stop = g_rc_box_new0(NbdStop);
     stop->daemon = daemon;
     stop->server = g_steal_pointer(&daemon->nbd_server);
+    g_ptr_array_set_size(daemon->nbd_listening, 0);
     bf_wait_group_add(&daemon->nbd_stopping, 1);
     bf_co_spawn(co_nbd_stop, g_rc_box_acquire(stop));
     return stop;
@@ -266,6 +299,7 @@ bf_daemon_free(BfDaemon *daemon)
         bf_loop_free(daemon->workers[i]);
     }
     g_free(daemon->workers);
+    g_clear_pointer(&daemon->nbd_listening, g_ptr_array_unref);
     g_free(daemon);
 }
 
@@ -380,6 +414,9 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
     if (!ok && options->tls_creds != NULL) {
         bf_objects_release_tls_creds(daemon->objects, options->tls_creds, user);
     }
+    if (ok) {
+        g_ptr_array_add(daemon->nbd_listening, listening_new(options));
+    }
     return ok;
 }
 
@@ -405,6 +442,9 @@ bf_daemon_co_nbd_unlisten(BfDaemon *daemon, const char *id, bool hard,
         bf_set_error(error, "NBD server not running");
         return false;
     }
+    /* Now, as it suspends once the listener is off the list. */
+    g_ptr_array_remove(daemon->nbd_listening,
+                       bf_daemon_find_listening(daemon, id));
     return bf_nbd_server_co_unlisten(daemon->nbd_server, id, hard, error);
 }
 

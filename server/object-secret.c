@@ -193,8 +193,9 @@ bf_secret_properties_change(const BfObjectOptions *options, GError **error)
 void
 bf_secret_properties_wipe(BfObjectOptions *options)
 {
+    /* With keyid the data is encrypted, and may be saved. */
     if (options->qom_type == BF_OBJECT_TYPE_SECRET &&
-        options->u.secret->data != NULL) {
+        options->u.secret->data != NULL && options->u.secret->keyid == NULL) {
         bf_wipe_text_free(options->u.secret->data);
         options->u.secret->data = NULL;
     }

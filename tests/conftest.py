@@ -11,6 +11,7 @@ are skipped.
 """
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -91,6 +92,18 @@ def spawn(box, request):
 def tls_dir(tmp_path_factory):
     """CA, server and client certificates for localhost."""
     return certs.make_set(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def locked_dir(tls_dir, tmp_path_factory):
+    """Credentials whose private key needs certs.PASSWORD."""
+    directory = tmp_path_factory.mktemp("locked")
+    shutil.copytree(tls_dir, directory, dirs_exist_ok=True)
+    subprocess.run(
+        ["openssl", "pkcs8", "-topk8", "-in", tls_dir / "server-key.pem",
+         "-out", directory / "server-key.pem", "-v2", "aes256", "-passout",
+         f"pass:{certs.PASSWORD}"], check=True, capture_output=True)
+    return directory
 
 
 @pytest.fixture(scope="session")

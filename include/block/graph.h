@@ -47,6 +47,42 @@ BfNode *bf_graph_require_named(BfGraph *graph, const char *node_name,
                                GError **error);
 
 /**
+ * bf_node_below_jobs:
+ * @node: (nullable): a node
+ *
+ * Returns: (transfer none) (nullable): what is below the filters that jobs have
+ * put there, as users see it
+ */
+BfNode *bf_node_below_jobs(BfNode *node);
+
+/**
+ * BfSavedNode: what makes a node anew
+ * @name: owned: of the node
+ * @options: (nullable): owned: for blockdev-add, as the node is now; its inline
+ *     children are in it. NULL if there is a @problem
+ * @problem: (nullable): owned: why nothing can make it anew, in words
+ */
+typedef struct BfSavedNode {
+    char *name;
+    BfBlockdevOptions *options;
+    char *problem;
+} BfSavedNode;
+
+/**
+ * bf_graph_save:
+ * @graph: the graph
+ * @used: (element-type BfNode): nodes that are needed although no monitor may
+ *     own them
+ *
+ * Tells how to make all nodes of the monitor, and @used, anew. What jobs have
+ * put into the graph is not in it. Never suspends.
+ *
+ * Returns: (transfer full) (element-type BfSavedNode): nodes after those that
+ * they refer to, else oldest first
+ */
+GPtrArray *bf_graph_save(BfGraph *graph, const GPtrArray *used);
+
+/**
  * bf_graph_join_throttle_group:
  * @graph: the graph
  * @id: of a throttle-group object

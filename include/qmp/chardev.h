@@ -37,6 +37,10 @@ typedef struct BfChardev BfChardev;
  * @tls_authz: (nullable): owned: listening sockets: id of authorization rules
  * @signal: stdio: the terminal's interrupt keys raise signals
  * @ring_bytes: ring buffers: how much they keep
+ * @backend: (nullable): owned: what chardev-add was given; NULL if the device
+ *     is from the command line, and so is there again after the next start
+ * @fd_passed: a socket that it names came over a monitor, so that no later
+ *     start has it
  */
 typedef struct BfChardevConfig {
     BfChardevBackendKind kind;
@@ -49,6 +53,8 @@ typedef struct BfChardevConfig {
     char *tls_authz;
     bool signal;
     uint64_t ring_bytes;
+    BfChardevBackend *backend;
+    bool fd_passed;
 } BfChardevConfig;
 
 /**

@@ -6,7 +6,11 @@
  */
 #pragma once
 
+#include "core/util.h"
 #include "qmp/monitors.h"
+
+/* Largest file. */
+#define BF_CONFIG_BYTES_MAX (64 * BF_MIB)
 
 /**
  * bf_config_blank_comments:

@@ -55,6 +55,19 @@ typedef struct BfQmpCall {
 json_t *bf_qmp_call_give_text(BfQmpCall *call, const char *text);
 
 /**
+ * bf_qmp_call_take_fd:
+ * @opaque: a BfQmpCall
+ * @name: of a descriptor
+ * @error: set on failure
+ *
+ * A BfTakeFd for commands: what their client has named by getfd; for those that
+ * come from a file what the command line can name.
+ *
+ * Returns: (transfer full): the descriptor, or -1
+ */
+int bf_qmp_call_take_fd(void *opaque, const char *name, GError **error);
+
+/**
  * BfRequest: one text of a client, to be answered
  * @frame: owned: the text or an error
  * @value: (nullable): owned: the text's value

@@ -20,6 +20,17 @@
 #define BF_WORKERS_MAX 16
 
 /**
+ * BfNbdListening: how the NBD server was told to listen at one address
+ * @options: owned
+ * @fd_passed: a socket that they name came over a monitor, so that no later
+ *     start has it
+ */
+typedef struct BfNbdListening {
+    BfNbdServerOptions *options;
+    bool fd_passed;
+} BfNbdListening;
+
+/**
  * BfDaemon: everything that the daemon has
  * @main_loop: borrowed
  * @workers: owned; the default set of worker loops
@@ -32,6 +43,8 @@
  * @jobs: owned
  * @exports: owned
  * @nbd_server: (nullable): owned; NULL while none runs
+ * @nbd_listening: owned (element-type BfNbdListening): what @nbd_server was
+ * made from and was given later, oldest first
  * @nbd_mutex: held by whoever starts or stops @nbd_server, or makes it listen
  * @nbd_stopping: servers that are being stopped
  * @nbd_events: (nullable): borrowed constant
@@ -53,6 +66,7 @@ typedef struct BfDaemon {
     BfJobTable *jobs;
     BfExportTable *exports;
     BfNbdServer *nbd_server;
+    GPtrArray *nbd_listening;
     BfCoMutex nbd_mutex;
     BfWaitGroup nbd_stopping;
     const BfNbdEvents *nbd_events;
@@ -168,6 +182,16 @@ void bf_daemon_free(BfDaemon *daemon);
  */
 bool bf_daemon_co_nbd_start(BfDaemon *daemon, const BfNbdServerOptions *options,
                             BfTakeFd *take_fd, void *opaque, GError **error);
+
+/**
+ * bf_daemon_find_listening:
+ * @daemon: the daemon
+ * @id: (nullable): of a listener; NULL for the one that the server began with
+ *
+ * Returns: (transfer none) (nullable): how it was made
+ */
+BfNbdListening *bf_daemon_find_listening(const BfDaemon *daemon,
+                                         const char *id);
 
 /**
  * bf_daemon_co_nbd_unlisten:

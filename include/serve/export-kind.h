@@ -39,6 +39,7 @@ typedef struct BfExportOps {
  * @id: owned
  * @root: (nullable): owned; its claim on the node; NULL while being freed
  * @node_name: (nullable): owned; kept when @root goes
+ * @options: owned: what it was made from
  * @throttle: (nullable): owned: what its clients do is charged there, each by a
  *     member beside this one
  * @throttle_group: (nullable): owned: id of the group of @throttle
@@ -57,6 +58,7 @@ struct BfExport {
     char *id;
     BfRoot *root;
     char *node_name;
+    BfBlockExportOptions *options;
     BfThrottleMember *throttle;
     char *throttle_group;
     BfLoop *iothread;

@@ -91,6 +91,24 @@ BfBlockExportType bf_export_type(const BfExport *exp);
 const char *bf_export_node_name(const BfExport *exp);
 
 /**
+ * bf_export_node:
+ * @exp: an export
+ *
+ * Returns: (transfer none) (nullable): the node it offers; NULL while it is
+ * being freed
+ */
+BfNode *bf_export_node(const BfExport *exp);
+
+/**
+ * bf_export_save:
+ * @exp: an export
+ *
+ * Returns: (transfer full): options that make it anew, on the node that it is
+ * on now; what jobs have put between is not meant
+ */
+BfBlockExportOptions *bf_export_save(const BfExport *exp);
+
+/**
  * bf_export_throttle_group:
  * @exp: an export
  *

@@ -93,6 +93,25 @@ bf_export_node_name(const BfExport *exp)
                              : exp->node_name;
 }
 
+BfNode *
+bf_export_node(const BfExport *exp)
+{
+    return exp->root != NULL ? bf_root_node(exp->root) : NULL;
+}
+
+BfBlockExportOptions *
+bf_export_save(const BfExport *exp)
+{
+    BfBlockExportOptions *options = bf_block_export_options_copy(exp->options);
+
+    if (exp->root != NULL) {
+        g_free(options->node_name);
+        options->node_name =
+            g_strdup(bf_node_name(bf_node_below_jobs(bf_root_node(exp->root))));
+    }
+    return options;
+}
+
 const char *
 bf_export_throttle_group(const BfExport *exp)
 {
@@ -147,6 +166,7 @@ forget(BfExport *exp)
     bf_registry_remove(exp->table->exports, exp->id);
     bf_wait_group_done(&exp->table->alive);
     g_clear_pointer(&exp->id, g_free);
+    g_clear_pointer(&exp->options, bf_block_export_options_free);
 }
 
 static void
@@ -170,6 +190,7 @@ export_co_finish(void *arg)
     }
     g_free(exp->throttle_group);
     g_free(exp->node_name);
+    bf_block_export_options_free(exp->options);
     g_free(exp->id);
     exp->ops->free(exp);
     bf_wait_group_done(&table->closing);
@@ -365,6 +386,7 @@ bf_export_co_open(BfExport *exp, BfExportTable *table,
     }
     exp->table = table;
     exp->id = g_strdup(options->id);
+    exp->options = bf_block_export_options_copy(options);
     exp->writable = options->writable;
     exp->writethrough = options->writethrough;
     bf_registry_add(table->exports, exp->id, exp);

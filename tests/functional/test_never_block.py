@@ -191,6 +191,7 @@ ARGUMENTS = {
     "chardev-remove": lambda s: {"id": s.chardev("null")["id"]},
     "chardev-send-break": lambda s: {"id": s.chardev("null")["id"]},
     "closefd": lambda s: {"fdname": "x"},
+    "config-save": lambda s: {"filename": str(s.fs.mount / "saved.conf")},
     "drive-backup": lambda s: {
         "job-id": "j", "device": "b", "sync": "full", "format": "raw",
         "target": str(s.fs.mount / "d.img")},

@@ -284,6 +284,27 @@ def test_sockets_are_used_by_name(activate, box):
     assert all((box / f"s{number}").exists() for number in range(4))
 
 
+def test_sockets_are_used_by_a_file(activate, box):
+    """Its commands name what the command line can name, and are saved."""
+    start = {"execute": "nbd-server-start", "arguments": {
+        "addr": {"type": "fd", "data": {"str": "nbd"}}}}
+    chardev = {"execute": "chardev-add", "arguments": {
+        "id": "a", "backend": {"type": "socket", "data": {
+            "addr": {"type": "fd", "data": {"str": "qmp"}}, "server": True,
+            "wait": False}}}}
+    path = box / "setup.conf"
+    path.write_text(f"{json.dumps(start)}\n{json.dumps(chardev)}")
+    process = activate(["nbd", "qmp"], "--config", path, "--monitor", "a")
+    process.wait_log("monitor 'a' on")
+    with qmp.QmpClient(box / "s1", limit=harness.LIMIT) as client:
+        text = client.cmd("config-save")["text"]
+    saved = [json.loads(line) for line in text.splitlines()
+             if line.startswith("{")]
+    chardev["arguments"]["backend"]["data"].pop("server")  # the default
+    assert saved == [chardev, start]
+    assert process.finish() is None
+
+
 def test_sockets_survive_daemonize(activate, box):
     process = activate(
         ["qmp"], "--daemonize", "--pidfile", box / "pid",

@@ -18,6 +18,8 @@ SERVER = ["tls_www_server", 'dns_name = "localhost"',
           'ip_address = "127.0.0.1"', 'ip_address = "::1"']
 CLIENT = ["tls_www_client"]
 VALID = ["expiration_days = 60"]
+# Of the private key in the fixture locked_dir.
+PASSWORD = "correct horse battery"
 PSK_USER = "alice"
 
 

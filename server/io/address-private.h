@@ -28,6 +28,20 @@ typedef struct BfSockaddr {
 } BfSockaddr;
 
 /**
+ * bf_tcp_options_set:
+ * @fd: a TCP socket that listens or is connected
+ * @inet: what its user has said
+ * @error: set on failure, naming the member
+ *
+ * Sets how long a silent peer is borne; connections inherit it from the socket
+ * that they come to.
+ *
+ * Returns: false on failure
+ */
+bool bf_tcp_options_set(int fd, const BfInetSocketAddress *inet,
+                        GError **error);
+
+/**
  * bf_sockaddr_get_port:
  * @where: any address
  *

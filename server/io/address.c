@@ -403,6 +403,20 @@ adopt_socket(const char *name, BfTakeFd *take_fd, void *opaque, bool listening,
     return bf_steal_fd(&fd);
 }
 
+/* Before anybody can be accepted. */
+static bool
+set_all_tcp_options(GArray *fds, const BfInetSocketAddress *inet,
+                    GError **error)
+{
+    for (unsigned i = 0; i < fds->len; i++) {
+        if (!bf_tcp_options_set(g_array_index(fds, int, i), inet, error)) {
+            close_all(fds);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool
 bf_address_co_listen(const BfSocketAddress *address, BfTakeFd *take_fd,
                      void *opaque, GArray **ret_fds, GError **error)
@@ -413,7 +427,8 @@ bf_address_co_listen(const BfSocketAddress *address, BfTakeFd *take_fd,
 
     switch (address->type) {
     case BF_SOCKET_ADDRESS_TYPE_INET:
-        ok = co_listen_inet(address->u.inet, fds, error);
+        ok = co_listen_inet(address->u.inet, fds, error) &&
+             set_all_tcp_options(fds, address->u.inet, error);
         break;
     case BF_SOCKET_ADDRESS_TYPE_UNIX:
         ok = co_listen_unix(address->u.unix_, fds, error);
@@ -553,6 +568,19 @@ share_of_time(uint64_t deadline_ns, unsigned n_left)
     return now_ns + (deadline_ns - now_ns) / n_left;
 }
 
+/* Takes over a socket that has been connected. */
+static int
+finish_connect(const BfSocketAddress *address, int connected, GError **error)
+{
+    bf_autofd fd = connected;
+
+    if (address->type == BF_SOCKET_ADDRESS_TYPE_INET &&
+        !bf_tcp_options_set(fd, address->u.inet, error)) {
+        return -1;
+    }
+    return bf_steal_fd(&fd);
+}
+
 int
 bf_address_co_connect(const BfSocketAddress *address, BfTakeFd *take_fd,
                       void *opaque, uint64_t timeout_ns, BfCancel *cancel,
@@ -581,7 +609,7 @@ bf_address_co_connect(const BfSocketAddress *address, BfTakeFd *take_fd,
                              share_of_time(deadline_ns, list->len - i), cancel,
                              &fd);
         if (ret == 0) {
-            return fd;
+            return finish_connect(address, fd, error);
         }
     }
     text = address->type == BF_SOCKET_ADDRESS_TYPE_UNIX

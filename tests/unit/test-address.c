@@ -274,6 +274,56 @@ co_tcp_sets_options(void *arg)
     server_co_stop(&server);
 }
 
+/* What the user says of silent peers, for both ends of a connection. */
+static void
+co_tcp_bears_silence_as_told(void *arg)
+{
+    const struct {
+        int option;
+        int value;
+    } wanted[] = {
+        {TCP_KEEPCNT, 5},
+        {TCP_KEEPIDLE, 70},
+        {TCP_KEEPINTVL, 8},
+        {TCP_USER_TIMEOUT, 4321},
+    };
+    g_autoptr(BfSocketAddress) address = inet_address("127.0.0.1", "0");
+    BfInetSocketAddress *inet = address->u.inet;
+    g_autoptr(GError) error = NULL;
+    Server server = {0};
+    GArray *fds = NULL;
+    bf_autofd fd = -1;
+    g_autofree char *text = NULL;
+
+    inet->has_keep_alive_count = inet->has_keep_alive_idle = true;
+    inet->has_keep_alive_interval = inet->has_user_timeout_ms = true;
+    inet->keep_alive_count = 5;
+    inet->keep_alive_idle = 70;
+    inet->keep_alive_interval = 8;
+    inet->user_timeout_ms = 4321;
+    g_assert_true(bf_address_co_listen(address, NULL, NULL, &fds, &error));
+    text = port_of(address, fds);
+    server.connections = g_array_new(false, false, sizeof(int));
+    server.listener = bf_listener_new(fds, NULL, keep, &server);
+    fd = co_connect(address, &error);
+    g_assert_no_error(error);
+    server_co_wait(&server, 1);
+    for (unsigned i = 0; i < G_N_ELEMENTS(wanted); i++) {
+        const int ends[] = {fd, g_array_index(server.connections, int, 0)};
+
+        for (unsigned n = 0; n < G_N_ELEMENTS(ends); n++) {
+            g_assert_cmpint(tcp_option(ends[n], IPPROTO_TCP, wanted[i].option),
+                            ==, wanted[i].value);
+        }
+    }
+    inet->keep_alive_count = 128;
+    g_assert_cmpint(co_connect(address, &error), ==, -1);
+    g_assert_cmpstr(error->message, ==,
+                    "keep-alive-count is 128, but can be 127 at most");
+    server_co_wait(&server, 2);
+    server_co_stop(&server);
+}
+
 static void
 co_tcp_range_skips_ports_in_use(void *arg)
 {
@@ -410,6 +460,8 @@ main(int argc, char **argv)
     bf_test_add("/io/address/unix/names-problems", co_unix_names_problems);
     bf_test_add("/io/address/unix/abstract-name-works", co_abstract_name_works);
     bf_test_add("/io/address/tcp/sets-options", co_tcp_sets_options);
+    bf_test_add("/io/address/tcp/bears-silence-as-told",
+                co_tcp_bears_silence_as_told);
     bf_test_add("/io/address/tcp/range-skips-ports-in-use",
                 co_tcp_range_skips_ports_in_use);
     bf_test_add("/io/address/tcp/names-problems", co_inet_names_problems);

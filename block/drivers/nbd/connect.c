@@ -56,26 +56,29 @@ unlink_attempt(BfNbdcNode *self, BfNbdcAttempt *attempt)
     *link = attempt->next;
 }
 
-/* Best effort: none of it is needed for correct work. */
+/* Best effort: none of it is needed for correct work. What the user has said is
+ * set already. */
 static void
-set_keep_alive(int fd, const BfSocketAddress *address)
+set_keep_alive(int fd, const BfInetSocketAddress *inet)
 {
     const struct {
         int level;
         int name;
         int value;
+        uint32_t given; /* by the user; 0 if not */
     } options[] = {
-        {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S},
-        {IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S},
-        {IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT},
-        {IPPROTO_TCP, TCP_USER_TIMEOUT, SENT_UNHEARD_MS},
+        {SOL_SOCKET, SO_KEEPALIVE, 1, 0},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S, inet->keep_alive_idle},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S,
+         inet->keep_alive_interval},
+        {IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT, inet->keep_alive_count},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, SENT_UNHEARD_MS, inet->user_timeout_ms},
     };
 
-    if (address->type != BF_SOCKET_ADDRESS_TYPE_INET) {
-        return;
-    }
     for (unsigned i = 0; i < G_N_ELEMENTS(options); i++) {
+        if (options[i].given != 0) {
+            continue;
+        }
         (void)setsockopt(fd, options[i].level, options[i].name,
                          &options[i].value, sizeof(options[i].value));
     }
@@ -142,7 +145,9 @@ bf_nbdc_co_connect(BfNbdcNode *self, uint64_t connect_ns, uint64_t deadline_ns,
         !check_not_ending(self, error)) {
         return NULL;
     }
-    set_keep_alive(fd, self->target.address);
+    if (self->target.address->type == BF_SOCKET_ADDRESS_TYPE_INET) {
+        set_keep_alive(fd, self->target.address->u.inet);
+    }
     channel = co_shake_hands(self, bf_steal_fd(&fd),
                              limit_until(deadline_ns, NBDC_NEGOTIATE_MAX_NS),
                              ret_exp, error);

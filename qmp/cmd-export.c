@@ -56,6 +56,7 @@ bf_qmp_co_nbd_server_start(BfQmpCall *call, const BfNbdServerStartArgs *args,
         .tls_creds = args->tls_creds,
         .tls_authz = args->tls_authz,
         .max_connections = args->max_connections,
+        .idle_max_seconds = args->idle_max_seconds,
     };
 
     flatten_address(args->addr, &addr);
@@ -74,6 +75,7 @@ bf_qmp_co_nbd_server_add_listener(BfQmpCall *call,
         .tls_creds = args->tls_creds,
         .tls_authz = args->tls_authz,
         .max_connections = args->max_connections,
+        .idle_max_seconds = args->idle_max_seconds,
     };
 
     if (!co_listen(call, &options, error)) {

@@ -389,6 +389,7 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         .tls_authz = options->tls_authz,
         .handshake_max_seconds = options->handshake_max_seconds,
         .max_connections = options->max_connections,
+        .idle_max_seconds = options->idle_max_seconds,
     };
     g_autofree char *user = bf_nbd_listener_creds_user(options->id);
     bool ok = false;

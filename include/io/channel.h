@@ -85,10 +85,13 @@ typedef struct BfChannelOps {
  * BfChannel: the base of every channel; the first member of its struct
  * @ops: its operations
  * @features: BfChannelFeatures bits
+ * @sent: bytes that the system has taken until now, over TLS those of records;
+ *     grows as long as the peer takes them
  */
 struct BfChannel {
     const BfChannelOps *ops;
     unsigned features;
+    uint64_t sent;
 };
 
 /**

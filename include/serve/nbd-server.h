@@ -105,6 +105,8 @@ typedef struct BfNbdEvents {
  *     none
  * @max_connections: of this listener; 0 is unlimited; 1 clears the multi-conn
  *     flag
+ * @idle_max_seconds: how long a client may do nothing, or leave its replies
+ *     unread; 0 has no limit
  */
 typedef struct BfNbdListenerConfig {
     const char *id;
@@ -116,6 +118,7 @@ typedef struct BfNbdListenerConfig {
     const char *tls_authz;
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
+    uint32_t idle_max_seconds;
 } BfNbdListenerConfig;
 
 /**

@@ -107,6 +107,7 @@ co_send(BfChannel *channel, const struct iovec *iov, int niov, int flags,
         bf_set_errno(error, -n, "cannot write to the socket");
         return -1;
     }
+    channel->sent += n;
     return n;
 }
 
@@ -153,6 +154,7 @@ socket_co_send_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
         int ret;
 
         if (n > 0) {
+            channel->sent += n;
             return n;
         }
         if (n < 0 && errno == EINTR) {

@@ -57,6 +57,7 @@ co_send_output(BfChannelTls *self, GError **error)
             self->has_failed = true;
             return false;
         }
+        self->base.sent += n;
         bf_tls_session_output_consume(self->session, n);
     }
 }

@@ -259,6 +259,22 @@ start_negotiation(void *arg)
     bf_co_spawn(client_co_negotiate, arg);
 }
 
+/* It was not the peer's wish, nor anybody else's. */
+static void
+note_expired(BfNbdClient *client)
+{
+    const bool idle =
+        client->expired_for == BF_NBD_CLIENT_DISCONNECT_REASON_IDLE;
+
+    client->left = client->expired_for;
+    client->left_text =
+        g_strdup_printf("closed, because it has %s for %u s (idle-max-seconds)",
+                        idle ? "asked for nothing" : "not taken its replies",
+                        client->listener->idle_max_seconds);
+    g_message(NBD_CLIENT_FORMAT ": %s", NBD_CLIENT_ARGS(client),
+              client->left_text);
+}
+
 /* Why an end that is not the peer's wish came about. */
 static void
 note_end(BfNbdClient *client, bool ok, const GError *error)
@@ -268,6 +284,9 @@ note_end(BfNbdClient *client, bool ok, const GError *error)
         client->left = client->killed_for;
         client->left_text = g_strdup_printf("closed, because %s",
                                             describe_kill(client->killed_for));
+    } else if (client->expired) {
+        note_expired(client);
+        return;
     } else if (ok) {
         client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CLIENT;
         client->left_text = g_strdup("disconnected");

@@ -38,6 +38,7 @@ bf_nbd_listener_new(BfNbdServer *server, const BfNbdListenerConfig *config)
     listener->tls_authz = g_strdup(config->tls_authz);
     listener->handshake_max_seconds = config->handshake_max_seconds;
     listener->max_connections = config->max_connections;
+    listener->idle_max_seconds = config->idle_max_seconds;
     listener->refs = 1;
     g_queue_init(&listener->waiting);
     return listener;

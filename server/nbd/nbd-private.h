@@ -135,6 +135,7 @@ struct BfNbdListener {
     char *tls_authz;       /* (nullable) id of the object that is asked */
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
+    uint32_t idle_max_seconds; /* 0: no limit */
 
     /* Main's. */
     unsigned refs;                  /* the server's list, and the clients */
@@ -325,7 +326,16 @@ struct BfNbdClient {
     unsigned write_pipe_skip; /* so many of them do not */
     BfTimer idle_timer;       /* runs while there is something to give back */
     bool idle_timer_runs;
-    bool was_busy; /* since it was started */
+    bool was_busy;       /* since it was started */
+    bool receiving;      /* one of the tasks is still without its payload */
+    bool saying_bye;     /* after that nothing more is sent */
+    BfTimer limit_timer; /* of idle.c, as all that follows */
+    uint64_t seen_sent;  /* what the channel had sent at the last look */
+    uint64_t seen_arrived_ns; /* of @arrived_ns then */
+    unsigned stuck_looks;     /* so many in a row saw no progress of sending */
+    unsigned idle_looks;      /* so many in a row saw nothing to do */
+    bool expired;             /* it has to go for that */
+    BfNbdClientDisconnectReason expired_for; /* if it has */
 };
 
 /* What main tells a client in negotiation about an export. */
@@ -526,6 +536,11 @@ void bf_nbd_transmit_limit_end(BfNbdClient *client);
  * form. */
 bool bf_nbd_transmit_co_run(BfNbdClient *client, GError **error);
 
+/* idle.c: looks after the limits of a client that does nothing, if there are
+ * any, until they are stopped. */
+void bf_nbd_idle_start(BfNbdClient *client);
+void bf_nbd_idle_stop(BfNbdClient *client);
+
 /* Does a request and queues its reply; @arg is the BfNbdTask. A coroutine. */
 void bf_nbd_command_co_run(void *arg);
 
@@ -585,6 +600,10 @@ void bf_nbd_pipe_clear(BfNbdClient *client);
  * reply.c: on the client's loop. Each of the first group makes the reply of a
  * task and queues it; the task belongs to the writer then.
  */
+
+/* Ends the connection in due form, instead of any reply: nothing is queued or
+ * being sent. */
+void bf_nbd_reply_bye(BfNbdClient *client);
 
 /* Success without data. */
 void bf_nbd_reply_done(BfNbdTask *task);

@@ -128,6 +128,7 @@ describe_listener(const BfNbdListener *listener)
     info->tls_authz = g_strdup(listener->tls_authz);
     info->handshake_max_seconds = listener->handshake_max_seconds;
     info->max_connections = listener->max_connections;
+    info->idle_max_seconds = listener->idle_max_seconds;
     info->clients = listener->n_clients;
     info->waiting = listener->waiting.length;
     return info;
@@ -188,6 +189,8 @@ bf_nbd_server_query(const BfNbdServer *server)
     info->handshake_max_seconds = first->handshake_max_seconds;
     info->has_max_connections = true;
     info->max_connections = first->max_connections;
+    info->has_idle_max_seconds = true;
+    info->idle_max_seconds = first->idle_max_seconds;
     info->listeners = describe_listeners(server);
     info->has_clients = true;
     info->clients = server->clients.length;

@@ -165,6 +165,11 @@ writer_co_run(void *arg)
 {
     BfNbdClient *client = arg;
 
+    if (client->saying_bye) {
+        bf_channel_co_bye(client->channel);
+        client->broken = true;
+        bf_channel_shutdown(client->channel);
+    }
     while (client->replies != NULL) {
         BfNbdBatch batch;
 
@@ -184,6 +189,16 @@ writer_co_run(void *arg)
     client->writing = false;
     bf_timer_stop(&client->timer);
     bf_co_queue_wake_one(&client->reader_wait);
+}
+
+void
+bf_nbd_reply_bye(BfNbdClient *client)
+{
+    g_assert(!client->writing);
+    client->saying_bye = true;
+    client->writing = true;
+    bf_nbd_transmit_limit_end(client);
+    bf_co_spawn_later(writer_co_run, client);
 }
 
 static void

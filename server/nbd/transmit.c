@@ -511,10 +511,12 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
     task->begun_ns = client->arrived_ns;
     task->contexts = contexts;
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
+        client->receiving = true;
         if (!reader_co_take_payload(client, task, error)) {
             bf_nbd_credit_release(task);
             return false;
         }
+        client->receiving = false;
         task->begun_ns = client->arrived_ns;
         if (task->payload == NULL && task->payload_pipe == NULL) {
             bf_nbd_reply_error(task, ENOMEM, "No memory");
@@ -687,6 +689,7 @@ transmit_start(BfNbdClient *client, GError **error)
         client->extended ? BF_NBD_EXTENDED_REQUEST_BYTES : BF_NBD_REQUEST_BYTES;
     client->window = NBD_INPUT_BYTES;
     bf_nbd_stats_arrived(client);
+    bf_nbd_idle_start(client);
     client->input = g_new0(BfNbdInput, 1);
     client->input->data = bf_buffer_new(NBD_INPUT_BYTES);
     client->n_inputs = 1;
@@ -720,6 +723,7 @@ static void
 transmit_co_drain(BfNbdClient *client)
 {
     client->ending = true;
+    bf_nbd_idle_stop(client);
     if (client->throttle != NULL) {
         /* A client that has left is not kept until it may go on. */
         bf_throttle_member_hurry_here(client->throttle, true);
@@ -754,6 +758,7 @@ bf_nbd_transmit_co_run(BfNbdClient *client, GError **error)
         bf_timer_stop(&client->timer);
     }
     bf_timer_stop(&client->idle_timer);
+    bf_nbd_idle_stop(client);
     bf_nbd_pipe_clear(client);
     bf_nbd_input_clear(client);
     bf_nbd_credit_clear(client);

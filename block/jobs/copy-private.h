@@ -55,10 +55,10 @@ struct BfCopy {
     bool flushing;
     int flush_ret;
     uint64_t unflushed; /* bytes of data written since a flush was begun */
-    bool has_lost;     /* a flush has failed */
-    uint64_t credit;   /* bytes that the throttle group has let pass already */
-    bool fetching;     /* a coroutine waits for more of them */
-    BfCoQueue changed; /* an operation has ended, or a timer */
+    bool has_lost;      /* a flush has failed */
+    uint64_t credit;    /* bytes that the throttle group has let pass already */
+    bool fetching;      /* a coroutine waits for more of them */
+    BfCoQueue changed;  /* an operation has ended, or a timer */
     BfTimer timer;
     bool expired;
     BfTimer rate_timer;

@@ -35,7 +35,6 @@ STALLED = ("stalled", "closed, because it has not taken its replies for 1 s "
 def test_silent_client_is_closed(daemon, image):
     with nbd.RawNbd(serve(daemon, image, 1)) as peer:
         peer.go("disk")
-        assert peer.read(0, 512)[0] == 0
         peer.assert_closed()
     assert gone(daemon) == IDLE
     daemon.wait_log("connection 1 from .*: closed, because it has asked for "
@@ -141,7 +140,7 @@ def test_limit_is_that_of_the_listener(daemon, image, box):
 
 def test_removal_of_the_export_comes_first(daemon, image):
     """Who is being disconnected anyway is not idle."""
-    with nbd.RawNbd(serve(daemon, image, 1)) as peer:
+    with nbd.RawNbd(serve(daemon, image, 600)) as peer:
         peer.go("disk")
         harness.wait_until(lambda: daemon.cmd(
             "query-block-exports")[0]["clients"] == 1, 10, "the client")

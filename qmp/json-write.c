@@ -13,6 +13,7 @@
 #include "core/wipe.h"
 #include "qmp/json-value.h"
 
+#define REPLACEMENT 0xFFFD
 #define NUL_IN_KEY 0xFFFF /* how the framer writes U+0000 in a key */
 /* Reserved for a scalar that is not a string, and for punctuation. */
 #define SCALAR_BYTES_MAX 128
@@ -59,6 +60,13 @@ bf_json_write_escape(GString *out, gunichar c)
     }
 }
 
+/* What no reader of ours takes; text of the command line may have it. */
+static bool
+is_noncharacter(gunichar c)
+{
+    return (c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE;
+}
+
 static void
 write_str(GString *out, const char *text, size_t len, gunichar nul)
 {
@@ -78,7 +86,9 @@ write_str(GString *out, const char *text, size_t len, gunichar nul)
         g_string_append_len(out, run, text - run);
         if (text < end) {
             c = g_utf8_get_char(text);
-            bf_json_write_escape(out, c == nul ? 0 : c);
+            bf_json_write_escape(out, c == nul             ? 0
+                                      : is_noncharacter(c) ? REPLACEMENT
+                                                           : c);
             text = g_utf8_next_char(text);
         }
     }

@@ -33,7 +33,8 @@ void bf_json_write(GString *out, const json_t *value, BfJsonStyle style);
  * @text: valid UTF-8, perhaps with NUL
  * @len: bytes of @text
  *
- * Writes a string with its quotes.
+ * Writes a string with its quotes. Noncharacters, which no reader of ours
+ * takes, become U+FFFD.
  */
 void bf_json_write_str(GString *out, const char *text, size_t len);
 

@@ -44,6 +44,8 @@ test_elements(void)
     check("raw,a=1,b=", 0, "{\"driver\": \"raw\", \"a\": \"1\", \"b\": \"\"}");
     check("a=x=y,b=p,,q,", 0, "{\"a\": \"x=y\", \"b\": \"p,q\"}");
     check("a=1,a=2", 0, "{\"a\": \"2\"}");
+    /* What JSON cannot have must not be in what is written. */
+    check("a=x\xEF\xBF\xBFy", 0, "{\"a\": \"x\\uFFFDy\"}");
     check("__org.qemu_x=1", 0, "{\"__org.qemu_x\": \"1\"}");
 }
 

@@ -12,51 +12,8 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "core/wipe.h"
+#include "qmp/config-text.h"
 #include "qmp/dispatch.h"
-#include "qmp/framer.h"
-
-/* Length of the comment at @text, without the line end behind it; 0 if there
- * is none. */
-static size_t
-comment_length(const char *text)
-{
-    const char *end = NULL;
-
-    if (text[0] == '#' || (text[0] == '/' && text[1] == '/')) {
-        return strcspn(text, "\n");
-    }
-    if (text[0] != '/' || text[1] != '*') {
-        return 0;
-    }
-    end = strstr(text + 2, "*/");
-    return end != NULL ? (size_t)(end - text) + 2 : strlen(text);
-}
-
-void
-bf_config_blank_comments(char *text)
-{
-    char quote = '\0';
-
-    while (*text != '\0') {
-        size_t len = quote == '\0' ? comment_length(text) : 0;
-
-        for (size_t i = 0; i < len; i++) {
-            text[i] = text[i] == '\n' ? '\n' : ' ';
-        }
-        text += len;
-        if (len > 0) {
-            continue;
-        }
-        if (quote != '\0' && *text == '\\' && text[1] != '\0') {
-            text++; /* what it escapes ends no string */
-        } else if (quote == '\0' && (*text == '"' || *text == '\'')) {
-            quote = *text;
-        } else if (*text == quote) {
-            quote = '\0';
-        }
-        text++;
-    }
-}
 
 typedef struct ReadFile {
     const char *path;
@@ -97,34 +54,20 @@ co_run_frame(BfQmpCall *call, BfFrame *frame, BfPoolLane *lane, GError **error)
     return ok;
 }
 
-/* @text: without comments; @ret_line: of the command that fails */
+/* @ret_line: of the command that fails */
 static bool
-co_run_text(BfQmpCall *call, const char *text, BfPoolLane *lane,
-            unsigned *ret_line, GError **error)
+co_run_text(BfQmpCall *call, char *text, BfPoolLane *lane, unsigned *ret_line,
+            GError **error)
 {
-    g_autoptr(BfFramer) framer = bf_framer_new();
-    unsigned line = 0;
+    g_autoptr(BfConfigReader) reader = bf_config_reader_new(text);
+    BfFrame *frame = NULL;
 
-    *ret_line = 1;
-    while (*text != '\0') {
-        size_t len = strcspn(text, "\n");
-        BfFrame *frame = NULL;
-
-        len += text[len] == '\n' ? 1 : 0;
-        line++;
-        if (!bf_framer_is_inside(framer)) {
-            *ret_line = line;
+    while ((frame = bf_config_reader_next(reader, ret_line)) != NULL) {
+        if (!co_run_frame(call, frame, lane, error)) {
+            return false;
         }
-        bf_framer_feed(framer, text, len);
-        while ((frame = bf_framer_next(framer)) != NULL) {
-            if (!co_run_frame(call, frame, lane, error)) {
-                return false;
-            }
-            *ret_line = line;
-        }
-        text += len;
     }
-    if (bf_framer_is_inside(framer)) {
+    if (bf_config_reader_is_cut_off(reader)) {
         bf_set_error(error, "the command that begins here has no end");
         return false;
     }
@@ -146,7 +89,6 @@ bf_config_co_run(BfMonitors *monitors, BfDaemon *daemon, const char *path,
     if (read.text == NULL) {
         return false;
     }
-    bf_config_blank_comments(read.text);
     ok = co_run_text(&call, read.text, lane, &line, error);
     if (!ok) {
         g_prefix_error(error, "%s:%u: ", path, line);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Files of monitor commands: JSON objects as a client would send them, one
- * after the other, with comments from # or // to the end of the line and
- * between slash-star and star-slash.
+ * Files of monitor commands, as qmp/config-text.h describes them.
  */
 #pragma once
 
@@ -11,14 +9,6 @@
 
 /* Largest file. */
 #define BF_CONFIG_BYTES_MAX (64 * BF_MIB)
-
-/**
- * bf_config_blank_comments:
- * @text: a NUL-terminated text; changed in place
- *
- * Makes spaces of comments outside of strings; line ends stay. Any thread.
- */
-void bf_config_blank_comments(char *text);
 
 /**
  * bf_config_co_run:

@@ -15,8 +15,8 @@ import qmp
 import rawnbd
 
 # command -> members that ours may have in its reply beyond the reference's.
-# They are of QEMU 8.0 to 10.0, as the reference here is 7.2, and what the
-# clients of an export have done, which is ours.
+# They are of QEMU 8.0 to 10.0, as the reference here is 7.2, and what is ours:
+# what the clients of an export have done, and how a job gets on.
 ADDITIONS = {
     "query-block-exports": {"[].clients", "[].stats", "[].requests"} | {
         f"[].stats.{name}" for name in (
@@ -24,6 +24,10 @@ ADDITIONS = {
             "written-bytes", "zero-operations", "zeroed-bytes",
             "trim-operations", "trimmed-bytes", "flush-operations",
             "failed-operations")},
+    "query-block-jobs": {"[].actively-synced", "[].progress"} | {
+        f"[].progress.{name}" for name in (
+            "converging", "copy-rate", "dirty-rate", "done", "estimated-ms",
+            "idle-ms", "remaining", "stalled")},
     "query-blockstats": {
         f"[]{below}.stats.{name}" for below in ("", ".parent") for name in (
             "zone_append_bytes", "zone_append_operations",
@@ -232,6 +236,27 @@ def own_schema(daemons):
     return qapi.Schema(reference.cmd("query-qmp-schema"))
 
 
+def differences(schema, step, command, reply, other):
+    """How our reply differs from the reference's in what clients look at."""
+    extra = ADDITIONS.get(command, set())
+    if "error" in other:
+        if reply["error"]["class"] != other["error"]["class"]:
+            return [f"{step}: {reply['error']} against {other['error']}"]
+        return []
+    value = reply["return"]
+    problems = [f"{step}: {p}" for p in schema.problems(
+        value, schema.command(command)["ret-type"], "", extra)]
+    if command == "ringbuf-read" and value != other["return"]:
+        problems.append(f"{step}: {value!r} against {other['return']!r}")
+    volatile = VOLATILE.get(command, set())
+    more = qapi.key_paths(value) - qapi.key_paths(other["return"])
+    less = qapi.key_paths(other["return"]) - qapi.key_paths(value)
+    if more - extra - volatile or less - volatile:
+        problems.append(f"{step}: more: {sorted(more - extra)}, "
+                        f"less: {sorted(less)}")
+    return problems
+
+
 @pytest.mark.peers("qemu-storage-daemon")
 def test_same_script_gets_same_shapes(daemons, box, tls_dir):
     schema = own_schema(daemons)
@@ -241,23 +266,7 @@ def test_same_script_gets_same_shapes(daemons, box, tls_dir):
     problems = []
     for (step, reply), (_, other) in zip(ours, theirs, strict=True):
         command = step.split(" ", 1)[0]
-        extra = ADDITIONS.get(command, set())
-        if "error" in other:
-            if reply["error"]["class"] != other["error"]["class"]:
-                problems.append(f"{step}: {reply['error']} against "
-                                f"{other['error']}")
-            continue
-        value = reply["return"]
-        problems += [f"{step}: {p}" for p in schema.problems(
-            value, schema.command(command)["ret-type"], "", extra)]
-        if command == "ringbuf-read" and value != other["return"]:
-            problems.append(f"{step}: {value!r} against {other['return']!r}")
-        volatile = VOLATILE.get(command, set())
-        more = qapi.key_paths(value) - qapi.key_paths(other["return"])
-        less = qapi.key_paths(other["return"]) - qapi.key_paths(value)
-        if more - extra - volatile or less - volatile:
-            problems.append(f"{step}: more: {sorted(more - extra)}, "
-                            f"less: {sorted(less)}")
+        problems += differences(schema, step, command, reply, other)
     assert not problems, "\n".join(problems)
 
 

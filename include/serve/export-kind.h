@@ -45,10 +45,12 @@ typedef struct BfExportOps {
  * @throttle_group: (nullable): owned: id of the group of @throttle
  * @iothread: (nullable): borrowed: the loop that its user has chosen
  * @limits: of the node when the export was made
- * @size: bytes, a multiple of 512; fixed, as resizing is not shared
+ * @size: bytes, a multiple of 512, when the export was made; fixed if resizing
+ *     is not shared: see bf_export_size()
  * @clients: how many are attached; they keep the export alive
  * @writable: clients may change the data
  * @writethrough: every change is stable before it is reported
+ * @allow_resize: the node may be resized
  * @published: on the lists
  * @closing: see bf_export_is_closing()
  */
@@ -67,6 +69,7 @@ struct BfExport {
     unsigned clients;
     bool writable;
     bool writethrough;
+    bool allow_resize;
     bool published;
     bool closing;
 };
@@ -111,6 +114,26 @@ void bf_export_publish(BfExport *exp);
  * Undoes bf_export_co_open(); the caller frees @exp.
  */
 void bf_export_co_abandon(BfExport *exp);
+
+/**
+ * bf_export_size:
+ * @exp: a published export
+ *
+ * On main. A connection asks its handle instead, whose size changes when none
+ * of its requests is under way.
+ *
+ * Returns: what a new client is told, bytes: a multiple of 512
+ */
+uint64_t bf_export_size(const BfExport *exp);
+
+/**
+ * bf_export_handle_size:
+ * @exp: an export
+ * @handle: a handle to its node, on whose loop this is called
+ *
+ * Returns: where requests of its user have to end, bytes
+ */
+uint64_t bf_export_handle_size(const BfExport *exp, const BfHandle *handle);
 
 /**
  * bf_export_attach:

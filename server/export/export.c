@@ -150,6 +150,27 @@ bf_export_table_uses_loop(BfExportTable *table, const BfLoop *loop)
     return false;
 }
 
+static uint64_t
+whole_sectors(uint64_t bytes)
+{
+    return bf_align_down(bytes, EXPORT_SECTOR_BYTES);
+}
+
+uint64_t
+bf_export_size(const BfExport *exp)
+{
+    bf_assert_main();
+    return exp->allow_resize ? whole_sectors(bf_root_size(exp->root))
+                             : exp->size;
+}
+
+uint64_t
+bf_export_handle_size(const BfExport *exp, const BfHandle *handle)
+{
+    return exp->allow_resize ? whole_sectors(bf_handle_size(handle))
+                             : exp->size;
+}
+
 void
 bf_export_stats(BfExport *exp, BfIoStats *ret_stats)
 {
@@ -323,6 +344,7 @@ export_co_claim(BfExport *exp, BfNode *node,
 {
     g_autofree char *who = g_strdup_printf("export '%s'", options->id);
     unsigned perm = BF_PERM_CONSISTENT_READ;
+    unsigned shared = 0;
 
     if (!options->allow_inactive && !bf_node_is_active(node) &&
         !bf_node_co_activate(node, error)) {
@@ -337,11 +359,13 @@ export_co_claim(BfExport *exp, BfNode *node,
     if (options->writable) {
         perm |= BF_PERM_WRITE;
     }
-    /* Clients learn the size once, so nobody may change it under them. */
-    exp->root = (options->allow_inactive
-                     ? bf_root_co_new_inactive
-                     : bf_root_co_new)(exp->table->graph, node, who, perm,
-                                       BF_PERM_ALL & ~BF_PERM_RESIZE, error);
+    /* Clients learn the size once, so nobody may change it under them, unless
+     * the user says that they can bear it. */
+    shared =
+        options->allow_resize ? BF_PERM_ALL : BF_PERM_ALL & ~BF_PERM_RESIZE;
+    exp->root =
+        (options->allow_inactive ? bf_root_co_new_inactive : bf_root_co_new)(
+            exp->table->graph, node, who, perm, shared, error);
     return exp->root != NULL;
 }
 
@@ -367,7 +391,7 @@ export_co_measure(BfExport *exp)
 {
     BfHandle *handle = bf_handle_co_new(exp->root, bf_loop_self());
 
-    exp->size = bf_align_down(bf_handle_size(handle), EXPORT_SECTOR_BYTES);
+    exp->size = whole_sectors(bf_handle_size(handle));
     exp->limits = *bf_handle_limits(handle);
     bf_handle_co_free(handle);
 }
@@ -389,6 +413,7 @@ bf_export_co_open(BfExport *exp, BfExportTable *table,
     exp->options = bf_block_export_options_copy(options);
     exp->writable = options->writable;
     exp->writethrough = options->writethrough;
+    exp->allow_resize = options->allow_resize;
     bf_registry_add(table->exports, exp->id, exp);
     bf_wait_group_add(&table->alive, 1);
     if (!export_co_claim(exp, node, options, error)) {

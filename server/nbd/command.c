@@ -33,6 +33,20 @@ write_flags(const BfNbdTask *task)
     return fua || task->client->exp->base.writethrough ? BF_IO_FUA : 0;
 }
 
+/* The error of a request that was inside of the node when it came: if the node
+ * has been made smaller since, it is the same as for one that comes now. */
+static int
+change_error(const BfNbdTask *task, int ret)
+{
+    const BfNbdClient *client = task->client;
+    uint64_t size = bf_export_handle_size(&client->exp->base, client->handle);
+
+    return ret == -EINVAL && !bf_range_fits(task->request.offset,
+                                            task->request.length, size)
+               ? ENOSPC
+               : -ret;
+}
+
 /* Is the client to be told of zeroes rather than sent them? */
 static bool
 may_be_sparse(const BfNbdTask *task)
@@ -169,7 +183,8 @@ command_co_write(BfNbdTask *task)
         bf_nbd_input_unpin(task->client, g_steal_pointer(&task->input));
     }
     if (ret < 0) {
-        bf_nbd_reply_error(task, -ret, "writing to file failed");
+        bf_nbd_reply_error(task, change_error(task, ret),
+                           "writing to file failed");
     } else {
         bf_nbd_reply_done(task);
     }
@@ -217,7 +232,8 @@ command_co_write_zeroes(BfNbdTask *task)
     }
     ret = command_co_pieces(task, bf_handle_co_write_zeroes, flags);
     if (ret < 0) {
-        bf_nbd_reply_error(task, -ret, "writing to file failed");
+        bf_nbd_reply_error(task, change_error(task, ret),
+                           "writing to file failed");
     } else {
         bf_nbd_reply_done(task);
     }

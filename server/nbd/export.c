@@ -231,6 +231,11 @@ co_use_bitmaps(BfNbdExport *exp, const BfBlockDirtyBitmapOrStrList *list,
     if (list == NULL || list->len == 0) {
         return true;
     }
+    if (exp->base.allow_resize) {
+        bf_set_error(error, "a node whose bitmaps clients may query cannot be "
+                            "resized; leave allow-resize or bitmaps out");
+        return false;
+    }
     bf_graph_co_section_begin(graph);
     for (size_t i = 0; ok && i < list->len; i++) {
         ok = co_use_bitmap(exp, list->items[i], error);

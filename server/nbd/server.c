@@ -350,7 +350,7 @@ describe_export(const BfNbdListener *listener, const BfNbdExport *exp,
     const BfLimits *limits = &exp->base.limits;
     uint32_t max = BF_NBD_PAYLOAD_MAX;
 
-    info->size = exp->base.size;
+    info->size = bf_export_size(&exp->base);
     info->flags = export_flags(listener, exp);
     info->min_block = limits->alignment;
     /* Clients refuse a size that is not a multiple of the smallest block. */

@@ -307,6 +307,7 @@ static BfNbdRefusal
 check_request(const BfNbdClient *client, const BfNbdRequest *request)
 {
     const BfExport *exp = &client->exp->base;
+    const uint64_t size = bf_export_handle_size(exp, client->handle);
 
     if (request->command > BF_NBD_COMMAND_BLOCK_STATUS) {
         return (BfNbdRefusal){EINVAL, "invalid request type"};
@@ -317,7 +318,7 @@ check_request(const BfNbdClient *client, const BfNbdRequest *request)
     if (changes_data(request->command) && !exp->writable) {
         return (BfNbdRefusal){EPERM, "Export is read-only"};
     }
-    if (!bf_range_fits(request->offset, request->length, exp->size)) {
+    if (!bf_range_fits(request->offset, request->length, size)) {
         bool no_space = request->command == BF_NBD_COMMAND_WRITE ||
                         request->command == BF_NBD_COMMAND_WRITE_ZEROES;
 

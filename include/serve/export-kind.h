@@ -43,7 +43,8 @@ typedef struct BfExportOps {
  * @throttle: (nullable): owned: what its clients do is charged there, each by a
  *     member beside this one
  * @throttle_group: (nullable): owned: id of the group of @throttle
- * @iothread: (nullable): borrowed: the loop that its user has chosen
+ * @iothreads: (nullable): owned: BfLoop, borrowed: those that its user has
+ *     chosen, at least one
  * @limits: of the node when the export was made
  * @size: bytes, a multiple of 512, when the export was made; fixed if resizing
  *     is not shared: see bf_export_size()
@@ -63,7 +64,7 @@ struct BfExport {
     BfBlockExportOptions *options;
     BfThrottleMember *throttle;
     char *throttle_group;
-    BfLoop *iothread;
+    GPtrArray *iothreads;
     BfLimits limits;
     uint64_t size;
     unsigned clients;

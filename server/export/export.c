@@ -133,7 +133,8 @@ bf_export_count_clients(const BfExport *exp)
 bool
 bf_export_uses_loop(const BfExport *exp, const BfLoop *loop)
 {
-    return exp->iothread == loop ||
+    return (exp->iothreads != NULL &&
+            g_ptr_array_find(exp->iothreads, loop, NULL)) ||
            (exp->published && exp->ops->uses_loop(exp, loop));
 }
 
@@ -188,6 +189,7 @@ forget(BfExport *exp)
     bf_wait_group_done(&exp->table->alive);
     g_clear_pointer(&exp->id, g_free);
     g_clear_pointer(&exp->options, bf_block_export_options_free);
+    g_clear_pointer(&exp->iothreads, g_ptr_array_unref);
 }
 
 static void
@@ -209,6 +211,7 @@ export_co_finish(void *arg)
     if (table->events != NULL) {
         table->events->deleted(table->events_opaque, id);
     }
+    g_clear_pointer(&exp->iothreads, g_ptr_array_unref);
     g_free(exp->throttle_group);
     g_free(exp->node_name);
     bf_block_export_options_free(exp->options);
@@ -274,6 +277,50 @@ bf_export_table_co_wait_closed(BfExportTable *table)
     bf_wait_group_co_wait(&table->closing);
 }
 
+/* Finds the loop of an iothread object. */
+static bool
+add_iothread(BfExport *exp, const char *id, const BfExportIothreads *iothreads,
+             GError **error)
+{
+    BfLoop *loop =
+        iothreads->find != NULL ? iothreads->find(iothreads->opaque, id) : NULL;
+
+    if (loop == NULL) {
+        bf_set_error(error, "iothread \"%s\" not found", id);
+        return false;
+    }
+    if (g_ptr_array_find(exp->iothreads, loop, NULL)) {
+        bf_set_error(error, "iothread \"%s\" is named twice", id);
+        return false;
+    }
+    g_ptr_array_add(exp->iothreads, loop);
+    return true;
+}
+
+static bool
+find_iothreads(BfExport *exp, const BfBlockExportIothreads *ids,
+               const BfExportIothreads *iothreads, GError **error)
+{
+    if (ids == NULL) {
+        return true;
+    }
+    exp->iothreads = g_ptr_array_new();
+    if (ids->kind == BF_BLOCK_EXPORT_IOTHREADS_KIND_STR) {
+        return add_iothread(exp, ids->u.str, iothreads, error);
+    }
+    if (ids->u.list->len == 0) {
+        bf_set_error(error, "the list of iothreads is empty; leave iothread "
+                            "out for the daemon's own threads");
+        return false;
+    }
+    for (size_t i = 0; i < ids->u.list->len; i++) {
+        if (!add_iothread(exp, ids->u.list->items[i], iothreads, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Checks of block-export-add in its order, as far as nothing suspends. */
 static BfNode *
 check_options(BfExport *exp, BfExportTable *table,
@@ -304,17 +351,8 @@ check_options(BfExport *exp, BfExportTable *table,
         bf_set_error(error, "Cannot export read-only node as writable");
         return NULL;
     }
-    if (options->iothread != NULL) {
-        exp->iothread =
-            iothreads->find != NULL
-                ? iothreads->find(iothreads->opaque, options->iothread)
-                : NULL;
-        if (exp->iothread == NULL) {
-            bf_set_error(error, "iothread \"%s\" not found", options->iothread);
-            return NULL;
-        }
-    }
-    return node;
+    return find_iothreads(exp, options->iothread, iothreads, error) ? node
+                                                                    : NULL;
 }
 
 /* Can the clients of this export run where fixed-iothread says? */
@@ -322,19 +360,27 @@ static bool
 check_fixed_iothread(BfExport *exp, const BfBlockExportOptions *options,
                      GError **error)
 {
+    g_autoptr(GString) names = NULL;
     BfLoop *loop = NULL;
 
-    if (exp->iothread == NULL || !options->fixed_iothread) {
+    if (exp->iothreads == NULL || !options->fixed_iothread) {
         return true;
     }
-    loop = bf_root_pick_loop(exp->root, &exp->iothread, 1, 0);
-    if (loop == exp->iothread) {
+    loop = bf_root_pick_loop(exp->root, (BfLoop **)exp->iothreads->pdata,
+                             exp->iothreads->len, 0);
+    if (g_ptr_array_find(exp->iothreads, loop, NULL)) {
         return true;
+    }
+    names = g_string_new(NULL);
+    for (unsigned i = 0; i < exp->iothreads->len; i++) {
+        g_string_append_printf(
+            names, "%s'%s'", i > 0 ? ", " : "",
+            bf_loop_name(g_ptr_array_index(exp->iothreads, i)));
     }
     bf_set_error(error,
-                 "node '%s' cannot be used from iothread '%s': its tree is "
+                 "node '%s' cannot be used from iothread %s: its tree is "
                  "tied to another loop; leave fixed-iothread out",
-                 options->node_name, options->iothread);
+                 options->node_name, names->str);
     return false;
 }
 
@@ -406,6 +452,7 @@ bf_export_co_open(BfExport *exp, BfExportTable *table,
     bf_assert_main();
     node = check_options(exp, table, options, iothreads, error);
     if (node == NULL) {
+        g_clear_pointer(&exp->iothreads, g_ptr_array_unref);
         return false;
     }
     exp->table = table;

@@ -54,6 +54,27 @@ leave_loop(BfNbdClient *client)
     client->loop = NULL;
 }
 
+/* Of the export's iothreads the one with the fewest connections. */
+static BfLoop *
+pick_iothread(const BfNbdClient *client)
+{
+    const BfExport *exp = &client->exp->base;
+    unsigned best = 0;
+    unsigned fewest = UINT_MAX;
+
+    for (unsigned i = 0; i < exp->iothreads->len; i++) {
+        unsigned n = bf_nbd_server_count_on(
+            client->server, g_ptr_array_index(exp->iothreads, i));
+
+        if (n < fewest) {
+            best = i;
+            fewest = n;
+        }
+    }
+    return bf_root_pick_loop(exp->root, (BfLoop **)exp->iothreads->pdata,
+                             exp->iothreads->len, best);
+}
+
 static BfLoop *
 pick_loop(const BfNbdClient *client)
 {
@@ -61,8 +82,8 @@ pick_loop(const BfNbdClient *client)
     const BfExport *exp = &client->exp->base;
     unsigned wanted = bf_nbd_server_least_loaded(server);
 
-    if (exp->iothread != NULL) {
-        return bf_root_pick_loop(exp->root, &exp->iothread, 1, 0);
+    if (exp->iothreads != NULL) {
+        return pick_iothread(client);
     }
     /* It has been counted there until now. */
     if (client->worker >= 0 &&

@@ -371,6 +371,9 @@ void bf_nbd_server_client_gone(BfNbdServer *server, bool had_export);
 /* Index of the worker with the fewest clients. */
 unsigned bf_nbd_server_least_loaded(const BfNbdServer *server);
 
+/* How many clients @loop runs. */
+unsigned bf_nbd_server_count_on(const BfNbdServer *server, const BfLoop *loop);
+
 /* Index of @loop among the workers, or -1. */
 int bf_nbd_server_worker_index(const BfNbdServer *server, const BfLoop *loop);
 

@@ -278,6 +278,17 @@ bf_nbd_server_least_loaded(const BfNbdServer *server)
     return best;
 }
 
+unsigned
+bf_nbd_server_count_on(const BfNbdServer *server, const BfLoop *loop)
+{
+    unsigned n = 0;
+
+    for (const GList *link = server->clients.head; link; link = link->next) {
+        n += ((const BfNbdClient *)link->data)->loop == loop ? 1 : 0;
+    }
+    return n;
+}
+
 int
 bf_nbd_server_worker_index(const BfNbdServer *server, const BfLoop *loop)
 {

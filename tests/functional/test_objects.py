@@ -7,6 +7,7 @@ import os
 import pytest
 
 import harness
+import rawnbd as nbd
 
 
 def add(daemon, kind, ident, **properties):
@@ -203,6 +204,111 @@ def test_iothread_in_use_is_not_deleted_or_kept(daemon, image, connect_nbd):
     daemon.cmd("block-export-del", id="exp-disk", mode="hard")
     daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-disk")
     daemon.cmd("object-del", id="io9")
+
+
+def threads(daemon):
+    """Where connections are served, oldest first, once all are."""
+    def look():
+        clients = daemon.cmd("query-nbd-clients")
+        found = [client.get("thread") for client in clients]
+        return found if None not in found else None
+    return harness.wait_until(look, 10, "the end of negotiations")
+
+
+@pytest.mark.ours("newer than the reference")
+def test_connections_are_spread_over_iothreads(daemon, image, connect_nbd):
+    names = ["ioa", "iob", "ioc"]
+    for name in names:
+        add(daemon, "iothread", name)
+    daemon.add_file(image)
+    path = daemon.start_nbd()
+    daemon.add_export("disk", iothread=names, writable=True)
+    daemon.add_export("disk", "one", name="one", iothread="iob")
+    handles = []
+    for _ in range(6):
+        handles.append(connect_nbd(path))
+        threads(daemon)
+    assert threads(daemon) == names * 2
+    for number, handle in enumerate(handles):
+        handle.pwrite(bytes([number]) * 512, number * 512)
+    for number, handle in enumerate(handles):
+        other = (number + 1) % 6
+        assert handle.pread(512, other * 512) == bytes([other]) * 512
+    # Those of another export count too.
+    connect_nbd(path, "one")
+    assert threads(daemon)[-1] == "iob"
+    handles[0].shutdown()
+    handles[3].shutdown()
+    harness.wait_until(lambda: len(daemon.cmd("query-nbd-clients")) == 5, 10,
+                       "their leaving")
+    for _ in range(3):
+        connect_nbd(path)
+        threads(daemon)
+    assert threads(daemon)[-3:] == ["ioa"] * 3
+    for name in names:
+        assert "in use" in daemon.error("object-del", id=name).desc
+    for ident in ("exp-disk", "one"):
+        daemon.cmd("block-export-del", id=ident, mode="hard")
+        daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id=ident)
+    for name in names:
+        daemon.cmd("object-del", id=name)
+
+
+@pytest.mark.ours("newer than the reference")
+@pytest.mark.parametrize("iothread, words", [
+    ([], "the list of iothreads is empty"),
+    (["io0", "nope"], 'iothread "nope" not found'),
+    (["io0", "io1", "io0"], 'iothread "io0" is named twice'),
+    ({"io0": 1}, "iothread"), ([1], "iothread")])
+def test_lists_of_iothreads_are_checked(daemon, image, iothread, words):
+    daemon.add_file(image)
+    daemon.start_nbd()
+    error = daemon.error("block-export-add", type="nbd", id="e0",
+                         node_name="disk", iothread=iothread)
+    assert words in error.desc
+    daemon.add_export("disk", "e0", iothread=["io0"])
+    daemon.cmd("block-export-del", id="e0")
+
+
+@pytest.mark.ours("newer than the reference")
+def test_fixed_iothreads(daemons, image, box):
+    """A node that is tied to a thread is served there, unless that is
+    forbidden."""
+    daemon = daemons("--object", "iothread,id=a", "--object", "iothread,id=b")
+    daemon.add_file(image)
+    daemon.start_nbd()
+    daemon.add_export("disk", "free", iothread=["a", "b"], fixed_iothread=True)
+    daemon.cmd("blockdev-add", driver="quorum", node_name="tied",
+               vote_threshold=1, children=[{
+                   "driver": "null-co", "size": 512}])
+    error = daemon.error("block-export-add", type="nbd", id="e1",
+                         node_name="tied", iothread=["a", "b"],
+                         fixed_iothread=True)
+    assert error.desc == (
+        "node 'tied' cannot be used from iothread 'a', 'b': its tree is tied "
+        "to another loop; leave fixed-iothread out")
+    daemon.add_export("tied", "e1", iothread=["a", "b"])
+    with nbd.RawNbd(daemon.nbd_path) as peer:
+        peer.go("tied")
+        assert threads(daemon)[0].startswith("worker")
+
+
+@pytest.mark.ours("newer than the reference")
+def test_iothreads_of_the_command_line(daemons, image, box):
+    daemon = daemons(
+        "--nbd-server", f"addr.type=unix,addr.path={box}/nbd",
+        "--blockdev", f"driver=file,node-name=disk,filename={image}",
+        "--export", "type=nbd,id=e0,node-name=disk,iothread.0=io0,"
+        "iothread.1=io1", "--export",
+        "type=nbd,id=e1,node-name=disk,name=e1,iothread=io1")
+    assert len(daemon.cmd("query-block-exports")) == 2
+    with nbd.RawNbd(box / "nbd") as first, nbd.RawNbd(box / "nbd") as second:
+        first.go("disk")
+        harness.wait_until(lambda: "io0" in [
+            client.get("thread") for client in daemon.cmd("query-nbd-clients")
+        ], 10, "the first client")
+        second.go("disk")
+        assert threads(daemon) == ["io0", "io1"]
 
 
 # The object tree.

@@ -43,6 +43,7 @@ test_refusals_of_block_export_add(void *arg)
         .u.nbd = &nbd,
     };
     BfBlockDirtyBitmapOrStr bitmap = {.u.str = (char *)"b0"};
+    BfBlockExportIothreads iothreads = {.u.str = (char *)"t0"};
     BfBlockDirtyBitmapOrStr *items[] = {&bitmap};
     BfBlockDirtyBitmapOrStrList bitmaps = {.len = 1, .items = items};
     BfNbdServer *server = NULL;
@@ -56,7 +57,7 @@ test_refusals_of_block_export_add(void *arg)
     expect_refusal(&fix, &options,
                    "Cannot find device='' nor node-name='nope'");
     options.node_name = (char *)"n0";
-    options.iothread = (char *)"t0";
+    options.iothread = &iothreads;
     expect_refusal(&fix, &options, "iothread \"t0\" not found");
     options.iothread = NULL;
     nbd.name = (char *)"e0";

@@ -508,6 +508,33 @@ read_members(const Place *place, const BfTypeInfo *type, const json_t *value,
     return true;
 }
 
+/* Members that old clients still send, and what has taken their place. */
+static const struct {
+    const char *type;
+    const char *member;
+    const char *today;
+} gone[] = {
+    {"ObjectOptions", "props", "give its members beside 'qom-type' and 'id'"},
+    {"BlockExportOptionsNbd", "bitmap", "give a list of names as 'bitmaps'"},
+};
+
+static bool
+refuse_member(const Place *place, const BfTypeInfo *type,
+              const BfTypeInfo *branch)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(gone); i++) {
+        if (strcmp(gone[i].member, place->name) == 0 &&
+            ((type != NULL && strcmp(gone[i].type, type->name) == 0) ||
+             (branch != NULL && strcmp(gone[i].type, branch->name) == 0))) {
+            g_autofree char *format = g_strdup_printf(
+                "Parameter '%%s' is unexpected: %s", gone[i].today);
+
+            return fail(place, format);
+        }
+    }
+    return fail(place, "Parameter '%s' is unexpected");
+}
+
 static bool
 refuse_unknown(const Place *place, const BfTypeInfo *type,
                const BfTypeInfo *branch, const json_t *value)
@@ -524,7 +551,7 @@ refuse_unknown(const Place *place, const BfTypeInfo *type,
 
             inside.parent = place;
             inside.name = name;
-            return fail(&inside, "Parameter '%s' is unexpected");
+            return refuse_member(&inside, type, branch);
         }
     }
     return true;

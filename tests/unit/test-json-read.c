@@ -119,6 +119,18 @@ test_unexpected(void)
     check_fails(&bf_blockdev_options_type,
                 "{'driver':'raw','file':{'driver':'null-co','foo':[]}}",
                 "Parameter 'file.foo' is unexpected");
+    /* What there was once, with what there is now. */
+    check_fails(&bf_object_options_type,
+                "{'qom-type':'secret','id':'s','props':{'data':'x'}}",
+                "Parameter 'props' is unexpected: give its members beside "
+                "'qom-type' and 'id'");
+    check_fails(&bf_block_export_options_type,
+                "{'type':'nbd','id':'e','node-name':'n','bitmap':'b'}",
+                "Parameter 'bitmap' is unexpected: give a list of names as "
+                "'bitmaps'");
+    check_fails(&bf_block_export_options_type,
+                "{'type':'nbd','id':'e','node-name':'n','props':{}}",
+                "Parameter 'props' is unexpected");
 }
 
 static void

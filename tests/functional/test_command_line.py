@@ -44,6 +44,39 @@ def test_version(option):
     assert re.match(r"\S+ version \d+\.\d+", text)
 
 
+@pytest.mark.ours("the reference has no such command")
+def test_options_are_told(daemon):
+    told = {o["option"]: {p["name"]: p for p in o["parameters"]}
+            for o in daemon.cmd("query-command-line-options")}
+    shown = set(re.findall(r"^  (?:-\w, )?--([a-z-]+)",
+                           run(PROGRAM, "--help"), re.MULTILINE))
+    assert set(told) == shown - {"help", "version"}
+    for name, parameter in {
+            ("nbd-server", "addr.path"): ("string", None),
+            ("nbd-server", "max-connections"): ("number", "100"),
+            ("object", "qom-type"): ("string", None),
+            ("object", "limits.iops-total"): ("number", None),
+            ("object", "verify-peer"): ("boolean", "on"),
+            ("blockdev", "cache.direct"): ("boolean", None),
+            ("blockdev", "detect-zeroes"): ("string", "off"),
+            ("blockdev", "offset"): ("number", "0"),
+            ("blockdev", "min-cluster-size"): ("size", None),
+            ("chardev", "path"): ("string", None),
+            ("monitor", "read-only"): ("boolean", "off")}.items():
+        found = told[name[0]][name[1]]
+        assert (found["type"], found.get("default")) == parameter, name
+    assert told["daemonize"] == {}
+
+
+@pytest.mark.ours("the reference has no such command")
+def test_one_option_is_told(daemon):
+    found, = daemon.cmd("query-command-line-options", option="monitor")
+    assert [p["name"] for p in found["parameters"]] == [
+        "id", "chardev", "mode", "pretty", "read-only"]
+    error = daemon.error("query-command-line-options", option="nope")
+    assert error.desc == "invalid option name: nope"
+
+
 def test_help_wins_over_bad_options():
     assert run(PROGRAM, "--object", "nonsense", "--help")
 

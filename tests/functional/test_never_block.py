@@ -232,6 +232,7 @@ ARGUMENTS = {
     "query-blockstats": lambda s: {"query-nodes": True},
     "query-chardev": lambda s: {},
     "query-chardev-backends": lambda s: {},
+    "query-command-line-options": lambda s: {},
     "query-commands": lambda s: {},
     "query-fdsets": lambda s: {},
     "query-jobs": lambda s: {},

@@ -240,6 +240,74 @@ def test_nothing_gives_nothing(daemons):
     assert all(line.startswith("#") for line in info["text"].splitlines())
 
 
+# Nodes that are made inline, and others' use of them.
+
+def add_inline(daemon, box, name="below"):
+    """A node with a child that takes its settings from it."""
+    harness.make_image(box / "a.img", SIZE, {0: b"a" * 4096})
+    child = {"driver": "file", "filename": str(box / "a.img")}
+    daemon.execute("blockdev-add", {
+        "driver": "raw", "node-name": "top", "read-only": True,
+        "cache": {"no-flush": True},
+        "file": {**child, "node-name": name} if name else child})
+
+
+def test_node_comes_before_who_uses_its_child(daemon, box, restart):
+    """Also if it is younger."""
+    harness.make_image(box / "b.img", SIZE)
+    daemon.add_file(box / "b.img", "b0", **{"read-only": True})
+    user = {"driver": "raw", "node-name": "user", "read-only": True}
+    daemon.execute("blockdev-add", {**user, "file": "b0"})
+    add_inline(daemon, box)
+    daemon.execute("blockdev-reopen", {"options": [{**user,
+                                                    "file": "below"}]})
+    before = picture(daemon)
+    path, again = restart(daemon)
+    assert_same(before, picture(again))
+    text = path.read_text()
+    assert text.index('"top"') < text.index('"user"')
+
+
+def test_child_that_has_lost_who_made_it(daemon, box, restart):
+    """It keeps what it had from there."""
+    add_inline(daemon, box)
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "user",
+                                    "read-only": True, "file": "below"})
+    daemon.cmd("blockdev-del", node_name="top")
+    before = picture(daemon)
+    path, again = restart(daemon)
+    assert_same(before, picture(again))
+    child = arguments_of(path.read_text(), "blockdev-add", "user")["file"]
+    assert child["read-only"] and child["cache"]["no-flush"]
+
+
+def test_shared_child_without_a_name_is_left_out(daemon, box):
+    add_inline(daemon, box, None)
+    name, = [n["node-name"] for n in daemon.cmd("query-named-block-nodes")
+             if n["node-name"].startswith("#")]
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "user",
+                                    "read-only": True, "file": name})
+    info = daemon.cmd("config-save", incomplete=True)
+    left, = info["left-out"]
+    assert left["id"] == "user" and name in left["reason"]
+    assert arguments_of(info["text"], "blockdev-add", "top")
+
+
+def test_reopened_child_inline(daemon, box, restart):
+    """What a reopen gives to an inline child is what is saved."""
+    add_inline(daemon, box)
+    daemon.execute("blockdev-reopen", {"options": [{
+        "driver": "raw", "node-name": "top", "file": {
+            "driver": "file", "node-name": "below",
+            "filename": str(box / "a.img"), "cache": {"direct": True}}}]})
+    before = picture(daemon)
+    path, again = restart(daemon)
+    assert_same(before, picture(again))
+    top = arguments_of(path.read_text(), "blockdev-add", "top")
+    assert "read-only" not in top
+    assert top["file"]["cache"] == {"direct": True}
+
+
 # What cannot be saved.
 
 def test_secret_in_clear_is_never_written(daemon, box):
@@ -357,6 +425,18 @@ def test_target_that_a_job_has_made(daemon, image, box):
     assert "job" not in text
     made = arguments_of(text, "blockdev-add", "mine")
     assert str(box / "other.img") in json.dumps(made)
+
+
+def test_target_without_a_name_is_left_out(daemon, image, box):
+    daemon.serve_file(image)
+    daemon.cmd("drive-mirror", job_id="j0", device="disk", sync="full",
+               target=str(box / "other.img"), format="raw")
+    daemon.qmp.take_event("BLOCK_JOB_READY")
+    daemon.cmd("job-complete", id="j0")
+    daemon.qmp.take_event("BLOCK_JOB_COMPLETED")
+    left, = daemon.cmd("config-save", incomplete=True)["left-out"]
+    assert left["kind"] == "node" and left["id"].startswith("#block")
+    assert "no name of its own" in left["reason"]
 
 
 # Files.

@@ -7,20 +7,32 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "core/co-io.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "qmp/config-file.h"
 #include "qmp/config-save.h"
 #include "qmp/dispatch.h"
 #include "qmp/gen-commands.h"
+#include "qmp/monitors-private.h"
 
-/* A file that is being written. */
+/* A file that is being written; the thread may outlive the command. */
 typedef struct WriteFile {
-    const char *path;
-    const GString *text;
-    GError **error;
-    bool ok;
+    char *path;
+    GString *text;
+    GError *error; /* NULL if it was written */
 } WriteFile;
+
+static void
+write_file_free(void *arg)
+{
+    WriteFile *file = arg;
+
+    g_free(file->path);
+    g_string_free(file->text, TRUE);
+    g_clear_error(&file->error);
+    g_free(file);
+}
 
 static bool
 write_all(int fd, const GString *text)
@@ -57,7 +69,7 @@ write_file(void *arg)
     int problem = 0;
 
     if (fd < 0) {
-        bf_set_errno(file->error, errno, "cannot create '%s'", temporary);
+        bf_set_errno(&file->error, errno, "cannot create '%s'", temporary);
         return;
     }
     if (!write_all(fd, file->text) || fsync(fd) < 0 ||
@@ -68,20 +80,33 @@ write_file(void *arg)
         problem = errno;
     }
     if (problem != 0) {
-        bf_set_errno(file->error, problem, "cannot write '%s'", file->path);
-        return;
+        bf_set_errno(&file->error, problem, "cannot write '%s'", file->path);
     }
-    file->ok = true;
 }
 
 static bool
-co_write(const char *path, const GString *text, GError **error)
+co_write(BfQmpCall *call, const char *path, const GString *text, GError **error)
 {
     g_autoptr(BfPoolLane) lane = bf_pool_lane_new("config-save", 1);
-    WriteFile file = {.path = path, .text = text, .error = error};
+    WriteFile *file = g_new0(WriteFile, 1);
+    bool ok = false;
+    int ret = 0;
 
-    bf_co_offload(lane, write_file, &file);
-    return file.ok;
+    file->path = g_strdup(path);
+    file->text = g_string_new_len(text->str, (gssize)text->len);
+    ret =
+        bf_co_offload_cancel(lane, write_file, file, write_file_free,
+                             BF_FOREVER, bf_monitors_stopping(call->monitors));
+    if (ret < 0) {
+        bf_set_errno(error, -ret, "gave up writing '%s'", path);
+        return false;
+    }
+    ok = file->error == NULL;
+    if (!ok) {
+        g_propagate_error(error, g_steal_pointer(&file->error));
+    }
+    write_file_free(file);
+    return ok;
 }
 
 static bool
@@ -139,7 +164,7 @@ bf_qmp_co_config_save(BfQmpCall *call, const BfConfigSaveArgs *args,
     if ((!args->incomplete && !check_complete(config, error)) ||
         !check_size(config, error) ||
         (args->filename != NULL &&
-         !co_write(args->filename, config->text, error))) {
+         !co_write(call, args->filename, config->text, error))) {
         return false;
     }
     info = bf_type_new(&bf_config_info_type);

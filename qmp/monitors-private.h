@@ -17,6 +17,15 @@
 void bf_monitors_quit(BfMonitors *monitors);
 
 /**
+ * bf_monitors_stopping:
+ * @monitors: the set
+ *
+ * Returns: (transfer none): fired when the daemon begins to end, for commands
+ * that may wait for something that hangs
+ */
+BfCancel *bf_monitors_stopping(BfMonitors *monitors);
+
+/**
  * bf_monitors_take_fd:
  * @monitors: the set
  * @name: as on the command line

@@ -62,7 +62,7 @@ struct BfMonitors {
     GPtrArray *clients;    /* of ClientLink, owned */
     BfEvents *events;      /* owned */
     BfPoolLane *lane;      /* owned */
-    BfCancel cancel_start; /* ends waits at the start */
+    BfCancel cancel_start; /* ends waits at the start and in the end */
     BfCoQueue changed;     /* a client has become idle or ended, a device has
                             * been closed */
     BfWaitGroup refusals;  /* connections that are being refused */
@@ -158,6 +158,12 @@ bf_monitors_set_take_fd(BfMonitors *monitors, BfTakeFd *take_fd, void *opaque)
 {
     monitors->take_fd = take_fd;
     monitors->take_fd_opaque = opaque;
+}
+
+BfCancel *
+bf_monitors_stopping(BfMonitors *monitors)
+{
+    return &monitors->cancel_start;
 }
 
 int

@@ -295,6 +295,19 @@ def test_secret_from_stuck_file(stage):
     assert actor.reply(request_id)["return"] == {}
 
 
+def test_saving_to_a_stuck_place_does_not_hold_up_the_end(stage):
+    """The thread is left alone with it."""
+    stage.fs.stop()
+    actor = stage.daemon.client()
+    request_id = actor.send("config-save", {
+        "filename": str(stage.fs.mount / "saved.conf")})
+    stage.assert_prompt(2)
+    stage.watcher.send("quit")
+    reply = actor.reply(request_id)
+    assert "gave up writing" in reply["error"]["desc"]
+    stage.fs.go()
+
+
 def test_nbd_server_at_a_stuck_path(stage):
     """Its socket is made and removed in a directory that does not answer."""
     stage.watcher.cmd("nbd-server-stop")

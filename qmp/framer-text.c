@@ -156,23 +156,20 @@ convert_multibyte(const char **at, const char *end, bool is_key, GString *out)
     return true;
 }
 
-bool
-bf_framer_convert_string(const char *token, size_t len, bool is_key,
-                         GString *out, char **ret_problem)
+const char *
+bf_framer_convert_string(const char *at, const char *limit, const char *end,
+                         bool is_key, GString *out, char **ret_problem)
 {
-    const char *end = token + len; /* behind the closing quote */
-    const char *at = token + 1;
     char *problem = NULL;
 
-    bf_wipe_append(out, "\"", 1);
-    while (at < end - 1 && problem == NULL) {
-        const size_t run = bf_json_scan_plain(at, end - 1);
+    while (at < limit && problem == NULL) {
+        const size_t run = bf_json_scan_plain(at, limit);
 
         if (run > 0) {
             bf_wipe_append(out, at, run);
             at += run;
         }
-        if (at == end - 1) {
+        if (at == limit) {
             break;
         }
         if (*at == '\\') {
@@ -180,16 +177,15 @@ bf_framer_convert_string(const char *token, size_t len, bool is_key,
             problem = convert_escape(&at, end, is_key, out);
         } else if ((guchar)*at < 0x80) {
             append_char(out, (guchar)*at++, is_key);
-        } else if (!convert_multibyte(&at, end - 1, is_key, out)) {
+        } else if (!convert_multibyte(&at, end, is_key, out)) {
             problem = g_strdup("invalid UTF-8 sequence in string");
         }
     }
     if (problem != NULL) {
         *ret_problem = problem;
-        return false;
+        return NULL;
     }
-    bf_wipe_append(out, "\"", 1);
-    return true;
+    return at;
 }
 
 /* QEMU has infinity where a number is too large; JSON text cannot. */

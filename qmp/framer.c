@@ -16,14 +16,13 @@
 
 #include "core/wipe.h"
 #include "qmp/framer-private.h"
-#include "qmp/json-scan.h"
 
 #define TOKEN_BYTES_MAX (64 << 20) /* of all tokens of a value */
 #define TOKEN_COUNT_MAX (2 << 20)
 #define NESTING_MAX 1024
-#define KEEP_BYTES_MAX (64 << 10) /* buffers above this are given back */
-#define STRAY_BYTES_MAX 1000      /* of bad input that is shown */
-#define INTEGER_CHARS_MAX 18      /* what is longer may not fit 64 bits */
+#define KEEP_BYTES_MAX (64 << 10)    /* buffers above this are given back */
+#define STRAY_BYTES_MAX 1000         /* of bad input that is shown */
+#define STRING_PART_BYTES (32 << 10) /* what is longer is taken in parts */
 
 /* Where the lexer is inside of a token; then the tokens. */
 typedef enum Lex {
@@ -92,7 +91,9 @@ struct BfFramer {
     uint8_t levels[NESTING_MAX + 1];
     size_t depth;
     GString *text;
-    char *error; /* the first one, or NULL */
+    char *error;    /* the first one, or NULL */
+    bool in_string; /* its first part is in text, from string_start on */
+    size_t string_start;
     bool in_id;
     size_t id_start;
     size_t id_end; /* 0: no id seen */
@@ -174,6 +175,7 @@ reset_value(BfFramer *framer)
     framer->token_count = 0;
     framer->expect = EXPECT_VALUE;
     framer->depth = 0;
+    framer->in_string = false;
     framer->in_id = false;
     framer->id_end = 0;
     g_clear_pointer(&framer->error, g_free);
@@ -274,19 +276,74 @@ open_level(BfFramer *framer, char c, bool is_key)
     append_c(framer->text, c);
 }
 
+/* Is a value or key what comes next? */
+static bool
+wants_value(const BfFramer *framer)
+{
+    return framer->error == NULL && framer->expect != EXPECT_COLON &&
+           framer->expect != EXPECT_SEPARATOR;
+}
+
+static bool
+wants_key(const BfFramer *framer)
+{
+    return framer->expect == EXPECT_KEY || framer->expect == EXPECT_KEY_OR_END;
+}
+
+/* Adds a part of a string to the text, as bf_framer_convert_string() does. */
+static const char *
+add_to_string(BfFramer *framer, const char *at, const char *limit,
+              const char *end)
+{
+    g_autofree char *problem = NULL;
+
+    if (!framer->in_string) {
+        framer->in_string = true;
+        framer->string_start = framer->text->len;
+        append_c(framer->text, '"');
+    }
+    at = bf_framer_convert_string(at, limit, end, wants_key(framer),
+                                  framer->text, &problem);
+    if (at == NULL) {
+        set_error(framer, problem);
+    }
+    return at;
+}
+
+/* What is there of a long string goes to the text: all at once, it would hold
+ * up other clients. The token keeps its quote, and what may be half an escape
+ * or character. */
+static void
+flush_string(BfFramer *framer)
+{
+    const char *start = framer->token->str + 1;
+    const char *end = framer->token->str + framer->token->len;
+    const char *at = end - BF_FRAMER_CHAR_BYTES_MAX;
+    size_t taken = 0;
+
+    if (wants_value(framer)) {
+        at = add_to_string(framer, start, at, end);
+    }
+    taken = (size_t)((at != NULL ? at : end) - start);
+    framer->token_bytes += taken;
+    memmove(framer->token->str + 1, start + taken,
+            (size_t)(end - start) - taken);
+    bf_wipe_truncate(framer->token, framer->token->len - taken);
+}
+
 static void
 take_string(BfFramer *framer, const Token *token, bool is_key)
 {
-    g_autofree char *problem = NULL;
-    size_t start = framer->text->len;
+    const char *end = token->text + token->len;
 
-    if (!bf_framer_convert_string(token->text, token->len, is_key, framer->text,
-                                  &problem)) {
-        set_error(framer, problem);
+    if (add_to_string(framer, token->text + 1, end - 1, end) == NULL) {
         return;
     }
+    append_c(framer->text, '"');
+    framer->in_string = false;
     if (is_key && framer->depth == 1) {
-        framer->in_id = g_str_equal(framer->text->str + start, "\"id\"");
+        framer->in_id =
+            g_str_equal(framer->text->str + framer->string_start, "\"id\"");
         if (framer->in_id) {
             framer->id_start = framer->text->len + 1; /* behind the colon */
         }
@@ -315,8 +372,7 @@ take_keyword(BfFramer *framer, const Token *token, bool is_key)
 static void
 take_value(BfFramer *framer, const Token *token, char c)
 {
-    bool is_key =
-        framer->expect == EXPECT_KEY || framer->expect == EXPECT_KEY_OR_END;
+    bool is_key = wants_key(framer);
 
     if ((c == ']' && framer->expect == EXPECT_VALUE_OR_END) ||
         (c == '}' && framer->expect == EXPECT_KEY_OR_END)) {
@@ -434,12 +490,6 @@ end_token(BfFramer *framer, const Token *token)
 
 /* Lexer. */
 
-static bool
-is_control(uint8_t c)
-{
-    return c < 0x20 || c >= 0xFE;
-}
-
 static Lex
 lex_start(BfFramer *framer, uint8_t c)
 {
@@ -525,7 +575,7 @@ lex_next(BfFramer *framer, uint8_t c, bool *ret_ahead)
         }
         G_GNUC_FALLTHROUGH;
     case LEX_ESCAPE:
-        return is_control(c) ? LEX_ERROR : LEX_STRING;
+        return bf_framer_is_control(c) ? LEX_ERROR : LEX_STRING;
     case LEX_KEYWORD:
         if (g_ascii_islower(c)) {
             return LEX_KEYWORD;
@@ -533,7 +583,8 @@ lex_next(BfFramer *framer, uint8_t c, bool *ret_ahead)
         *ret_ahead = true;
         return TOKEN_KEYWORD;
     case LEX_RECOVERY:
-        if ((is_control(c) && c != '\t') || strchr("{}[],:", c) != NULL) {
+        if ((bf_framer_is_control(c) && c != '\t') ||
+            strchr("{}[],:", c) != NULL) {
             *ret_ahead = true;
             return LEX_START;
         }
@@ -592,26 +643,6 @@ lex_byte(BfFramer *framer, uint8_t c)
     return NULL;
 }
 
-/* Moves @at over the inside of a string: to its quote, or to what needs a
- * closer look, or to @end. */
-static const char *
-scan_string(const char *at, const char *end, char quote)
-{
-    for (;;) {
-        at += bf_json_scan_plain(at, end);
-        if (at == end || *at == quote || is_control((uint8_t)*at)) {
-            return at;
-        }
-        if (*at == '\\') {
-            if (end - at < 2 || is_control((uint8_t)at[1])) {
-                return at;
-            }
-            at++;
-        }
-        at++;
-    }
-}
-
 /* Takes what is there of the inside of a string at once; it may be nothing. */
 static void
 lex_run(BfFramer *framer)
@@ -619,39 +650,14 @@ lex_run(BfFramer *framer)
     const char *start = framer->input->str + framer->used;
     size_t room = TOKEN_BYTES_MAX - framer->token_bytes - framer->token->len;
     const char *end = start + MIN(framer->input->len - framer->used, room - 1);
-    size_t n = (size_t)(scan_string(start, end, framer->quote) - start);
+    size_t n =
+        (size_t)(bf_framer_scan_string(start, end, framer->quote) - start);
 
     bf_wipe_append(framer->token, start, n);
     framer->used += n;
-}
-
-/* Returns the end of the string that begins at @at, or NULL. */
-static const char *
-find_string_end(const char *at, const char *end)
-{
-    const char *close = scan_string(at + 1, end, *at);
-
-    return close < end && *close == *at ? close + 1 : NULL;
-}
-
-/* The same for an integer that is short, and ended by what follows it. */
-static const char *
-find_integer_end(const char *at, const char *end)
-{
-    const char *start = at;
-    const char *digits = NULL;
-
-    at += *at == '-';
-    digits = at;
-    while (at < end && g_ascii_isdigit(*at)) {
-        at++;
+    if (framer->token->len > STRING_PART_BYTES) {
+        flush_string(framer);
     }
-    if (at == end || at == digits || at - start > INTEGER_CHARS_MAX ||
-        (*digits == '0' && at - digits > 1) || *at == '.' || *at == 'e' ||
-        *at == 'E' || *at == '\0') {
-        return NULL;
-    }
-    return at;
 }
 
 /* A token that is there as a whole, at the start of what is left of the input;
@@ -669,13 +675,13 @@ whole_token(BfFramer *framer)
         token_end = at + 1;
         break;
     case LEX_STRING:
-        token_end = find_string_end(at, end);
+        token_end = bf_framer_find_string_end(at, end);
         token.kind = TOKEN_STRING;
         break;
     case LEX_SIGN:
     case LEX_ZERO:
     case LEX_DIGITS:
-        token_end = find_integer_end(at, end);
+        token_end = bf_framer_find_integer_end(at, end);
         token.kind = TOKEN_INTEGER;
         break;
     default:
@@ -712,7 +718,7 @@ skip_inside(BfFramer *framer, uint8_t c)
 static void
 skip_byte(BfFramer *framer, uint8_t c)
 {
-    bool is_end = is_control(c) && c != '\t';
+    bool is_end = bf_framer_is_control(c) && c != '\t';
 
     if (!is_end) {
         framer->used++;

@@ -173,6 +173,71 @@ repeat(const char *what, size_t n, const char *middle, const char *after)
     return g_string_free(text, false);
 }
 
+/* @before, @n times @what, @after */
+static char *
+enclose(const char *before, const char *what, size_t n, const char *after)
+{
+    g_autofree char *many = repeat(what, n, "", "");
+
+    return g_strconcat(before, many, after, NULL);
+}
+
+/* Long strings are taken in parts, which may end anywhere. */
+static void
+test_long_string_is_one(void)
+{
+    static const char *const around[][2] = {
+        {"['", "']"}, {"{'a': '", "'}"}, {"{'", "': 1}"}, {"'", "'\n"}};
+    static const char *const becomes[][2] = {{"V [\"", "\"]"},
+                                             {"V {\"a\":\"", "\"}"},
+                                             {"V {\"", "\":1}"},
+                                             {"V \"", "\""}};
+    const char *piece = "\\u00e9\xC3\xA9\\\"\"\\ud83d\\ude00\\n-abcdefghijklm";
+    const char *strict = "\xC3\xA9\xC3\xA9\\\"\\\"\xF0\x9F\x98\x80\\u000A"
+                         "-abcdefghijklm";
+    const size_t portions[] = {1, 997, 32768, SIZE_MAX / 2};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(around); i++) {
+        g_autofree char *text =
+            enclose(around[i][0], piece, 6000, around[i][1]);
+        g_autofree char *wanted =
+            enclose(becomes[i][0], strict, 6000, becomes[i][1]);
+
+        for (size_t j = 0; j < G_N_ELEMENTS(portions); j++) {
+            g_autofree char *got = frames_of(text, strlen(text), portions[j]);
+
+            g_assert_cmpstr(got, ==, wanted);
+        }
+    }
+}
+
+static void
+test_long_string_keeps_its_errors(void)
+{
+    static const struct {
+        const char *before;
+        const char *after;
+        const char *frames;
+    } cases[] = {
+        {"['\\x", "']{}", PARSE "invalid escape sequence in string|V {}"},
+        {"['", "\\x']{}", PARSE "invalid escape sequence in string|V {}"},
+        {"['\xC3", "']{}", PARSE "invalid UTF-8 sequence in string|V {}"},
+        {"['", "\xC3']{}", PARSE "invalid UTF-8 sequence in string|V {}"},
+        {"[1 '", "']{}", PARSE "expected separator in list|V {}"},
+        {"{'a''", "'}{}", PARSE "missing : in object pair|V {}"},
+        {"['\\x", "\n{}", PARSE "stray ''...'|V {}"},
+        {"{'id':'", "\x01{}", PARSE "stray ''...'|V {}"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *text =
+            enclose(cases[i].before, "abcdefghij", 20000, cases[i].after);
+        g_autofree char *got = frames_of(text, strlen(text), 4096);
+
+        g_assert_cmpstr(got, ==, cases[i].frames);
+    }
+}
+
 static void
 test_depth_limit(void)
 {
@@ -307,6 +372,10 @@ main(int argc, char **argv)
     g_test_add_func("/qmp/framer/next/grammar-errors", test_grammar_errors);
     g_test_add_func("/qmp/framer/next/string-errors", test_string_errors);
     g_test_add_func("/qmp/framer/next/recovery", test_recovery);
+    g_test_add_func("/qmp/framer/next/long-string-is-one",
+                    test_long_string_is_one);
+    g_test_add_func("/qmp/framer/next/long-string-keeps-its-errors",
+                    test_long_string_keeps_its_errors);
     g_test_add_func("/qmp/framer/next/depth-limit", test_depth_limit);
     g_test_add_func("/qmp/framer/next/deepest-value-is-parsed",
                     test_deepest_value_is_parsed);

@@ -167,33 +167,39 @@ class CpuMeter:
 
 
 class Daemon:
-    """Ours or the reference, with a monitor that is there before it runs.
+    """Ours or the reference, with monitors that are there before it runs.
 
-    .seconds is how long it took from its start to its first reply.
+    The reference takes one client for each. .seconds is how long it took from
+    its start to its first reply.
     """
 
-    def __init__(self, box, log, program, name, *arguments, limit=60, env=None):
-        self.path = box / f"{name}.qmp"
-        self.path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self.path))
-        listener.listen(64)
-        self.clients = []
+    def __init__(self, box, log, program, name, *arguments, monitors=1,
+                 limit=60):
+        self.paths = [box / f"{name}.qmp{n}" for n in range(monitors)]
+        self.clients, listeners, argv = [], [], [program]
+        for number, path in enumerate(self.paths):
+            path.unlink(missing_ok=True)
+            listeners.append(socket.socket(socket.AF_UNIX))
+            listeners[-1].bind(str(path))
+            listeners[-1].listen(64)
+            argv += ["--chardev", f"socket,id=m{number},server=on,wait=off,"
+                     f"fd={listeners[-1].fileno()}",
+                     "--monitor", f"chardev=m{number}"]
         started = time.perf_counter()
         self.process = subprocess.Popen(
-            [program, "--chardev", f"socket,id=m,fd={listener.fileno()},"
-             "server=on,wait=off", "--monitor", "chardev=m",
-             *map(str, arguments)],
-            pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, env={**os.environ, **(env or {})})
-        listener.close()
+            argv + [str(a) for a in arguments],
+            pass_fds=[one.fileno() for one in listeners],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        for listener in listeners:
+            listener.close()
         self.pid = self.process.pid
-        self.qmp = self.client(limit)
+        self.qmp = self.client(limit=limit)
         self.qmp.execute("query-version")
         self.seconds = time.perf_counter() - started
 
-    def client(self, limit=60):
-        self.clients.append(qmp.QmpClient(self.path, limit=limit))
+    def client(self, monitor=0, limit=60):
+        """A new client of a monitor."""
+        self.clients.append(qmp.QmpClient(self.paths[monitor], limit=limit))
         return self.clients[-1]
 
     def cpu(self):

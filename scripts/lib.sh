@@ -63,6 +63,8 @@ libnbd-bin          nbdcopy
 gnutls-bin          certtool makes certificates
 util-linux          taskset pins server and client
 strace              counts system calls
+python3-fusepy      a file system that stops answering
+fuse3               mounts it
 '
 
 say() {

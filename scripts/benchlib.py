@@ -290,12 +290,16 @@ def machine():
                 [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])}
 
 
+def figures(rows, others):
+    """The rows, with what they depend on."""
+    return {**machine(), "others": round(others.worst, 3),
+            "busy": others.are_busy(), "rows": rows}
+
+
 def write_json(path, rows, others):
-    """The figures, with what they depend on."""
     if path:
-        pathlib.Path(path).write_text(json.dumps({
-            **machine(), "others": round(others.worst, 3),
-            "busy": others.are_busy(), "rows": rows}, indent=1) + "\n",
+        pathlib.Path(path).write_text(
+            json.dumps(figures(rows, others), indent=1) + "\n",
             encoding="utf-8")
 
 

@@ -62,6 +62,7 @@ nbd-server          server to compare with
 libnbd-bin          nbdcopy
 gnutls-bin          certtool makes certificates
 util-linux          taskset pins server and client
+fio                 cold data, by O_DIRECT and as an NBD client
 strace              counts system calls
 python3-fusepy      a file system that stops answering
 fuse3               mounts it

@@ -95,7 +95,8 @@ test_alternate(void)
     const char *text = "{\"type\": \"nbd\", \"id\": \"e\", "
                        "\"fixed-iothread\": false, \"node-name\": \"n\", "
                        "\"writable\": true, \"writethrough\": false, "
-                       "\"allow-inactive\": false, \"bitmaps\": [\"b\", "
+                       "\"allow-inactive\": false, \"allow-resize\": false, "
+                       "\"bitmaps\": [\"b\", "
                        "{\"node\": \"n\", \"name\": \"c\"}], "
                        "\"allocation-depth\": false}";
 

@@ -153,6 +153,17 @@ void bf_co_call(BfLoop *loop, BfFn *fn, void *arg);
  */
 void bf_co_offload(BfPoolLane *lane, BfFn *fn, void *arg);
 
+/**
+ * bf_co_offload_for:
+ * @lane: as for bf_co_offload()
+ * @flow: whom the work is for: flows take turns at the threads of a lane
+ * @fn: as for bf_co_offload()
+ * @arg: alike
+ *
+ * Does what bf_co_offload() does, for work that others can cause a lot of.
+ */
+void bf_co_offload_for(BfPoolLane *lane, uint64_t flow, BfFn *fn, void *arg);
+
 /* bf_assert_loop: the caller runs on @l's thread */
 #define bf_assert_loop(l) g_assert(bf_loop_self() == (l))
 

@@ -3,9 +3,11 @@
  * The thread pool: runs calls that block or take long off the loops.
  *
  * Work is queued on lanes. A lane has a limit of threads, so that one stuck
- * storage or name server cannot take the threads of others. Threads start on
- * demand and end when idle. Coroutines use a lane by bf_co_offload()
- * (core/loop.h). Any thread; none suspends.
+ * storage or name server cannot take the threads of others. Work may belong to
+ * a flow, a number that stands for whoever caused it: flows take turns, so that
+ * who brings much work does not keep others waiting for more than a turn.
+ * Threads start on demand and end when idle. Coroutines use a lane by
+ * bf_co_offload() (core/loop.h). Any thread; none suspends.
  */
 #pragma once
 

@@ -753,10 +753,17 @@ co_pause_for_threads(BfLoop *loop)
 void
 bf_co_offload(BfPoolLane *lane, BfFn *fn, void *arg)
 {
+    bf_co_offload_for(lane, 0, fn, arg);
+}
+
+void
+bf_co_offload_for(BfPoolLane *lane, uint64_t flow, BfFn *fn, void *arg)
+{
     BfLoop *loop = current_loop;
     Call call = {.caller = loop, .co = bf_co_self(), .fn = fn, .arg = arg};
 
     g_assert(call.co != NULL);
+    call.work.flow = flow;
     call.work.fn = offload_run;
     call.work.arg = &call;
     loop->offloads++;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdint.h>
 
 #include "core/thread-pool.h"
 
@@ -12,7 +13,10 @@
  * BfPoolWork: one call to make; embedded in its owner until @fn runs
  */
 typedef struct BfPoolWork {
-    struct BfPoolWork *next;
+    uint64_t flow;              /* whose it is, 0 for nobody in particular */
+    struct BfPoolWork *next;    /* of the same flow */
+    struct BfPoolWork *last;    /* of the same flow; valid in its first */
+    struct BfPoolWork *flow_up; /* first of the next flow; valid alike */
     void (*fn)(void *arg);
     void *arg;
 } BfPoolWork;
@@ -20,7 +24,7 @@ typedef struct BfPoolWork {
 /**
  * bf_pool_lane_push_work:
  * @lane: a lane
- * @work: with @fn and @arg set; not touched any more once @fn was called
+ * @work: with @flow, @fn and @arg set; not touched any more once @fn was called
  *
  * Never waits.
  *

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The thread pool. A lane is a queue with a lock and up to its limit of
- * threads; the last thread that ends after bf_pool_lane_free() frees it.
+ * threads; the last thread that ends after bf_pool_lane_free() frees it. The
+ * queue is one of flows, each with its own work behind its first: a flow whose
+ * first is taken goes to the end of the queue.
  * Plain pthread locks, because ThreadSanitizer cannot see into GLib's.
  */
 #include "core/thread-pool.h"
@@ -21,8 +23,8 @@ struct BfPoolLane {
     unsigned max_threads;
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t wake;
-    BfPoolWork *head;
-    BfPoolWork *tail;
+    BfPoolWork *head; /* first work of the flow whose turn it is */
+    BfPoolWork *tail; /* first work of the last flow */
     unsigned queued;
     unsigned threads;
     unsigned idle; /* of them, waiting for work */
@@ -107,14 +109,47 @@ bf_pool_lane_free(BfPoolLane *lane)
     }
 }
 
+/* @first: first work of a flow that is not in the queue */
+static void
+append_flow(BfPoolLane *lane, BfPoolWork *first)
+{
+    first->flow_up = NULL;
+    *(lane->head == NULL ? &lane->head : &lane->tail->flow_up) = first;
+    lane->tail = first;
+}
+
+static void
+append(BfPoolLane *lane, BfPoolWork *work)
+{
+    BfPoolWork *first = lane->head;
+
+    while (first != NULL && first->flow != work->flow) {
+        first = first->flow_up;
+    }
+    work->next = NULL;
+    if (first != NULL) {
+        first->last->next = work;
+        first->last = work;
+    } else {
+        work->last = work;
+        append_flow(lane, work);
+    }
+    lane->queued++;
+}
+
 static BfPoolWork *
 pop(BfPoolLane *lane)
 {
     BfPoolWork *work = lane->head;
 
-    if (work != NULL) {
-        lane->head = work->next;
-        lane->queued--;
+    if (work == NULL) {
+        return NULL;
+    }
+    lane->head = work->flow_up;
+    lane->queued--;
+    if (work->next != NULL) {
+        work->next->last = work->last;
+        append_flow(lane, work->next);
     }
     return work;
 }
@@ -177,7 +212,6 @@ bf_pool_lane_push_work(BfPoolLane *lane, BfPoolWork *work)
     bool taken;
     bool wake;
 
-    work->next = NULL;
     pthread_mutex_lock(&lane->lock);
     g_assert(!lane->closing);
     if (lane->queued >= lane->idle && lane->threads < lane->max_threads) {
@@ -186,9 +220,7 @@ bf_pool_lane_push_work(BfPoolLane *lane, BfPoolWork *work)
     /* Those that are there do it, perhaps later; without any, nobody does. */
     taken = lane->threads > 0;
     if (taken) {
-        *(lane->head == NULL ? &lane->head : &lane->tail->next) = work;
-        lane->tail = work;
-        lane->queued++;
+        append(lane, work);
     }
     wake = lane->idle > 0;
     pthread_mutex_unlock(&lane->lock);

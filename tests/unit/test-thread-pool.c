@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "no-threads.h"
+#include "server/core/thread-pool-private.h"
 
 typedef struct Work {
     pthread_mutex_t lock; /* guards the counters */
@@ -138,6 +139,52 @@ test_refuses_work_without_any_thread(void)
     work_clear(&work);
 }
 
+/* Work that notes when its turn was. */
+typedef struct Turn {
+    BfPoolWork work;
+    GString *order; /* borrowed: one thread writes to it */
+    sem_t *done;    /* borrowed */
+    char name;
+} Turn;
+
+static void
+note_turn(void *arg)
+{
+    Turn *turn = arg;
+
+    g_string_append_c(turn->order, turn->name);
+    sem_post(turn->done);
+}
+
+static void
+test_flows_take_turns(void)
+{
+    /* As pushed; a name in capitals belongs to the flow of the small one. */
+    static const char pushed[] = "aAAAAbBcAb";
+    BfPoolLane *lane = bf_pool_lane_new("test", 1);
+    g_autoptr(GString) order = g_string_new(NULL);
+    Turn turns[sizeof(pushed) - 1];
+    Work work;
+
+    work_init(&work);
+    bf_pool_lane_push(lane, work_fn, &work);
+    wait_for(&work.begun, 1);
+    for (unsigned i = 0; i < G_N_ELEMENTS(turns); i++) {
+        turns[i] =
+            (Turn){.order = order, .done = &work.done, .name = pushed[i]};
+        turns[i].work.flow = g_ascii_tolower(pushed[i]);
+        turns[i].work.fn = note_turn;
+        turns[i].work.arg = &turns[i];
+        g_assert_true(bf_pool_lane_push_work(lane, &turns[i].work));
+    }
+    g_assert_cmpuint(bf_pool_lane_queued(lane), ==, G_N_ELEMENTS(turns));
+    sem_post(&work.go);
+    wait_for(&work.done, 1 + G_N_ELEMENTS(turns));
+    g_assert_cmpstr(order->str, ==, "abcABAbAAA");
+    bf_pool_lane_free(lane);
+    work_clear(&work);
+}
+
 static void
 test_free_lets_queued_work_end(void)
 {
@@ -225,6 +272,8 @@ main(int argc, char **argv)
                     test_idle_threads_are_used_again);
     g_test_add_func("/core/thread-pool/push/refuses-work-without-any-thread",
                     test_refuses_work_without_any_thread);
+    g_test_add_func("/core/thread-pool/push/flows-take-turns",
+                    test_flows_take_turns);
     g_test_add_func("/core/thread-pool/free/lets-queued-work-end",
                     test_free_lets_queued_work_end);
     g_test_add_func("/core/thread-pool/free/without-threads",

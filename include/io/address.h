@@ -90,6 +90,25 @@ bool bf_socket_leads_to(int fd, int listening);
 char *bf_socket_peer_to_string(int fd);
 
 /**
+ * BfPeerSource: where connections come from, in the unit that one party has
+ * @family: address family, 0 if it is not known
+ * @value: an IPv4 address; the upper half of an IPv6 address, since a network
+ *     has at least all of the lower half; the uid of a process; a vsock number
+ */
+typedef struct BfPeerSource {
+    uint64_t family;
+    uint64_t value;
+} BfPeerSource;
+
+/**
+ * bf_socket_peer_source:
+ * @fd: a connected socket
+ *
+ * Returns: where its peer is
+ */
+BfPeerSource bf_socket_peer_source(int fd);
+
+/**
  * bf_socket_local_address:
  * @fd: a bound socket
  *

@@ -8,6 +8,7 @@
 #include "crypto/tls-creds.h"
 #include "crypto/tls-session.h"
 #include "io/channel.h"
+#include "io/peer-wait.h"
 
 /**
  * bf_channel_tls_co_new:
@@ -35,9 +36,20 @@ typedef struct BfTlsRefusal {
 } BfTlsRefusal;
 
 /**
+ * BfTlsGuest: what a server wants to be done for a client that it does not know
+ * @flow: at the threads of the pool, see bf_co_offload_for()
+ * @wait: (nullable): told when the handshake waits for the client
+ */
+typedef struct BfTlsGuest {
+    uint64_t flow;
+    BfPeerWait *wait;
+} BfTlsGuest;
+
+/**
  * bf_channel_tls_co_accept:
  * @base: (transfer full): as of bf_channel_tls_co_new()
  * @creds: alike, for a server
+ * @guest: the client
  * @ret_refusal: set on failure; the caller frees the name
  * @error: set on failure
  *
@@ -47,6 +59,7 @@ typedef struct BfTlsRefusal {
  * Returns: (transfer full): the channel, or NULL
  */
 BfChannel *bf_channel_tls_co_accept(BfChannel *base, BfTlsCreds *creds,
+                                    const BfTlsGuest *guest,
                                     BfTlsRefusal *ret_refusal, GError **error);
 
 /**

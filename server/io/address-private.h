@@ -11,6 +11,7 @@
 
 #include <glib.h>
 
+#include "io/address.h"
 #include "schema/types.h"
 
 /**
@@ -114,3 +115,12 @@ bool bf_unix_access_read(const BfUnixSocketAddress *address,
 
 /* Whether the address says anything about who may connect. */
 bool bf_unix_access_is_given(const BfUnixSocketAddress *address);
+
+/**
+ * bf_sockaddr_source:
+ * @addr: address of a peer
+ *
+ * Returns: what bf_socket_peer_source() says, but for UNIX sockets, whose
+ * addresses do not tell
+ */
+BfPeerSource bf_sockaddr_source(const struct sockaddr_storage *addr);

@@ -18,6 +18,7 @@
 
 #include "core/error.h"
 #include "core/loop.h"
+#include "core/util.h"
 #include "io/address.h"
 
 /* Largest entry of a user or group that is read. */
@@ -296,6 +297,54 @@ bf_socket_peer_to_string(int fd)
         return g_strdup_printf("unix pid %d uid %u", cred.pid, cred.uid);
     }
     return sockaddr_to_string(&addr, len);
+}
+
+static BfPeerSource
+source_of_ipv6(const struct in6_addr *addr)
+{
+    BfPeerSource source = {.family = AF_INET6};
+
+    if (IN6_IS_ADDR_V4MAPPED(addr)) {
+        source.family = AF_INET;
+        source.value = bf_get_be32(addr->s6_addr + 12);
+    } else {
+        source.value = bf_get_be64(addr->s6_addr);
+    }
+    return source;
+}
+
+BfPeerSource
+bf_sockaddr_source(const struct sockaddr_storage *addr)
+{
+    BfPeerSource source = {.family = addr->ss_family};
+
+    if (addr->ss_family == AF_INET) {
+        source.value = ntohl(((struct sockaddr_in *)addr)->sin_addr.s_addr);
+    } else if (addr->ss_family == AF_INET6) {
+        source = source_of_ipv6(&((struct sockaddr_in6 *)addr)->sin6_addr);
+    } else if (addr->ss_family == AF_VSOCK) {
+        source.value = ((struct sockaddr_vm *)addr)->svm_cid;
+    }
+    return source;
+}
+
+BfPeerSource
+bf_socket_peer_source(int fd)
+{
+    struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
+    socklen_t len = sizeof(addr);
+    struct ucred cred = {.uid = 0};
+    socklen_t cred_len = sizeof(cred);
+    BfPeerSource source = {.family = AF_UNSPEC};
+
+    if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0) {
+        source = bf_sockaddr_source(&addr);
+    }
+    if (addr.ss_family == AF_UNIX &&
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0) {
+        source.value = cred.uid;
+    }
+    return source;
 }
 
 char *

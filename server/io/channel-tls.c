@@ -33,6 +33,7 @@ typedef struct BfChannelTls {
     BfCoMutex write_mutex; /* guards writes to @lower and @has_failed */
     bool has_failed;       /* a record was sent in part: no more can follow */
     bool input_ended;      /* the stream below has ended */
+    BfTlsGuest guest;      /* during the handshake */
 } BfChannelTls;
 
 /* Sends all output of the session. The caller holds the mutex. */
@@ -217,23 +218,51 @@ co_step(BfChannelTls *self, BfFn *fn, GError **error)
 {
     TlsStep step = {.session = self->session};
 
-    bf_co_offload(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_HANDSHAKE), fn,
-                  &step);
+    bf_co_offload_for(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_HANDSHAKE),
+                      self->guest.flow, fn, &step);
     if (step.error != NULL) {
         g_propagate_error(error, step.error);
     }
     return step.status;
 }
 
+static void
+begin_wait(BfChannelTls *self)
+{
+    if (self->guest.wait != NULL) {
+        bf_peer_wait_begin(self->guest.wait, bf_loop_now_ns());
+    }
+}
+
+static void
+end_wait(BfChannelTls *self)
+{
+    if (self->guest.wait != NULL) {
+        bf_peer_wait_end(self->guest.wait);
+    }
+}
+
 /* Sends what a step left behind. No lock: there is no other user yet. */
 static bool
 co_send_after_step(BfChannelTls *self, BfTlsStatus status, GError **error)
 {
-    if (status == BF_TLS_FAILED) {
-        co_send_output(self, NULL); /* an alert; the cause is known already */
-        return false;
-    }
-    return co_send_output(self, error);
+    bool ok = false;
+
+    begin_wait(self); /* it may not read */
+    ok = co_send_output(self, status == BF_TLS_FAILED ? NULL : error);
+    end_wait(self);
+    return ok && status != BF_TLS_FAILED;
+}
+
+static bool
+co_receive_for_step(BfChannelTls *self, GError **error)
+{
+    bool ok = false;
+
+    begin_wait(self);
+    ok = co_receive(self, error);
+    end_wait(self);
+    return ok;
 }
 
 static bool
@@ -248,7 +277,7 @@ co_handshake(BfChannelTls *self, GError **error)
         if (status == BF_TLS_DONE) {
             return true;
         }
-        if (!co_receive(self, error)) {
+        if (!co_receive_for_step(self, error)) {
             g_prefix_error(error, "TLS handshake failed: the peer broke off, "
                                   "perhaps because it does not accept our "
                                   "credentials: ");
@@ -265,10 +294,10 @@ co_verify(BfChannelTls *self, GError **error)
     return co_send_after_step(self, status, error) && status == BF_TLS_DONE;
 }
 
-/* @ret_refusal may be NULL. */
+/* @guest and @ret_refusal may be NULL. */
 static BfChannel *
 co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
-       BfTlsRefusal *ret_refusal, GError **error)
+       const BfTlsGuest *guest, BfTlsRefusal *ret_refusal, GError **error)
 {
     g_autoptr(BfChannel) channel = NULL;
     bool in_handshake;
@@ -278,6 +307,9 @@ co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
     self->base.features =
         BF_CHANNEL_SECURE | (base->features & BF_CHANNEL_LOCAL);
     self->lower = base;
+    if (guest != NULL) {
+        self->guest = *guest;
+    }
     channel = &self->base;
     self->session = bf_tls_session_new(creds, hostname, error);
     if (self->session == NULL) {
@@ -299,15 +331,16 @@ BfChannel *
 bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
                       GError **error)
 {
-    return co_new(base, creds, hostname, NULL, error);
+    return co_new(base, creds, hostname, NULL, NULL, error);
 }
 
 BfChannel *
 bf_channel_tls_co_accept(BfChannel *base, BfTlsCreds *creds,
-                         BfTlsRefusal *ret_refusal, GError **error)
+                         const BfTlsGuest *guest, BfTlsRefusal *ret_refusal,
+                         GError **error)
 {
     *ret_refusal = (BfTlsRefusal){.in_handshake = true};
-    return co_new(base, creds, NULL, ret_refusal, error);
+    return co_new(base, creds, NULL, guest, ret_refusal, error);
 }
 
 /* The session below a TLS channel. */

@@ -151,6 +151,8 @@ client_co_free(BfNbdClient *client)
     if (had_export) {
         bf_export_detach(&client->exp->base);
     }
+    bf_nbd_lobby_leave(client);
+    bf_nbd_places_release(client);
     bf_nbd_meta_clear(client);
     bf_nbd_rights_clear(client);
     g_free(client->tls_text);
@@ -158,9 +160,9 @@ client_co_free(BfNbdClient *client)
     g_free(client->identity);
     g_free(client->label);
     g_free(client->left_text);
+    g_free(client->dropped);
     g_free(client->peer);
     g_queue_unlink(&server->clients, &client->link);
-    client->listener->dropped -= client->dropped ? 1 : 0;
     client->listener->n_clients--;
     bf_nbd_listener_unref(client->listener);
     g_free(client);
@@ -180,6 +182,22 @@ handshake_expired(void *arg)
     client->timed_out = true;
     if (client->channel != NULL) {
         bf_channel_shutdown(client->channel);
+    }
+}
+
+void
+bf_nbd_client_limit_negotiation(BfNbdClient *client, bool limited)
+{
+    uint32_t seconds = client->listener->handshake_max_seconds;
+
+    if (seconds == 0) {
+        return;
+    }
+    if (limited) {
+        bf_timer_start(&client->timer, seconds * BF_NS_PER_SEC,
+                       handshake_expired, client);
+    } else {
+        bf_timer_stop(&client->timer);
     }
 }
 
@@ -213,13 +231,11 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
     if (client->outcome == BF_NBD_OUTCOME_READY) {
         return;
     }
-    if (client->closing && client->dropped) {
+    if (client->closing && client->dropped != NULL) {
         client->reason = BF_NBD_CLIENT_REJECT_REASON_LIMIT;
         client->failure = g_strdup_printf(
-            NBD_CLIENT_FORMAT ": dropped in negotiation (it was at: %s), "
-                              "because others wait for a place and there are "
-                              "no more (max-connections)",
-            NBD_CLIENT_ARGS(client), client->stage);
+            NBD_CLIENT_FORMAT ": dropped in negotiation (it was at: %s): %s",
+            NBD_CLIENT_ARGS(client), client->stage, client->dropped);
     } else if (client->closing) {
         g_info(NBD_CLIENT_FORMAT ": closed in negotiation (%s), because %s",
                NBD_CLIENT_ARGS(client), client->stage,
@@ -253,15 +269,11 @@ static void
 client_co_negotiate(void *arg)
 {
     BfNbdClient *client = arg;
-    uint32_t limit = client->listener->handshake_max_seconds;
     g_autoptr(GError) error = NULL;
 
     client->stage = "greeting";
     client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
-    if (limit != 0) {
-        bf_timer_start(&client->timer, limit * BF_NS_PER_SEC, handshake_expired,
-                       client);
-    }
+    bf_nbd_client_limit_negotiation(client, true);
     client->outcome = bf_nbd_negotiate_co_run(client, &error);
     bf_timer_stop(&client->timer);
     if (client->timed_out) {
@@ -436,6 +448,7 @@ bf_nbd_client_kill(BfNbdClient *client, BfNbdClientDisconnectReason reason)
     }
     client->killed = true;
     client->killed_for = reason;
+    bf_nbd_places_wake(client->server);
     if (client->loop != NULL) {
         bf_wait_group_add(&client->messages, 1);
         bf_co_spawn(client_co_kill, client);
@@ -449,6 +462,7 @@ bf_nbd_client_co_cut(BfNbdClient *client)
     g_assert(!client->killed);
     client->killed = true;
     client->killed_for = BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED;
+    bf_nbd_places_wake(client->server);
     if (client->loop != NULL) {
         bf_wait_group_add(&client->messages, 1);
         client_co_kill(client);
@@ -456,16 +470,8 @@ bf_nbd_client_co_cut(BfNbdClient *client)
 }
 
 void
-bf_nbd_client_drop(BfNbdClient *client)
-{
-    g_assert(client->exp == NULL && !client->killed);
-    client->dropped = true;
-    client->listener->dropped++;
-    bf_nbd_client_kill(client, BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED);
-}
-
-void
-bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel, char *peer)
+bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel, char *peer,
+                    const BfPeerSource *from)
 {
     BfNbdServer *server = listener->server;
     BfNbdClient *client = g_new0(BfNbdClient, 1);
@@ -476,6 +482,7 @@ bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel, char *peer)
     listener->n_clients++;
     client->id = ++server->next_id;
     client->peer = peer;
+    client->from = *from;
     client->channel = channel;
     client->link.data = client;
     client->user_link.data = client;
@@ -484,6 +491,8 @@ bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel, char *peer)
     client->replies_tail = &client->replies;
     g_queue_push_tail_link(&server->clients, &client->link);
     bf_wait_group_add(&server->alive, 1);
+    bf_peer_wait_end(&client->wait); /* it has not begun yet */
+    bf_nbd_lobby_enter(client);
     enter_loop(client, server->workers[bf_nbd_server_least_loaded(server)]);
     bf_loop_post(client->loop, start_negotiation, client);
 }

@@ -7,8 +7,6 @@
  * A client holds its listener, so that what was demanded of it stays the same
  * when the listener is removed. On main; _co_ functions suspend.
  */
-#include <unistd.h>
-
 #include "core/error.h"
 #include "core/registry.h"
 #include "io/listener.h"
@@ -40,7 +38,6 @@ bf_nbd_listener_new(BfNbdServer *server, const BfNbdListenerConfig *config)
     listener->max_connections = config->max_connections;
     listener->idle_max_seconds = config->idle_max_seconds;
     listener->refs = 1;
-    g_queue_init(&listener->waiting);
     return listener;
 }
 
@@ -59,7 +56,7 @@ bf_nbd_listener_unref(BfNbdListener *listener)
     }
     g_assert(listener->socket == NULL);
     g_assert(listener->n_clients == 0);
-    g_assert(g_queue_is_empty(&listener->waiting));
+    g_assert(listener->n_waiting == 0 && listener->places_used == 0);
     bf_tls_creds_unref(listener->tls_creds);
     g_free(listener->tls_creds_id);
     g_free(listener->tls_authz);
@@ -125,17 +122,9 @@ bf_nbd_listener_co_open(BfNbdListener *listener,
     listener->address = g_steal_pointer(&address);
     listener->addresses = list_addresses(fds);
     listener->socket =
-        bf_listener_new(fds, path, bf_nbd_server_accept, listener);
+        bf_listener_new(fds, path, bf_nbd_lobby_accept, listener);
     g_ptr_array_add(server->listeners, bf_nbd_listener_ref(listener));
     return true;
-}
-
-static void
-drop_waiting(BfNbdListener *listener)
-{
-    while (!g_queue_is_empty(&listener->waiting)) {
-        close(GPOINTER_TO_INT(g_queue_pop_head(&listener->waiting)));
-    }
 }
 
 /* Its clients have what they need of them. */
@@ -158,9 +147,8 @@ listener_co_close(void *arg)
     BfNbdServer *server = listener->server;
 
     give_back_creds(listener);
-    bf_timer_stop(&listener->room_timer);
+    bf_nbd_lobby_close_waiting(listener);
     bf_listener_co_free(g_steal_pointer(&listener->socket));
-    drop_waiting(listener);
     if (listener->id != NULL) {
         g_message("NBD server does not listen on %s any more, by listener "
                   "'%s'",

@@ -13,8 +13,10 @@
 #include "core/co-lock.h"
 #include "core/iovec.h"
 #include "core/loop.h"
+#include "io/address.h"
 #include "io/channel.h"
 #include "io/listener.h"
+#include "io/peer-wait.h"
 #include "proto/nbd-extended.h"
 #include "proto/nbd.h"
 #include "serve/export-kind.h"
@@ -23,6 +25,11 @@
 /* Largest payload of an option that is parsed; a GO with all numbers of
  * information is half as long. */
 #define NBD_OPTION_PARSE_MAX (256 * 1024)
+
+/* Those that are longer than this are rare; so many of them there may be at the
+ * same time. */
+#define NBD_OPTION_SMALL_MAX (16 * 1024)
+#define NBD_LARGE_OPTIONS_MAX 16
 
 /* In flight for one connection at most: requests, and bytes of their data. */
 #define NBD_REQUESTS_MAX 256
@@ -33,12 +40,12 @@
  * the 65530 mappings that a process may have. */
 #define NBD_REQUEST_BYTES ((size_t)64 * 1024)
 
-/* Connections, also if the user sets no limit. */
+/* Clients that use exports, also if the user sets no limit. */
 #define NBD_CONNECTIONS_MAX 4096
 
-/* For how long a connection in negotiation keeps its place when all places are
- * taken and others wait for one. */
-#define NBD_NEGOTIATION_KEEP_NS (3 * BF_NS_PER_SEC)
+/* Connections in negotiation; and those that wait for a place there. */
+#define NBD_NEGOTIATING_MAX 256
+#define NBD_WAITING_MAX 1024
 
 /* A connection takes its part of the daemon's budget in steps of this, so that
  * small requests of several loops do not fight for one counter. */
@@ -92,6 +99,28 @@ typedef enum BfNbdContext {
 /* Memory that the reply to one BLOCK_STATUS takes, about. */
 #define NBD_STATUS_BYTES_MAX ((size_t)8 * 1024 * 1024)
 
+/* Where connections come from that are in the lobby. */
+typedef struct BfNbdSource {
+    BfPeerSource key;
+    unsigned refs;        /* of clients and others that wait */
+    unsigned negotiating; /* clients, but those that are dropped */
+    unsigned waiting;
+} BfNbdSource;
+
+/* What lobby.c has of a server. */
+typedef struct BfNbdLobby {
+    unsigned negotiating_max; /* constant */
+    unsigned waiting_max;     /* constant */
+    GHashTable *sources;      /* BfNbdSource by its key */
+    GQueue waiting;           /* accepted, without a place in negotiation */
+    GQueue negotiating;       /* BfNbdClient, by their lobby_link */
+    unsigned n_dropped;   /* of them, to make room; they are gone in a moment */
+    BfTimer timer;        /* until a client in negotiation may have to go */
+    unsigned places_used; /* by clients that use an export, or are about to */
+    GQueue place_queue;   /* BfNbdClient: have chosen one and wait for it */
+    BfCoQueue place_given; /* to one of them */
+} BfNbdLobby;
+
 struct BfNbdServer {
     /* Never changed. */
     BfObjects *objects;        /* (nullable) borrowed: live longer */
@@ -103,7 +132,8 @@ struct BfNbdServer {
     BfExportTable *table; /* borrowed: lives longer */
     BfBudget *budget;     /* borrowed: lives longer */
 
-    BfBudget pipes; /* bytes of all pipes; shared by the loops */
+    BfBudget pipes;         /* bytes of all pipes; shared by the loops */
+    BfBudget large_options; /* their number; shared by the loops */
 
     /* Main's. */
     BfNbdListener *first; /* a reference: of nbd-server-start */
@@ -115,6 +145,7 @@ struct BfNbdServer {
     BfTimer wishes_timer;        /* runs while there are some */
     unsigned n_restricted;       /* of @exports, with a tls-authz */
     GQueue clients;              /* BfNbdClient, by their link */
+    BfNbdLobby lobby;
     BfWaitGroup alive;        /* clients and listeners that are not gone yet */
     BfWaitGroup exports_left; /* exports that are not freed yet */
     uint64_t next_id;
@@ -143,9 +174,8 @@ struct BfNbdListener {
     char *address;                  /* (nullable) for logs */
     BfSocketAddressList *addresses; /* (nullable) what it is bound to */
     unsigned n_clients;             /* that came through it and are there */
-    GQueue waiting;     /* accepted descriptors without a free place */
-    BfTimer room_timer; /* until a client in negotiation has to go */
-    unsigned dropped;   /* clients that have to go and are not gone yet */
+    unsigned n_waiting;             /* in the lobby */
+    unsigned places_used; /* by clients that use an export, or are about to */
 };
 
 /*
@@ -242,6 +272,7 @@ struct BfNbdClient {
     BfNbdListener *listener; /* a reference: what is demanded of it */
     uint64_t id;             /* in every log line */
     char *peer;
+    BfPeerSource from;
 
     /* Main's. */
     GList link;           /* in the server's clients; data is the client */
@@ -251,11 +282,14 @@ struct BfNbdClient {
     GList user_link;      /* in its export's users; data is the client */
     uint64_t since_ns;    /* when it was started */
     uint64_t since_wall_ns;
+    BfNbdSource *source; /* (nullable) while it negotiates: a reference */
+    GList lobby_link;    /* alike, in the lobby; data is the client */
+    bool has_place;      /* among those that use exports */
     bool killed;
     BfNbdRights rights;
 
     /* Written by main before it tells the loop to end the client. */
-    bool dropped; /* because others wait for its place */
+    char *dropped; /* (nullable) why others get its place */
     BfNbdClientDisconnectReason killed_for; /* if it is */
 
     /* Written by main only while the loop waits for it or has no claim. */
@@ -265,6 +299,7 @@ struct BfNbdClient {
     BfNbdStats *stats;          /* (nullable) owned: @loop counts, main reads */
 
     /* The loop's: negotiation. */
+    BfPeerWait wait;    /* main looks at it */
     BfChannel *channel; /* (nullable) NULL once closed */
     BfTimer timer;      /* limit of the handshake, or of the last replies */
     const char *stage;  /* what it is at, for messages */
@@ -361,9 +396,6 @@ void bf_nbd_server_free(BfNbdServer *server);
  * number appears, and as an event. */
 void bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection);
 
-/* Takes a connection of a listener; a BfListenerFn. */
-void bf_nbd_server_accept(void *listener, int fd);
-
 /* Starts who waits for a place: called when a client has left the list.
  * @had_export: it used one, and may have been the last that did. */
 void bf_nbd_server_client_gone(BfNbdServer *server, bool had_export);
@@ -431,10 +463,14 @@ bool bf_nbd_listeners_lead_to(const BfNbdServer *server, int fd);
  * client.c
  */
 
-/* Starts to serve a connection. On main; @channel and @peer, its name for
- * logs, are transferred. */
+/* Starts to serve a connection, whatever limits there are. On main; @channel
+ * and @peer, its name for logs, are transferred. */
 void bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel,
-                         char *peer);
+                         char *peer, const BfPeerSource *from);
+
+/* Limits how long the negotiation may take, from now on, or does not limit it
+ * for a while. On its loop. */
+void bf_nbd_client_limit_negotiation(BfNbdClient *client, bool limited);
 
 /* Makes a client leave soon, however its peer behaves. On main. */
 void bf_nbd_client_kill(BfNbdClient *client,
@@ -443,15 +479,50 @@ void bf_nbd_client_kill(BfNbdClient *client,
 /* Does that and waits until its peer is cut off. On main. */
 void bf_nbd_client_co_cut(BfNbdClient *client);
 
-/* Does that to a client in negotiation, in favour of others. On main. */
-void bf_nbd_client_drop(BfNbdClient *client);
-
 /* "connection 5 from 192.0.2.1:4711" */
 #define NBD_CLIENT_FORMAT "connection %" G_GUINT64_FORMAT " from %s"
 #define NBD_CLIENT_ARGS(client) (client)->id, (client)->peer
 
 /* A peer's text for logs and messages: cut, and without control characters. */
 char *bf_nbd_show_text(BfNbdString text);
+
+/*
+ * lobby.c: on main, but for bf_nbd_places_co_wait().
+ */
+
+/* What lobby.c has of a server. */
+void bf_nbd_lobby_init(BfNbdServer *server);
+void bf_nbd_lobby_clear(BfNbdServer *server);
+
+/* A connection was accepted: called by the BfNbdListener @opaque; @fd is
+ * transferred. */
+void bf_nbd_lobby_accept(void *opaque, int fd);
+
+/* Starts those that wait as far as there is room for them: called when there
+ * may be more than before. */
+void bf_nbd_lobby_update(BfNbdServer *server);
+
+/* Closes those that wait. */
+void bf_nbd_lobby_close_waiting(BfNbdListener *listener);
+
+/* A client has begun to negotiate, or has ended, which may be told twice. */
+void bf_nbd_lobby_enter(BfNbdClient *client);
+void bf_nbd_lobby_leave(BfNbdClient *client);
+
+/* Gives @client a place among those that use exports. False: all are taken. */
+bool bf_nbd_places_take(BfNbdClient *client);
+
+/* Gives the place to another; nothing if it has none. */
+void bf_nbd_places_release(BfNbdClient *client);
+
+/* Waits until @client has a place or is killed. On its loop. */
+void bf_nbd_places_co_wait(BfNbdClient *client);
+
+/* Has those that wait for one look whether they are killed. */
+void bf_nbd_places_wake(BfNbdServer *server);
+
+/* Whom threads of the pool work for, for bf_co_offload_for(). Any loop. */
+uint64_t bf_nbd_client_flow(const BfNbdClient *client);
 
 /*
  * rights.c

@@ -36,6 +36,30 @@ connection_broke(BfNbdClient *client)
     }
 }
 
+/* Reading and writing while main may see whose turn it is. */
+static BfReadStatus
+nego_co_read_exact(BfNbdClient *client, void *buf, size_t len, GError **error)
+{
+    BfReadStatus status = BF_READ_FAILED;
+
+    bf_peer_wait_begin(&client->wait, bf_loop_now_ns());
+    status = bf_channel_co_read_exact(client->channel, buf, len, error);
+    bf_peer_wait_end(&client->wait);
+    return status;
+}
+
+static bool
+nego_co_write_all(BfNbdClient *client, const void *buf, size_t len,
+                  GError **error)
+{
+    bool ok = false;
+
+    bf_peer_wait_begin(&client->wait, bf_loop_now_ns());
+    ok = bf_channel_co_write_all(client->channel, buf, len, error);
+    bf_peer_wait_end(&client->wait);
+    return ok;
+}
+
 /* Reads a piece that must be there. */
 static bool
 nego_co_read(BfNbdClient *client, void *buf, size_t len, GError **error)
@@ -43,7 +67,7 @@ nego_co_read(BfNbdClient *client, void *buf, size_t len, GError **error)
     if (len == 0) {
         return true;
     }
-    switch (bf_channel_co_read_exact(client->channel, buf, len, error)) {
+    switch (nego_co_read_exact(client, buf, len, error)) {
     case BF_READ_DONE:
         client->spoke = true;
         return true;
@@ -102,7 +126,7 @@ bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option, BfNbdReply type,
 static BfNbdStep
 nego_co_send(BfNbdClient *client, const GByteArray *out, GError **error)
 {
-    if (!bf_channel_co_write_all(client->channel, out->data, out->len, error)) {
+    if (!nego_co_write_all(client, out->data, out->len, error)) {
         connection_broke(client);
         return BF_NBD_STEP_FAILED;
     }
@@ -209,13 +233,17 @@ describe_tls(BfChannel *channel)
 static bool
 nego_co_secure(BfNbdClient *client, BfTlsCreds *creds, GError **error)
 {
+    const BfTlsGuest guest = {
+        .flow = bf_nbd_client_flow(client),
+        .wait = &client->wait,
+    };
     BfTlsRefusal refusal = {0};
 
     client->stage = "TLS handshake";
     client->reason = BF_NBD_CLIENT_REJECT_REASON_TLS_HANDSHAKE;
     /* @channel stays set meanwhile, so that it can be shut down. */
-    client->channel =
-        bf_channel_tls_co_accept(client->channel, creds, &refusal, error);
+    client->channel = bf_channel_tls_co_accept(client->channel, creds, &guest,
+                                               &refusal, error);
     if (client->channel == NULL) {
         client->label = refusal.name;
         if (!refusal.in_handshake) {
@@ -393,23 +421,15 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
     return BF_NBD_STEP_READY;
 }
 
-/* Options whose payload is parsed as a whole. */
+/* Options whose payload is parsed as a whole, of a length that is fine. */
 static BfNbdStep
-nego_co_payload_option(BfNbdClient *client, const BfNbdOptionHeader *header,
-                       GError **error)
+nego_co_parsed_option(BfNbdClient *client, const BfNbdOptionHeader *header,
+                      GError **error)
 {
     g_autoptr(GByteArray) out = g_byte_array_new();
     g_autofree uint8_t *data = NULL;
     BfNbdStep step = BF_NBD_STEP_NEXT;
 
-    if (header->length > NBD_OPTION_PARSE_MAX) {
-        g_autofree char *text = g_strdup_printf(
-            "option '%s' has more than %d bytes",
-            bf_nbd_option_name(header->option), NBD_OPTION_PARSE_MAX);
-
-        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_TOO_BIG, text,
-                              error);
-    }
     /* One more: a payload of nothing has an address too. */
     data = g_malloc(header->length + 1);
     if (!nego_co_read(client, data, header->length, error)) {
@@ -425,6 +445,36 @@ nego_co_payload_option(BfNbdClient *client, const BfNbdOptionHeader *header,
     if (nego_co_send(client, out, error) != BF_NBD_STEP_NEXT) {
         return BF_NBD_STEP_FAILED;
     }
+    return step;
+}
+
+static BfNbdStep
+nego_co_payload_option(BfNbdClient *client, const BfNbdOptionHeader *header,
+                       GError **error)
+{
+    BfBudget *large = &client->server->large_options;
+    g_autofree char *text = NULL;
+    BfNbdStep step = BF_NBD_STEP_FAILED;
+
+    if (header->length <= NBD_OPTION_SMALL_MAX) {
+        return nego_co_parsed_option(client, header, error);
+    }
+    if (header->length > NBD_OPTION_PARSE_MAX) {
+        text = g_strdup_printf("option '%s' has more than %d bytes",
+                               bf_nbd_option_name(header->option),
+                               NBD_OPTION_PARSE_MAX);
+    } else if (!bf_budget_try_take(large, 1)) {
+        text = g_strdup_printf("option '%s' has more than %d bytes, as have "
+                               "too many others at present",
+                               bf_nbd_option_name(header->option),
+                               NBD_OPTION_SMALL_MAX);
+    }
+    if (text != NULL) {
+        return nego_co_refuse(client, header, BF_NBD_REPLY_ERR_TOO_BIG, text,
+                              error);
+    }
+    step = nego_co_parsed_option(client, header, error);
+    bf_budget_give_back(large, 1);
     return step;
 }
 
@@ -462,10 +512,10 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
     }
     apply_session(client, wanted, &answer);
     bf_nbd_put_export_name_reply(reply, &answer.info);
-    if (!bf_channel_co_write_all(
-            client->channel, reply,
-            client->no_zeroes ? BF_NBD_EXPORT_NAME_REPLY_BYTES : sizeof(reply),
-            error)) {
+    if (!nego_co_write_all(client, reply,
+                           client->no_zeroes ? BF_NBD_EXPORT_NAME_REPLY_BYTES
+                                             : sizeof(reply),
+                           error)) {
         connection_broke(client);
         return BF_NBD_STEP_FAILED;
     }
@@ -541,8 +591,7 @@ nego_co_next(BfNbdClient *client, GError **error)
     BfNbdOptionHeader header;
 
     client->stage = "waiting for an option";
-    switch (
-        bf_channel_co_read_exact(client->channel, buf, sizeof(buf), error)) {
+    switch (nego_co_read_exact(client, buf, sizeof(buf), error)) {
     case BF_READ_EOF:
         return BF_NBD_STEP_CLOSE;
     case BF_READ_FAILED:
@@ -586,6 +635,7 @@ nego_co_greet(BfNbdClient *client, GError **error)
     uint32_t flags;
 
     bf_nbd_put_greeting(greeting, HANDSHAKE_FLAGS);
+    /* So little always fits into the buffer of a new socket. */
     if (!bf_channel_co_write_all(client->channel, greeting, sizeof(greeting),
                                  error) ||
         !nego_co_read(client, answer, sizeof(answer), error)) {

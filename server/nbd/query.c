@@ -133,7 +133,7 @@ describe_listener(const BfNbdListener *listener)
     info->max_connections = listener->max_connections;
     info->idle_max_seconds = listener->idle_max_seconds;
     info->clients = listener->n_clients;
-    info->waiting = listener->waiting.length;
+    info->waiting = listener->n_waiting;
     return info;
 }
 
@@ -158,19 +158,6 @@ describe_listeners(const BfNbdServer *server)
             describe_listener(g_ptr_array_index(server->listeners, i));
     }
     return list;
-}
-
-static uint32_t
-count_waiting(const BfNbdServer *server)
-{
-    uint32_t sum = 0;
-
-    for (unsigned i = 0; i < server->listeners->len; i++) {
-        const BfNbdListener *listener = g_ptr_array_index(server->listeners, i);
-
-        sum += listener->waiting.length;
-    }
-    return sum;
 }
 
 BfNbdServerInfo *
@@ -198,7 +185,9 @@ bf_nbd_server_query(const BfNbdServer *server)
     info->has_clients = true;
     info->clients = server->clients.length;
     info->has_waiting = true;
-    info->waiting = count_waiting(server);
+    info->waiting = server->lobby.waiting.length;
+    info->has_negotiating = true;
+    info->negotiating = server->lobby.negotiating.length;
     info->has_exports = true;
     info->exports = server->exports->len;
     return info;

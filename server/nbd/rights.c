@@ -232,10 +232,10 @@ bf_nbd_rights_co_call(BfNbdClient *client, BfFn *fn, void *arg)
             break;
         }
         /* What waits for other hosts must not keep handshakes waiting. */
-        bf_co_offload(visit.may_block
-                          ? client->server->authz_lane
-                          : bf_loop_lane(loop, BF_POOL_LANE_HANDSHAKE),
-                      ask_rules, &visit);
+        bf_co_offload_for(visit.may_block
+                              ? client->server->authz_lane
+                              : bf_loop_lane(loop, BF_POOL_LANE_HANDSHAKE),
+                          bf_nbd_client_flow(client), ask_rules, &visit);
     }
     g_clear_pointer(&visit.verdicts, g_hash_table_unref);
 }

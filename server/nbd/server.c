@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The NBD server on main: the list of clients with its limits, and what
- * negotiating clients want to know about exports. Where it listens is in
- * listeners.c.
- *
- * A client counts from accept on. When its listener's limit, or that of all
- * connections, is reached the listener
- * accepts one more, so that it is known that somebody waits, and pauses; what
- * it had accepted by then waits here without a greeting, just as the others
- * wait in the kernel's queue. So that peers who never get on with their
- * negotiation do not keep all others out, the one that has been at it longest
- * has to make room after a while, but only if somebody waits.
+ * The NBD server on main: the list of clients, and what negotiating clients
+ * want to know about exports. Where it listens is in listeners.c, whom it lets
+ * in is decided in lobby.c.
  */
 #include "serve/nbd-server.h"
 
@@ -18,7 +10,6 @@
 
 #include "core/error.h"
 #include "core/util.h"
-#include "io/channel-socket.h"
 #include "nbd-private.h"
 
 /* What clients are told at least about the largest payload. */
@@ -41,10 +32,12 @@ bf_nbd_server_new(const BfNbdServerConfig *config)
     server->n_workers = config->n_workers;
     server->table = config->exports;
     server->budget = config->budget;
+    server->large_options.limit = NBD_LARGE_OPTIONS_MAX;
     server->pipes.limit = NBD_PIPES_ALL_MAX * NBD_PIPE_BYTES;
     server->load = g_new0(unsigned, config->n_workers);
     server->exports = g_ptr_array_new();
     g_queue_init(&server->clients);
+    bf_nbd_lobby_init(server);
     server->listeners = g_ptr_array_new();
     server->first = bf_nbd_listener_new(server, &config->first);
     return server;
@@ -57,6 +50,7 @@ bf_nbd_server_free(BfNbdServer *server)
     g_assert(g_queue_is_empty(&server->clients));
     g_assert(server->listeners->len == 0);
     bf_timer_stop(&server->failures_timer);
+    bf_nbd_lobby_clear(server);
     g_ptr_array_unref(server->exports);
     g_ptr_array_unref(server->listeners);
     bf_nbd_listener_unref(server->first);
@@ -92,97 +86,6 @@ bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection)
     }
 }
 
-/* As far as its own limit goes. */
-static bool
-is_listener_full(const BfNbdListener *listener)
-{
-    return listener->max_connections != 0 &&
-           listener->n_clients >= listener->max_connections;
-}
-
-static bool
-is_full(const BfNbdListener *listener)
-{
-    const BfNbdServer *server = listener->server;
-
-    return server->held || server->clients.length >= NBD_CONNECTIONS_MAX ||
-           is_listener_full(listener);
-}
-
-static void
-start_client(BfNbdListener *listener, int fd)
-{
-    char *peer = bf_socket_peer_to_string(fd);
-
-    bf_nbd_client_start(listener, bf_channel_socket_new(fd), peer);
-}
-
-/* Of the clients whose leaving would make room at @listener. */
-static BfNbdClient *
-oldest_in_negotiation(const BfNbdListener *listener)
-{
-    const bool any = !is_listener_full(listener);
-
-    for (GList *l = listener->server->clients.head; l != NULL; l = l->next) {
-        BfNbdClient *client = l->data;
-
-        if (client->exp == NULL && !client->killed &&
-            (any || client->listener == listener)) {
-            return client;
-        }
-    }
-    return NULL;
-}
-
-/* One place for each that waits, of those who have had time enough. */
-static void
-make_room(void *arg)
-{
-    BfNbdListener *listener = arg;
-    uint64_t now_ns = bf_loop_now_ns();
-
-    bf_timer_stop(&listener->room_timer);
-    while (listener->dropped < listener->waiting.length) {
-        BfNbdClient *client = oldest_in_negotiation(listener);
-        uint64_t age_ns;
-
-        if (client == NULL) {
-            return; /* those who have chosen an export may stay */
-        }
-        age_ns = now_ns - client->since_ns;
-        if (age_ns < NBD_NEGOTIATION_KEEP_NS) {
-            bf_timer_start(&listener->room_timer,
-                           NBD_NEGOTIATION_KEEP_NS - age_ns, make_room,
-                           listener);
-            return;
-        }
-        bf_nbd_client_drop(client);
-    }
-}
-
-static bool
-is_to_pause(const BfNbdListener *listener)
-{
-    return listener->server->held ||
-           (is_full(listener) && listener->waiting.length > 0);
-}
-
-void
-bf_nbd_server_accept(void *opaque, int fd)
-{
-    BfNbdListener *listener = opaque;
-
-    if (is_full(listener)) {
-        g_queue_push_tail(&listener->waiting, GINT_TO_POINTER(fd));
-        make_room(listener);
-    } else {
-        start_client(listener, fd);
-    }
-    if (is_to_pause(listener)) {
-        bf_listener_set_paused(listener->socket, true);
-    }
-}
-
 static bool
 is_used(const BfNbdServer *server)
 {
@@ -194,20 +97,6 @@ is_used(const BfNbdServer *server)
     return false;
 }
 
-/* Starts who waits at a listener, as far as there is room. */
-static void
-let_in(BfNbdListener *listener)
-{
-    while (!is_full(listener) && !g_queue_is_empty(&listener->waiting)) {
-        start_client(listener,
-                     GPOINTER_TO_INT(g_queue_pop_head(&listener->waiting)));
-    }
-    make_room(listener);
-    if (!is_to_pause(listener)) {
-        bf_listener_set_paused(listener->socket, false);
-    }
-}
-
 void
 bf_nbd_server_client_gone(BfNbdServer *server, bool had_export)
 {
@@ -217,9 +106,7 @@ bf_nbd_server_client_gone(BfNbdServer *server, bool had_export)
     if (had_export && server->unused != NULL && !is_used(server)) {
         server->unused(server->unused_arg);
     }
-    for (unsigned i = 0; i < server->listeners->len; i++) {
-        let_in(g_ptr_array_index(server->listeners, i));
-    }
+    bf_nbd_lobby_update(server);
 }
 
 BfNbdServer *
@@ -381,6 +268,7 @@ typedef struct BfNbdAsk {
     BfNbdString name;
     bool attach;
     BfNbdExportAnswer *answer;
+    bool has_to_wait; /* for a place */
     GPtrArray *list;
 } BfNbdAsk;
 
@@ -392,14 +280,20 @@ answer_ask(void *arg)
     BfNbdExport *exp = find_in(bf_nbd_rights_visible(client), ask->name);
 
     *ask->answer = (BfNbdExportAnswer){.found = false};
+    ask->has_to_wait = false;
     /* A client that was told to leave must not keep an export alive. */
     if (client->killed) {
         return;
     }
     if (exp == NULL) {
         if (ask->attach) {
+            bf_nbd_places_release(client);
             bf_nbd_rights_report_absent(client, ask->name);
         }
+        return;
+    }
+    if (ask->attach && !bf_nbd_places_take(client)) {
+        ask->has_to_wait = true;
         return;
     }
     ask->answer->found = true;
@@ -411,6 +305,8 @@ answer_ask(void *arg)
         client->exp = exp;
         bf_export_attach(&exp->base);
         bf_nbd_rights_clear(client);
+        bf_nbd_lobby_leave(client);
+        bf_nbd_lobby_update(client->server);
     }
 }
 
@@ -425,7 +321,15 @@ bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
         .answer = ret_answer,
     };
 
-    bf_nbd_rights_co_call(client, answer_ask, &ask);
+    for (;;) {
+        bf_nbd_rights_co_call(client, answer_ask, &ask);
+        if (!ask.has_to_wait) {
+            break;
+        }
+        bf_nbd_client_limit_negotiation(client, false);
+        bf_nbd_places_co_wait(client);
+        bf_nbd_client_limit_negotiation(client, true);
+    }
 }
 
 void

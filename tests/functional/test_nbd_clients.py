@@ -289,7 +289,8 @@ def test_server_is_told(daemon, image, tls_dir):
     assert info == {**listener, **info}
     assert info == {
         "running": True, "handshake-max-seconds": 10, "max-connections": 100,
-        "clients": 0, "waiting": 0, "exports": 2, "idle-max-seconds": 0,
+        "clients": 0, "negotiating": 0, "waiting": 0, "exports": 2,
+        "idle-max-seconds": 0,
         "addresses": [{"type": "unix", "path": str(daemon.nbd_path),
                        "abstract": False, "tight": True}]}
     daemon.cmd("nbd-server-stop")
@@ -312,7 +313,7 @@ def test_settings_and_chosen_port_are_told(daemon, image, tls_dir):
     assert info == {
         "running": True, "tls-creds": "tls0", "tls-authz": "who",
         "handshake-max-seconds": 0, "max-connections": 1, "clients": 0,
-        "idle-max-seconds": 0,
+        "idle-max-seconds": 0, "negotiating": 0,
         "waiting": 0, "exports": 1}
     assert (address["type"], address["host"]) == ("inet", "127.0.0.1")
     with nbd.RawNbd(("127.0.0.1", int(address["port"]))) as peer:

@@ -333,6 +333,7 @@ def test_connections_beyond_the_limit_wait(daemon, image):
     daemon.add_export("disk")
     first, second = (nbd.RawNbd(daemon.nbd_path) for _ in range(2))
     first.go("disk")
+    second.go("disk")
     third = nbd.RawNbd(daemon.nbd_path, handshake=False)
     third.sock.settimeout(0.3)
     with pytest.raises(TimeoutError):

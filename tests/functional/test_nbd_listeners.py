@@ -220,15 +220,24 @@ def test_each_listener_has_its_own_limit(both, box):
             second.read_greeting()
 
 
-def test_silent_client_makes_room_at_its_own_listener(both, box):
-    """Not at another one, though a client has been silent there for longer."""
+def test_silent_client_takes_no_place_at_its_listener(both, box):
     small = add(both, "small", unix(box / "small"), max_connections=1)
-    with nbd.RawNbd(both.nbd_path) as elsewhere, nbd.RawNbd(small) as silent, \
-            nbd.RawNbd(small, handshake=False) as waiting:
-        waiting.read_greeting()
-        silent.assert_closed()
-        assert names(elsewhere) == ["disk"]
-    both.wait_log("because others wait for a place")
+    with nbd.RawNbd(small) as silent, nbd.RawNbd(small) as user:
+        user.go("disk")
+        assert user.read(0, 512)[0] == 0
+        assert names(silent) == ["disk"]
+
+
+def test_choice_waits_for_a_place_at_its_listener(both, box):
+    small = add(both, "small", unix(box / "small"), max_connections=1)
+    with use(both, small) as first, nbd.RawNbd(both.nbd_path) as other:
+        with nbd.RawNbd(small, handshake=False) as second:
+            harness.wait_until(lambda: listeners(both)["small"]["waiting"], 10,
+                               "its waiting")
+            other.go("disk")
+            first.disconnect()
+            second.read_greeting()
+        assert other.read(0, 512)[0] == 0
 
 
 def test_each_listener_has_its_own_time_for_handshakes(both, box):

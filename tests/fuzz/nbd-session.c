@@ -186,7 +186,8 @@ co_run(void *arg)
             : bf_channel_memory_new(session->input, session->output,
                                     session->max_chunk);
 
-    bf_nbd_client_start(world.server->first, channel, g_strdup("a fuzzer"));
+    bf_nbd_client_start(world.server->first, channel, g_strdup("a fuzzer"),
+                        &(BfPeerSource){.value = 1});
     bf_wait_group_co_wait(&world.server->alive);
     bf_wait_group_co_wait(&session->pumps);
     bf_channel_free(session->peer);

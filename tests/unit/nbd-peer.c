@@ -144,7 +144,7 @@ bf_nbd_peer_connect(BfNbdFixture *fix)
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
         ==, 0);
     bf_nbd_client_start(fix->server->first, bf_channel_socket_new(fds[0]),
-                        g_strdup("a test"));
+                        g_strdup("a test"), &(BfPeerSource){.value = 1});
     return bf_channel_socket_new(fds[1]);
 }
 

@@ -2,6 +2,7 @@
 /* Listening, connecting and accepting, over UNIX sockets and TCP. */
 #include "io/address.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,6 +14,8 @@
 #include "core/util.h"
 #include "harness.h"
 #include "io/listener.h"
+#include "io/peer-wait.h"
+#include "server/io/address-private.h"
 
 static BfSocketAddress *
 unix_address(const char *path)
@@ -443,12 +446,79 @@ test_addresses_have_a_text(void)
     g_assert_cmpstr(d, ==, "fd:s");
 }
 
+static BfPeerSource
+source_of(const char *text)
+{
+    struct sockaddr_storage addr = {.ss_family = AF_INET};
+
+    if (inet_pton(AF_INET, text, &((struct sockaddr_in *)&addr)->sin_addr) !=
+        1) {
+        addr.ss_family = AF_INET6;
+        g_assert_cmpint(inet_pton(AF_INET6, text,
+                                  &((struct sockaddr_in6 *)&addr)->sin6_addr),
+                        ==, 1);
+    }
+    return bf_sockaddr_source(&addr);
+}
+
+static bool
+has_one_source(const char *a, const char *b)
+{
+    BfPeerSource x = source_of(a);
+    BfPeerSource y = source_of(b);
+
+    return x.family == y.family && x.value == y.value;
+}
+
+static void
+test_sources_are_what_one_party_has(void)
+{
+    BfPeerSource source;
+    int fds[2];
+
+    g_assert_true(has_one_source("192.0.2.1", "192.0.2.1"));
+    g_assert_true(has_one_source("192.0.2.1", "::ffff:192.0.2.1"));
+    g_assert_false(has_one_source("192.0.2.1", "192.0.2.2"));
+    g_assert_true(has_one_source("2001:db8:1:2::1", "2001:db8:1:2:f::2"));
+    g_assert_false(has_one_source("2001:db8:1:2::1", "2001:db8:1:3::1"));
+    g_assert_false(has_one_source("0.0.0.0", "::"));
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==,
+                    0);
+    source = bf_socket_peer_source(fds[0]);
+    g_assert_cmpuint(source.family, ==, AF_UNIX);
+    g_assert_cmpuint(source.value, ==, getuid());
+    close(fds[0]);
+    close(fds[1]);
+    /* Whatever it is, it is answered. */
+    g_assert_cmpuint(bf_socket_peer_source(-1).family, ==, AF_UNSPEC);
+}
+
+/* Byte by byte is silence, too, after a while. */
+static void
+test_late_waits_do_not_begin_anew(void)
+{
+    BfPeerWait wait = {.n_waits = 0};
+
+    for (uint64_t now = 1; now < 1000; now++) {
+        bf_peer_wait_begin(&wait, now);
+        g_assert_cmpuint(bf_peer_wait_since(&wait), ==,
+                         MIN(now, BF_PEER_WAITS_MAX));
+        bf_peer_wait_end(&wait);
+        g_assert_cmpuint(bf_peer_wait_since(&wait), ==, BF_PEER_WAIT_NONE);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/io/address/to-string/has-a-text",
                     test_addresses_have_a_text);
+    g_test_add_func("/io/address/source/is-what-one-party-has",
+                    test_sources_are_what_one_party_has);
+    g_test_add_func("/io/peer-wait/begin/late-ones-do-not-begin-anew",
+                    test_late_waits_do_not_begin_anew);
     bf_test_add("/io/address/unix/connects-and-unlinks",
                 co_unix_connects_and_unlinks);
     bf_test_add("/io/address/unix/refuses-live-server",

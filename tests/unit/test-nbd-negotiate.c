@@ -9,6 +9,7 @@
 #include "core/util.h"
 #include "harness.h"
 #include "nbd-peer.h"
+#include "server/nbd/nbd-private.h"
 
 static void
 open_with_export(BfNbdFixture *fix)
@@ -210,6 +211,54 @@ test_option_too_long_to_parse_is_refused(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
+static BfChannel *
+co_begin_large_option(BfNbdFixture *fix)
+{
+    BfChannel *peer = bf_nbd_peer_co_greet(fix);
+    uint8_t header[BF_NBD_OPTION_BYTES];
+
+    bf_nbd_put_option(header, &(BfNbdOptionHeader){
+                                  .option = BF_NBD_OPTION_GO,
+                                  .length = NBD_OPTION_SMALL_MAX + 1,
+                              });
+    bf_nbd_peer_co_send(peer, header, sizeof(header));
+    return peer;
+}
+
+static void
+test_few_large_options_at_a_time(void *arg)
+{
+    BfNbdFixture fix = {.deleted = 0};
+    g_autofree uint8_t *zeroes = g_malloc0(NBD_OPTION_SMALL_MAX + 1);
+    BfChannel *peers[NBD_LARGE_OPTIONS_MAX];
+    BfChannel *late = NULL;
+
+    open_with_export(&fix);
+    for (unsigned i = 0; i < G_N_ELEMENTS(peers); i++) {
+        peers[i] = co_begin_large_option(&fix);
+    }
+    while (__atomic_load_n(&fix.server->large_options.used, __ATOMIC_RELAXED) <
+           NBD_LARGE_OPTIONS_MAX) {
+        bf_co_yield();
+    }
+    late = co_begin_large_option(&fix);
+    bf_nbd_peer_co_send(late, zeroes, NBD_OPTION_SMALL_MAX + 1);
+    bf_nbd_peer_co_expect(late, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_TOO_BIG,
+                          NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(peers); i++) {
+        bf_nbd_peer_co_send(peers[i], zeroes, NBD_OPTION_SMALL_MAX + 1);
+        bf_nbd_peer_co_expect(peers[i], BF_NBD_OPTION_GO,
+                              BF_NBD_REPLY_ERR_INVALID, NULL);
+        abort_and_free(peers[i]);
+    }
+    bf_nbd_peer_co_option(late, BF_NBD_OPTION_GO, zeroes,
+                          NBD_OPTION_SMALL_MAX + 1);
+    bf_nbd_peer_co_expect(late, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_INVALID,
+                          NULL);
+    abort_and_free(late);
+    bf_nbd_fixture_co_close(&fix);
+}
+
 /* Sends one query; returns the number of contexts in the answer. */
 static unsigned
 count_contexts(BfChannel *peer, uint32_t option, const char *query)
@@ -393,6 +442,8 @@ main(int argc, char **argv)
                 test_mistakes_that_end_the_connection);
     bf_test_add("/serve/nbd/negotiate/option-too-long-to-parse-is-refused",
                 test_option_too_long_to_parse_is_refused);
+    bf_test_add("/serve/nbd/negotiate/few-large-options-at-a-time",
+                test_few_large_options_at_a_time);
     bf_test_add("/serve/nbd/negotiate/meta-context-queries",
                 test_meta_context_queries);
     bf_test_add("/serve/nbd/negotiate/bytes-behind-meta-queries-are-refused",

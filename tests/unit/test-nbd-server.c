@@ -218,115 +218,229 @@ co_listen(BfNbdFixture *fix, const BfSocketAddress *address)
     g_assert_no_error(error);
 }
 
+/* A server with the export "e0" at a UNIX socket. */
 static void
-test_connections_above_the_limit_wait(void *arg)
+open_listening(BfNbdFixture *fix, BfSocketAddress *address)
 {
-    g_autofree char *path = bf_test_temp_path();
-    BfUnixSocketAddress unix_address = {.path = path};
-    const BfSocketAddress address = {
-        .type = BF_SOCKET_ADDRESS_TYPE_UNIX,
-        .u.unix_ = &unix_address,
-    };
-    BfNbdFixture fix = {.config.first.max_connections = 2};
-    BfChannel *peers[5];
-    uint8_t greeting[BF_NBD_GREETING_BYTES];
+    BfUnixSocketAddress *unix_address = g_new0(BfUnixSocketAddress, 1);
 
-    bf_nbd_fixture_co_open(&fix);
-    co_listen(&fix, &address);
-    for (unsigned i = 0; i < G_N_ELEMENTS(peers); i++) {
-        peers[i] = bf_channel_socket_new(connect_to(&address));
-    }
-    for (unsigned i = 0; i < G_N_ELEMENTS(peers); i++) {
-        bf_nbd_peer_co_recv(peers[i], greeting, sizeof(greeting));
-        g_assert_cmpuint(fix.server->clients.length, <=, 2);
-        if (i > 0) {
-            /* Only now is there a place for the next but one. */
-            bf_channel_free(peers[i - 1]);
-        }
-    }
-    bf_channel_free(peers[G_N_ELEMENTS(peers) - 1]);
-    bf_nbd_fixture_co_close(&fix);
-    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    unix_address->path = bf_test_temp_path();
+    address->type = BF_SOCKET_ADDRESS_TYPE_UNIX;
+    address->u.unix_ = unix_address;
+    bf_nbd_fixture_co_open(fix);
+    bf_nbd_fixture_co_add_null(fix, "n0");
+    co_listen(fix, address);
+    bf_nbd_fixture_co_export(fix, "e0", "n0", false);
 }
 
 static void
-co_wait_for_waiting(const BfNbdFixture *fix, unsigned count)
+close_listening(BfNbdFixture *fix, BfSocketAddress *address)
 {
-    while (fix->server->first->waiting.length != count) {
+    bf_nbd_fixture_co_close(fix);
+    g_assert_false(g_file_test(address->u.unix_->path, G_FILE_TEST_EXISTS));
+    g_free(address->u.unix_->path);
+    g_free(address->u.unix_);
+}
+
+static void
+co_wait_for_length(const GQueue *queue, unsigned length)
+{
+    while (queue->length != length) {
         bf_co_yield();
     }
 }
 
 static BfChannel *
-co_greeted(const BfSocketAddress *address)
+co_connected(const BfSocketAddress *address)
 {
-    BfChannel *peer = bf_channel_socket_new(connect_to(address));
+    return bf_channel_socket_new(connect_to(address));
+}
+
+static void
+co_expect_greeting(BfChannel *peer)
+{
     uint8_t greeting[BF_NBD_GREETING_BYTES];
 
     bf_nbd_peer_co_recv(peer, greeting, sizeof(greeting));
     bf_nbd_peer_co_send(peer, "\0\0\0\3", 4);
+}
+
+/* A peer that is known to be silent after the greeting. */
+static BfChannel *
+co_silent(BfNbdFixture *fix, const BfSocketAddress *address)
+{
+    BfChannel *peer = co_connected(address);
+    uint8_t greeting[BF_NBD_GREETING_BYTES];
+    const BfNbdClient *client = NULL;
+
+    bf_nbd_peer_co_recv(peer, greeting, sizeof(greeting));
+    client = g_queue_peek_tail(&fix->server->clients);
+    while (bf_peer_wait_since(&client->wait) == BF_PEER_WAIT_NONE) {
+        bf_co_yield();
+    }
     return peer;
+}
+
+static BfChannel *
+co_greeted(const BfSocketAddress *address)
+{
+    BfChannel *peer = co_connected(address);
+
+    co_expect_greeting(peer);
+    return peer;
+}
+
+static void
+co_expect_choice(BfChannel *peer)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    uint32_t type = BF_NBD_REPLY_INFO;
+
+    while (type == BF_NBD_REPLY_INFO) {
+        type = bf_nbd_peer_co_reply(peer, BF_NBD_OPTION_GO, payload);
+    }
+    g_assert_cmphex(type, ==, BF_NBD_REPLY_ACK);
 }
 
 static void
 co_choose(BfChannel *peer)
 {
-    g_autoptr(GByteArray) payload = g_byte_array_new();
-
     bf_nbd_peer_co_send_go(peer, BF_NBD_OPTION_GO, "e0");
-    while (bf_nbd_peer_co_reply(peer, BF_NBD_OPTION_GO, payload) ==
-           BF_NBD_REPLY_INFO) {
+    co_expect_choice(peer);
+}
+
+static void
+test_connections_above_the_limit_wait(void *arg)
+{
+    BfNbdFixture fix = {.config.first.max_connections = 2};
+    BfSocketAddress address = {0};
+    BfChannel *peers[5];
+
+    open_listening(&fix, &address);
+    for (unsigned i = 0; i < G_N_ELEMENTS(peers); i++) {
+        peers[i] = co_connected(&address);
+        if (i < 2) {
+            co_expect_greeting(peers[i]);
+            co_choose(peers[i]);
+        }
     }
+    /* One is known to wait, the others are in the kernel's queue. */
+    co_wait_for_length(&fix.server->lobby.waiting, 1);
+    g_assert_cmpuint(fix.server->clients.length, ==, 2);
+    for (unsigned i = 2; i < G_N_ELEMENTS(peers); i++) {
+        bf_nbd_peer_co_leave(peers[i - 2]);
+        co_expect_greeting(peers[i]);
+        co_choose(peers[i]);
+        g_assert_cmpuint(fix.server->lobby.places_used, ==, 2);
+    }
+    bf_nbd_peer_co_leave(peers[3]);
+    bf_nbd_peer_co_leave(peers[4]);
+    close_listening(&fix, &address);
+}
+
+static void
+test_choice_above_the_limit_waits(void *arg)
+{
+    BfNbdFixture fix = {
+        .config.first = {.max_connections = 1, .handshake_max_seconds = 10}};
+    BfSocketAddress address = {0};
+    BfChannel *first;
+    BfChannel *second;
+    BfChannel *third;
+    BfChannel *silent;
+
+    open_listening(&fix, &address);
+    first = co_greeted(&address);
+    second = co_greeted(&address);
+    third = co_greeted(&address);
+    silent = co_greeted(&address);
+    co_choose(first);
+    bf_nbd_peer_co_send_go(second, BF_NBD_OPTION_GO, "e0");
+    co_wait_for_length(&fix.server->lobby.place_queue, 1);
+    bf_nbd_peer_co_send_go(third, BF_NBD_OPTION_GO, "e0");
+    co_wait_for_length(&fix.server->lobby.place_queue, 2);
+
+    /* That time is not theirs. */
+    bf_test_advance(100 * BF_NS_PER_SEC);
+    bf_nbd_peer_co_expect_end(silent);
+    g_assert_cmpuint(fix.server->lobby.place_queue.length, ==, 2);
+    bf_nbd_peer_co_leave(first);
+    co_expect_choice(second);
+    g_assert_cmpuint(fix.server->lobby.places_used, ==, 1);
+    g_assert_cmpuint(fix.server->lobby.place_queue.length, ==, 1);
+
+    /* The last one waits until the server is stopped. */
+    bf_channel_free(silent);
+    close_listening(&fix, &address);
+    bf_nbd_peer_co_expect_end(third);
+    bf_channel_free(second);
+    bf_channel_free(third);
 }
 
 static void
 test_silent_peers_make_room(void *arg)
 {
-    g_autofree char *path = bf_test_temp_path();
-    BfUnixSocketAddress unix_address = {.path = path};
-    const BfSocketAddress address = {
-        .type = BF_SOCKET_ADDRESS_TYPE_UNIX,
-        .u.unix_ = &unix_address,
-    };
-    BfNbdFixture fix = {.config.first.max_connections = 2};
-    uint8_t greeting[BF_NBD_GREETING_BYTES];
+    BfNbdFixture fix = {.config.first.max_connections = 1};
+    BfSocketAddress address = {0};
     BfChannel *silent;
     BfChannel *slow;
     BfChannel *third;
-    BfChannel *late;
+    BfNbdLobby *lobby;
 
-    bf_nbd_fixture_co_open(&fix);
-    bf_nbd_fixture_co_add_null(&fix, "n0");
-    co_listen(&fix, &address);
-    bf_nbd_fixture_co_export(&fix, "e0", "n0", false);
-    silent = co_greeted(&address);
-    bf_test_advance(BF_NS_PER_SEC);
-    slow = co_greeted(&address);
+    open_listening(&fix, &address);
+    lobby = &fix.server->lobby;
+    lobby->negotiating_max = 2;
+    silent = co_silent(&fix, &address);
+    bf_test_advance(BF_NS_PER_SEC / 4);
+    slow = co_silent(&fix, &address);
 
     /* The third waits until the first one has had its time, no longer. */
-    third = bf_channel_socket_new(connect_to(&address));
-    co_wait_for_waiting(&fix, 1);
-    bf_test_advance(NBD_NEGOTIATION_KEEP_NS - BF_NS_PER_SEC - 1);
-    g_assert_cmpuint(fix.server->first->dropped, ==, 0);
+    third = co_connected(&address);
+    co_wait_for_length(&lobby->waiting, 1);
+    bf_test_advance(BF_NS_PER_SEC * 3 / 4 - 1);
+    g_assert_cmpuint(lobby->n_dropped, ==, 0);
     bf_test_advance(1);
     bf_nbd_peer_co_expect_end(silent);
-    bf_nbd_peer_co_recv(third, greeting, sizeof(greeting));
-    bf_nbd_peer_co_send(third, "\0\0\0\3", 4);
+    co_expect_greeting(third);
+    g_assert_cmpuint(lobby->negotiating.length, ==, 2);
 
-    /* Who has chosen an export stays, however long others wait. */
+    /* Who has chosen an export is not in negotiation any more. */
+    bf_nbd_peer_co_send(slow, "\0\0\0\3", 4);
     co_choose(slow);
-    co_choose(third);
-    late = bf_channel_socket_new(connect_to(&address));
-    co_wait_for_waiting(&fix, 1);
+    g_assert_cmpuint(lobby->negotiating.length, ==, 1);
     bf_test_advance(100 * BF_NS_PER_SEC);
-    g_assert_cmpuint(fix.server->first->dropped, ==, 0);
-    g_assert_cmpuint(fix.server->first->waiting.length, ==, 1);
-    bf_nbd_peer_co_leave(third);
-    bf_nbd_peer_co_recv(late, greeting, sizeof(greeting));
+    g_assert_cmpuint(fix.server->clients.length, ==, 2);
     bf_nbd_peer_co_leave(slow);
     bf_channel_free(silent);
-    bf_channel_free(late);
-    bf_nbd_fixture_co_close(&fix);
+    bf_channel_free(third);
+    close_listening(&fix, &address);
+}
+
+static void
+test_too_many_that_wait_are_turned_away(void *arg)
+{
+    BfNbdFixture fix = {.config.first.max_connections = 1};
+    BfSocketAddress address = {0};
+    BfChannel *silent;
+    BfChannel *second;
+    BfChannel *third;
+
+    open_listening(&fix, &address);
+    fix.server->lobby.negotiating_max = 1;
+    fix.server->lobby.waiting_max = 1;
+    silent = co_silent(&fix, &address);
+    second = co_connected(&address);
+    co_wait_for_length(&fix.server->lobby.waiting, 1);
+    third = co_connected(&address);
+    bf_nbd_peer_co_expect_end(second);
+    g_assert_cmpuint(fix.server->lobby.waiting.length, ==, 1);
+    bf_test_advance(BF_NS_PER_SEC);
+    co_expect_greeting(third);
+    bf_nbd_peer_co_expect_end(silent);
+    bf_channel_free(silent);
+    bf_channel_free(second);
+    bf_channel_free(third);
+    close_listening(&fix, &address);
 }
 
 static void
@@ -371,8 +485,12 @@ main(int argc, char **argv)
                 test_stop_races_with_clients);
     bf_test_add("/serve/nbd/server/connections-above-the-limit-wait",
                 test_connections_above_the_limit_wait);
+    bf_test_add_fake("/serve/nbd/server/choice-above-the-limit-waits",
+                     test_choice_above_the_limit_waits);
     bf_test_add_fake("/serve/nbd/server/silent-peers-make-room",
                      test_silent_peers_make_room);
+    bf_test_add_fake("/serve/nbd/server/too-many-that-wait-are-turned-away",
+                     test_too_many_that_wait_are_turned_away);
     bf_test_add("/serve/nbd/server/clients-spread-over-the-workers",
                 test_clients_spread_over_the_workers);
     return g_test_run();

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Who may negotiate, and who may use exports. On main.
+ *
+ * The two have limits of their own. Anybody can take a place in negotiation, so
+ * these are shared out by where connections come from: when all are taken, the
+ * source that has most of them loses the one that has been silent longest.
+ * Connections that were accepted and have no place yet wait here as mere
+ * descriptors; which of them is next depends on how many its source has got.
+ * Places of those who use exports (max-connections) are kept as long as they
+ * are used. As long as all are taken, nobody is accepted, and clients that
+ * choose an export wait for their reply.
+ */
+#include <unistd.h>
+
+#include "core/util.h"
+#include "io/channel-socket.h"
+#include "nbd-private.h"
+
+/* How long a connection may be silent before it has to make room for another of
+ * the same source, or of one that has as many. */
+#define SILENCE_MAX_NS BF_NS_PER_SEC
+
+/* A connection that was accepted and waits for a place in negotiation. */
+typedef struct Waiting {
+    int fd;                  /* owned */
+    BfNbdListener *listener; /* counted by it, and alive until it is closed */
+    BfNbdSource *source;     /* counted by it */
+} Waiting;
+
+static guint
+source_hash(gconstpointer data)
+{
+    const BfPeerSource *key = data;
+
+    return g_int64_hash(&key->value) ^ (guint)key->family;
+}
+
+static gboolean
+source_equal(gconstpointer a, gconstpointer b)
+{
+    const BfPeerSource *x = a;
+    const BfPeerSource *y = b;
+
+    return x->family == y->family && x->value == y->value;
+}
+
+void
+bf_nbd_lobby_init(BfNbdServer *server)
+{
+    BfNbdLobby *lobby = &server->lobby;
+
+    lobby->negotiating_max = NBD_NEGOTIATING_MAX;
+    lobby->waiting_max = NBD_WAITING_MAX;
+    lobby->sources =
+        g_hash_table_new_full(source_hash, source_equal, NULL, g_free);
+    g_queue_init(&lobby->waiting);
+    g_queue_init(&lobby->negotiating);
+    g_queue_init(&lobby->place_queue);
+}
+
+void
+bf_nbd_lobby_clear(BfNbdServer *server)
+{
+    BfNbdLobby *lobby = &server->lobby;
+
+    bf_timer_stop(&lobby->timer);
+    g_assert(g_queue_is_empty(&lobby->waiting));
+    g_assert(g_queue_is_empty(&lobby->negotiating));
+    g_assert(g_queue_is_empty(&lobby->place_queue));
+    g_assert(lobby->places_used == 0);
+    g_assert(g_hash_table_size(lobby->sources) == 0);
+    g_hash_table_unref(lobby->sources);
+}
+
+/* --- sources --- */
+
+static BfNbdSource *
+source_ref(BfNbdLobby *lobby, const BfPeerSource *key)
+{
+    BfNbdSource *source = g_hash_table_lookup(lobby->sources, key);
+
+    if (source == NULL) {
+        source = g_new0(BfNbdSource, 1);
+        source->key = *key;
+        g_hash_table_insert(lobby->sources, &source->key, source);
+    }
+    source->refs++;
+    return source;
+}
+
+static void
+source_unref(BfNbdLobby *lobby, BfNbdSource *source)
+{
+    if (--source->refs == 0) {
+        g_hash_table_remove(lobby->sources, &source->key);
+    }
+}
+
+/* Most connections in negotiation that one source has. */
+static unsigned
+largest_share(const BfNbdLobby *lobby)
+{
+    GHashTableIter iter;
+    BfNbdSource *source = NULL;
+    unsigned share = 0;
+
+    g_hash_table_iter_init(&iter, lobby->sources);
+    while (g_hash_table_iter_next(&iter, NULL, (void **)&source)) {
+        share = MAX(share, source->negotiating);
+    }
+    return share;
+}
+
+uint64_t
+bf_nbd_client_flow(const BfNbdClient *client)
+{
+    /* Only 0 means something; sources that collide share their turns. */
+    return (client->from.family << 48 ^ client->from.value) | UINT64_C(1) << 63;
+}
+
+/* --- places of those who use exports --- */
+
+static bool
+is_full(const BfNbdListener *listener)
+{
+    const BfNbdServer *server = listener->server;
+
+    return server->held || server->lobby.places_used >= NBD_CONNECTIONS_MAX ||
+           (listener->max_connections != 0 &&
+            listener->places_used >= listener->max_connections);
+}
+
+static void
+give_place(BfNbdClient *client)
+{
+    client->server->lobby.places_used++;
+    client->listener->places_used++;
+    client->has_place = true;
+}
+
+bool
+bf_nbd_places_take(BfNbdClient *client)
+{
+    if (!client->has_place && !is_full(client->listener)) {
+        give_place(client);
+    }
+    return client->has_place;
+}
+
+void
+bf_nbd_places_release(BfNbdClient *client)
+{
+    BfNbdLobby *lobby = &client->server->lobby;
+
+    if (!client->has_place) {
+        return;
+    }
+    client->has_place = false;
+    lobby->places_used--;
+    client->listener->places_used--;
+    /* At once, so that nobody gets in before those that wait. */
+    for (GList *l = lobby->place_queue.head; l != NULL; l = l->next) {
+        BfNbdClient *next = l->data;
+
+        if (!is_full(next->listener)) {
+            g_queue_delete_link(&lobby->place_queue, l);
+            give_place(next);
+            bf_co_queue_wake_all(&lobby->place_given);
+            break;
+        }
+    }
+}
+
+static void
+co_wait_for_place(void *arg)
+{
+    BfNbdClient *client = arg;
+    BfNbdLobby *lobby = &client->server->lobby;
+
+    if (client->killed || bf_nbd_places_take(client)) {
+        return;
+    }
+    g_queue_push_tail(&lobby->place_queue, client);
+    while (!client->has_place && !client->killed) {
+        bf_co_queue_co_wait(&lobby->place_given);
+    }
+    /* Who was given one is not in it any more. */
+    g_queue_remove(&lobby->place_queue, client);
+}
+
+void
+bf_nbd_places_co_wait(BfNbdClient *client)
+{
+    const char *stage = client->stage;
+
+    client->stage = "waiting for a place (max-connections)";
+    bf_co_call(bf_loop_get_main(bf_loop_self()), co_wait_for_place, client);
+    client->stage = stage;
+}
+
+void
+bf_nbd_places_wake(BfNbdServer *server)
+{
+    bf_co_queue_wake_all(&server->lobby.place_given);
+}
+
+/* --- places in negotiation --- */
+
+void
+bf_nbd_lobby_enter(BfNbdClient *client)
+{
+    BfNbdLobby *lobby = &client->server->lobby;
+
+    client->source = source_ref(lobby, &client->from);
+    client->source->negotiating++;
+    client->lobby_link.data = client;
+    g_queue_push_tail_link(&lobby->negotiating, &client->lobby_link);
+}
+
+void
+bf_nbd_lobby_leave(BfNbdClient *client)
+{
+    BfNbdLobby *lobby = &client->server->lobby;
+
+    if (client->source == NULL) {
+        return;
+    }
+    g_queue_unlink(&lobby->negotiating, &client->lobby_link);
+    if (client->dropped != NULL) {
+        lobby->n_dropped--;
+    } else {
+        client->source->negotiating--;
+    }
+    source_unref(lobby, g_steal_pointer(&client->source));
+}
+
+static void
+drop(BfNbdClient *client, uint64_t silence_ns)
+{
+    BfNbdLobby *lobby = &client->server->lobby;
+
+    client->dropped = g_strdup_printf(
+        "it was silent for %.1f s, while all %u places in negotiation are "
+        "taken, %u of them by its address, and others wait for one",
+        (double)silence_ns / BF_NS_PER_SEC, lobby->negotiating_max,
+        client->source->negotiating);
+    client->source->negotiating--;
+    lobby->n_dropped++;
+    bf_nbd_client_kill(client, BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED);
+}
+
+/* Of all clients whose source has @share of the places the one that it has been
+ * waited for longest; NULL if it is the peer's turn in none of them. */
+static BfNbdClient *
+most_silent(const BfNbdLobby *lobby, unsigned share)
+{
+    BfNbdClient *best = NULL;
+    uint64_t best_ns = BF_PEER_WAIT_NONE;
+
+    for (GList *l = lobby->negotiating.head; l != NULL; l = l->next) {
+        BfNbdClient *client = l->data;
+        uint64_t since_ns = bf_peer_wait_since(&client->wait);
+
+        if (client->source->negotiating == share && !client->killed &&
+            since_ns < best_ns) {
+            best = client;
+            best_ns = since_ns;
+        }
+    }
+    return best;
+}
+
+static void
+timer_fired(void *arg)
+{
+    bf_nbd_lobby_update(arg);
+}
+
+/* Drops a client in favour of @next, or lets the timer look again. */
+static bool
+make_room(BfNbdServer *server, const Waiting *next)
+{
+    BfNbdLobby *lobby = &server->lobby;
+    unsigned share = largest_share(lobby);
+    BfNbdClient *client = most_silent(lobby, share);
+    uint64_t now_ns = bf_loop_now_ns();
+    uint64_t silence_ns = 0;
+
+    if (client != NULL) {
+        uint64_t since_ns = bf_peer_wait_since(&client->wait);
+
+        /* Its loop may be ahead, and may have heard of it just now. */
+        silence_ns = now_ns > since_ns ? now_ns - since_ns : 0;
+        if (silence_ns >= SILENCE_MAX_NS ||
+            share > next->source->negotiating + 1) {
+            drop(client, silence_ns);
+            return true;
+        }
+    }
+    bf_timer_start(&lobby->timer, SILENCE_MAX_NS - silence_ns, timer_fired,
+                   server);
+    return false;
+}
+
+/* --- those who wait --- */
+
+static void
+waiting_free(BfNbdLobby *lobby, Waiting *waiting)
+{
+    waiting->listener->n_waiting--;
+    waiting->source->waiting--;
+    source_unref(lobby, waiting->source);
+    g_free(waiting);
+}
+
+static void
+start(BfNbdServer *server, Waiting *waiting)
+{
+    BfPeerSource from = waiting->source->key;
+
+    g_queue_remove(&server->lobby.waiting, waiting);
+    bf_nbd_client_start(waiting->listener, bf_channel_socket_new(waiting->fd),
+                        bf_socket_peer_to_string(waiting->fd), &from);
+    waiting_free(&server->lobby, waiting);
+}
+
+/* Of those who may come in now and whose source has fewest in negotiation the
+ * one that came first. */
+static Waiting *
+next_waiting(const BfNbdLobby *lobby)
+{
+    Waiting *best = NULL;
+
+    for (GList *l = lobby->waiting.head; l != NULL; l = l->next) {
+        Waiting *waiting = l->data;
+
+        if (!is_full(waiting->listener) &&
+            (best == NULL ||
+             waiting->source->negotiating < best->source->negotiating)) {
+            best = waiting;
+        }
+    }
+    return best;
+}
+
+/* Of those whose source has most waiting the one that came first. */
+static Waiting *
+dispensable_waiting(const BfNbdLobby *lobby)
+{
+    Waiting *best = NULL;
+
+    for (GList *l = lobby->waiting.head; l != NULL; l = l->next) {
+        Waiting *waiting = l->data;
+
+        if (best == NULL || waiting->source->waiting > best->source->waiting) {
+            best = waiting;
+        }
+    }
+    return best;
+}
+
+static void
+turn_away(BfNbdServer *server, Waiting *waiting)
+{
+    BfNbdLobby *lobby = &server->lobby;
+    g_autofree char *peer = bf_socket_peer_to_string(waiting->fd);
+    uint64_t id = ++server->next_id;
+    g_autofree char *text = g_strdup_printf(
+        "connection %" G_GUINT64_FORMAT " from %s: closed without a greeting: "
+        "%u connections wait for a place in negotiation, %u of them from its "
+        "address",
+        id, peer, lobby->waiting.length, waiting->source->waiting);
+
+    bf_nbd_server_report(server,
+                         &(BfNbdRejection){
+                             .reason = BF_NBD_CLIENT_REJECT_REASON_LIMIT,
+                             .connection = id,
+                             .peer = peer,
+                             .stage = "waiting for a place",
+                             .message = text,
+                         });
+    g_queue_remove(&lobby->waiting, waiting);
+    close(waiting->fd);
+    waiting_free(lobby, waiting);
+}
+
+void
+bf_nbd_lobby_update(BfNbdServer *server)
+{
+    BfNbdLobby *lobby = &server->lobby;
+    Waiting *next = NULL;
+
+    bf_timer_stop(&lobby->timer);
+    while (!server->stopping && (next = next_waiting(lobby)) != NULL) {
+        unsigned present = lobby->negotiating.length;
+
+        /* Those that are dropped need a moment to go, and memory until then. */
+        if (present >= 2 * lobby->negotiating_max) {
+            break;
+        }
+        if (present - lobby->n_dropped < lobby->negotiating_max) {
+            start(server, next);
+        } else if (!make_room(server, next)) {
+            break;
+        }
+    }
+    for (unsigned i = 0; i < server->listeners->len; i++) {
+        const BfNbdListener *listener = g_ptr_array_index(server->listeners, i);
+
+        bf_listener_set_paused(
+            listener->socket,
+            server->held || (is_full(listener) && listener->n_waiting > 0));
+    }
+}
+
+void
+bf_nbd_lobby_accept(void *opaque, int fd)
+{
+    BfNbdListener *listener = opaque;
+    BfNbdServer *server = listener->server;
+    BfNbdLobby *lobby = &server->lobby;
+    BfPeerSource key = bf_socket_peer_source(fd);
+    Waiting *waiting = g_new0(Waiting, 1);
+
+    waiting->fd = fd;
+    waiting->listener = listener;
+    listener->n_waiting++;
+    waiting->source = source_ref(lobby, &key);
+    waiting->source->waiting++;
+    g_queue_push_tail(&lobby->waiting, waiting);
+    bf_nbd_lobby_update(server);
+    if (lobby->waiting.length > lobby->waiting_max) {
+        turn_away(server, dispensable_waiting(lobby));
+    }
+}
+
+void
+bf_nbd_lobby_close_waiting(BfNbdListener *listener)
+{
+    BfNbdLobby *lobby = &listener->server->lobby;
+    GList *next = NULL;
+
+    for (GList *l = lobby->waiting.head; l != NULL; l = next) {
+        Waiting *waiting = l->data;
+
+        next = l->next;
+        if (waiting->listener == listener) {
+            g_queue_delete_link(&lobby->waiting, l);
+            close(waiting->fd);
+            waiting_free(lobby, waiting);
+        }
+    }
+}

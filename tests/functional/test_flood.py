@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Floods of connections that never get on with their negotiation."""
+import contextlib
+import socket
+import struct
+
+import pytest
+
+import harness
+import rawnbd as nbd
+
+pytestmark = pytest.mark.ours("the reference has no such limits")
+
+FLOOD = 300
+PLACES = 256  # in negotiation
+
+FLAGS = struct.pack(">I", 3)
+STARTTLS = FLAGS + struct.pack(">QII", nbd.IHAVEOPT, nbd.OPT_STARTTLS, 0)
+HALF_HELLO = STARTTLS + b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(
+    200)
+
+# What peers send before they are silent. Nothing is read ahead, so they need
+# not wait for replies; the last two are closed.
+PHASES = {
+    "tls": (b"", FLAGS, FLAGS + b"IHAVE", STARTTLS, HALF_HELLO,
+            STARTTLS + bytes(50), b"\xff" * 50),
+    "plain": (b"", FLAGS, FLAGS + b"IHAVE", FLAGS + struct.pack(
+        ">QII", nbd.IHAVEOPT, nbd.OPT_GO, 1000) + bytes(10),
+        FLAGS + struct.pack(">QII", nbd.IHAVEOPT, 77, 1 << 20) + bytes(5000),
+        FLAGS + bytes(50), b"\xff" * 50),
+}
+
+
+@pytest.fixture(params=["tls", "plain"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def address(daemon, image, tls_dir, kind):
+    """A server that would wait for each peer for ever."""
+    if kind == "tls":
+        daemon.add_creds(tls_dir)
+    daemon.add_file(image)
+    where = daemon.start_nbd_tcp(tls="tls0" if kind == "tls" else None,
+                                 handshake_max_seconds=0, max_connections=2)
+    daemon.add_export("disk")
+    return where
+
+
+def connect(address, source="127.0.0.1"):
+    return socket.create_connection(address, harness.LIMIT, (source, 0))
+
+
+@pytest.fixture
+def flood(address, kind):
+    """Starts a flood from the addresses given, in turn."""
+    with contextlib.ExitStack() as stack:
+        def start(*sources):
+            for i in range(FLOOD):
+                sock = stack.enter_context(
+                    connect(address, sources[i % len(sources)]))
+                # A place may have been taken away already.
+                with contextlib.suppress(ConnectionError):
+                    sock.sendall(PHASES[kind][i % len(PHASES[kind])])
+        yield start
+
+
+def serve(address, kind, tls_context):
+    """A good client, which stays."""
+    client = nbd.RawNbd(connect(address))
+    if kind == "tls":
+        client.starttls(tls_context)
+    client.go("disk")
+    assert client.read(0, 4096)[0] == 0
+    return client
+
+
+def negotiating(daemon):
+    return daemon.cmd("query-nbd-server")["negotiating"]
+
+
+@pytest.mark.parametrize("sources", [
+    ["127.0.0.2"], ["127.0.0.1"], [f"127.0.1.{i + 1}" for i in range(100)]],
+    ids=["other", "same", "many"])
+def test_good_clients_are_served_during_a_flood(daemon, address, kind, flood,
+                                                tls_context, sources):
+    flood(*sources)
+    clients = [serve(address, kind, tls_context) for _ in range(2)]
+    # Two sevenths of the flood were garbage.
+    assert PLACES >= negotiating(daemon) > FLOOD // 2
+    assert daemon.cmd("query-version")
+    for client in clients:
+        assert client.read(0, 4096)[0] == 0
+        client.disconnect()
+
+
+def test_places_are_shared_by_address(daemon, address, kind, tls_context):
+    """Who has most of them loses the most silent one, and is told about."""
+    with contextlib.ExitStack() as stack:
+        few = [stack.enter_context(connect(address, "127.0.0.3"))
+               for _ in range(5)]
+        for sock in few:
+            sock.recv(18, socket.MSG_WAITALL)
+        many = [stack.enter_context(connect(address, "127.0.0.2"))
+                for _ in range(PLACES - len(few))]
+        for sock in many:
+            assert len(sock.recv(18, socket.MSG_WAITALL)) == 18
+        assert negotiating(daemon) == PLACES
+        serve(address, kind, tls_context).disconnect()
+        data = daemon.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
+        assert data["reason"] == "limit"
+        assert data["peer"].startswith("127.0.0.2:")
+        assert f"all {PLACES} places in negotiation are taken, " \
+            f"{len(many)} of them by its address" in data["message"]
+        assert data["message"] in daemon.log()
+        assert data["peer"] in {
+            "%s:%d" % sock.getsockname() for sock in many[:10]}
+        # The few have been silent for longer, and may go on.
+        for sock in few:
+            client = nbd.RawNbd(sock, handshake=False)
+            client.send(FLAGS)
+            assert client.option_type(nbd.OPT_ABORT) == nbd.REP_ACK
+
+
+def test_only_users_of_exports_count_as_connections(daemon, address, kind,
+                                                    tls_context):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(address)) for _ in range(10)]
+        for sock in idle:
+            assert len(sock.recv(18, socket.MSG_WAITALL)) == 18
+        users = [serve(address, kind, tls_context) for _ in range(2)]
+        late = stack.enter_context(connect(address))
+        harness.wait_until(
+            lambda: daemon.cmd("query-nbd-server")["waiting"] == 1)
+        users[0].disconnect()
+        assert len(late.recv(18, socket.MSG_WAITALL)) == 18
+        users[1].disconnect()
+
+
+def test_choice_waits_while_all_places_are_taken(daemon, address, kind,
+                                                 tls_context):
+    def negotiated():
+        client = nbd.RawNbd(connect(address))
+        if kind == "tls":
+            client.starttls(tls_context)
+        return client
+
+    clients = [negotiated() for _ in range(3)]
+    clients[0].go("disk")
+    clients[1].go("disk")
+    clients[2].send_option(nbd.OPT_GO, nbd.go_data("disk"))
+    clients[0].disconnect()
+    clients[2].keep_infos([clients[2].read_option_reply() for _ in range(3)])
+    assert clients[2].size
+    assert clients[2].read(0, 512)[0] == 0
+    clients[1].disconnect()
+    clients[2].disconnect()
+
+
+def test_flood_ends_with_the_server(daemon, address, flood):
+    flood("127.0.0.2", "127.0.0.3")
+    daemon.cmd("nbd-server-stop")
+    daemon.cmd("query-version")

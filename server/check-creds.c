@@ -96,6 +96,7 @@ bf_check_creds(const BfCheckTlsCredsOptions *options, char **ret_text)
         .password = password,
         .password_id = "of password-file",
         .username = options->username,
+        .record_engine = options->record_engine,
         .hostname = options->hostname,
         .needs_hostname = true,
     };

@@ -43,6 +43,7 @@ bf_tls_params_from_options(const BfObjectOptions *options,
             .dir = x509->dir,
             .verify_peer = x509->verify_peer,
             .priority = x509->priority,
+            .record_engine = x509->record_engine,
             .sanity_check = x509->sanity_check,
             .password_id = x509->passwordid,
         };
@@ -53,6 +54,7 @@ bf_tls_params_from_options(const BfObjectOptions *options,
             .dir = psk->dir,
             .verify_peer = psk->verify_peer,
             .priority = psk->priority,
+            .record_engine = psk->record_engine,
             .username = psk->username,
         };
     } else {
@@ -62,6 +64,7 @@ bf_tls_params_from_options(const BfObjectOptions *options,
             .dir = anon->dir,
             .verify_peer = anon->verify_peer,
             .priority = anon->priority,
+            .record_engine = anon->record_engine,
         };
     }
 }

@@ -53,6 +53,7 @@ typedef enum BfTlsCredsKind {
  *   it exists. NULL is an error of the user's, except for ANON
  * @verify_peer: X509: whether the peer's certificate is checked
  * @priority: (nullable): gnutls priority string, NULL for the built-in one
+ * @record_engine: what encrypts and decrypts once a session is established
  * @sanity_check: X509: whether our own certificates are checked at creation
  * @password: (nullable): X509: the password of the private key
  * @password_id: (nullable): the id of @password, for messages
@@ -67,6 +68,7 @@ typedef struct BfTlsCredsParams {
     const char *dir;
     bool verify_peer;
     const char *priority;
+    BfTlsRecordEngine record_engine;
     bool sanity_check;
     BfSecret *password;
     const char *password_id;

@@ -266,9 +266,9 @@ const char *bf_tls_session_get_cipher(const BfTlsSession *session);
  * @session: a verified session
  *
  * There are two record engines. "own" is the faster one; it takes over after
- * the handshake if that agreed on TLS 1.3 with AES-GCM. "gnutls" does the rest,
- * or everything if the environment variable BLOCKFERRY_TLS_RECORDS is "gnutls"
- * when a session is made.
+ * the handshake if that agreed on TLS 1.3 with AES-GCM. "gnutls" does the rest.
+ * The credentials may demand one of them; if they do not, the environment
+ * variable BLOCKFERRY_TLS_RECORDS can demand "gnutls" when a session is made.
  *
  * Both change their keys after 2^23 records or more, far from what tests send.
  * With the environment variable BLOCKFERRY_TLS_REKEY_RECORDS they do so after

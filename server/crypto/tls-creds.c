@@ -37,6 +37,7 @@ bf_tls_material_new(BfTlsCredsKind kind, const BfTlsCredsParams *params)
 
     material->kind = kind;
     material->endpoint = params->endpoint;
+    material->record_engine = params->record_engine;
     material->verify_peer = kind == BF_TLS_CREDS_PSK ||
                             (kind == BF_TLS_CREDS_X509 && params->verify_peer);
     info->id = g_strdup("");
@@ -45,6 +46,7 @@ bf_tls_material_new(BfTlsCredsKind kind, const BfTlsCredsParams *params)
                          ? BF_QCRYPTO_TLS_CREDS_ENDPOINT_SERVER
                          : BF_QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT;
     info->verify_peer = material->verify_peer;
+    info->record_engine = params->record_engine;
     info->dir = g_strdup(params->dir);
     info->loaded = bf_tls_time_text(time(NULL));
     info->files = bf_type_new(&bf_str_list_type);

@@ -87,6 +87,86 @@ report_failure(const char *priority, int ret, const char *wrong_at,
     }
 }
 
+/* Adds to @text what takes away all protocols that our own engine does not do.
+ * Returns whether one is left. */
+static bool
+narrow_protocols(gnutls_priority_t priority, GString *text)
+{
+    const unsigned *list = NULL;
+    int n = gnutls_priority_protocol_list(priority, &list);
+    bool any_left = false;
+
+    for (int i = 0; i < n; i++) {
+        if (list[i] == GNUTLS_TLS1_3) {
+            any_left = true;
+        } else {
+            g_string_append_printf(text, ":-VERS-%s",
+                                   gnutls_protocol_get_name(list[i]));
+        }
+    }
+    return any_left;
+}
+
+/* Alike for ciphers. */
+static bool
+narrow_ciphers(gnutls_priority_t priority, GString *text)
+{
+    const unsigned *list = NULL;
+    int n = gnutls_priority_cipher_list(priority, &list);
+    bool any_left = false;
+
+    for (int i = 0; i < n; i++) {
+        if (list[i] == GNUTLS_CIPHER_AES_128_GCM ||
+            list[i] == GNUTLS_CIPHER_AES_256_GCM) {
+            any_left = true;
+        } else {
+            g_string_append_printf(text, ":-%s",
+                                   gnutls_cipher_get_name(list[i]));
+        }
+    }
+    return any_left;
+}
+
+/* Leaves only what our own record engine does. */
+static void
+narrow_to_own_engine(BfTlsMaterial *material, const char *full,
+                     BfTlsReport *report)
+{
+    g_autoptr(GString) text = g_string_new(full);
+    const char *lacks = NULL;
+    int ret = 0;
+
+    if (material->kind == BF_TLS_CREDS_ANON) {
+        lacks = "which anonymous sessions do not have";
+    } else if (!narrow_protocols(material->priority, text)) {
+        lacks = "and the property 'priority' leaves no TLS 1.3";
+    } else if (!narrow_ciphers(material->priority, text)) {
+        lacks = "and the property 'priority' leaves no AES-GCM";
+    }
+    if (lacks != NULL) {
+        bf_tls_report_error(report,
+                            "record-engine 'own' needs TLS 1.3 with AES-GCM, "
+                            "%s; leave it at 'auto'%s",
+                            lacks,
+                            material->kind == BF_TLS_CREDS_ANON
+                                ? ""
+                                : ", or correct the priority");
+        return;
+    }
+    gnutls_priority_deinit(material->priority);
+    ret = gnutls_priority_init(&material->priority, text->str, NULL);
+    if (ret < 0) {
+        g_autofree char *reason = bf_tls_error_text(ret);
+
+        material->priority = NULL;
+        bf_tls_report_error(report,
+                            "Cannot narrow the TLS session priority '%s' to "
+                            "what record-engine 'own' does: %s; leave it at "
+                            "'auto'",
+                            full, reason);
+    }
+}
+
 void
 bf_tls_load_priority(BfTlsMaterial *material, const char *priority,
                      BfTlsReport *report)
@@ -103,5 +183,7 @@ bf_tls_load_priority(BfTlsMaterial *material, const char *priority,
     if (ret < 0) {
         material->priority = NULL;
         report_failure(priority, ret, wrong_at, report);
+    } else if (material->record_engine == BF_TLS_RECORD_ENGINE_OWN) {
+        narrow_to_own_engine(material, full, report);
     }
 }

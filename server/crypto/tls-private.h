@@ -59,6 +59,7 @@ typedef struct BfTlsMaterial {
     BfTlsCredsKind kind;
     BfTlsEndpoint endpoint;
     bool verify_peer;
+    BfTlsRecordEngine record_engine;
     char *peer_file;
     gnutls_certificate_credentials_t x509;
     gnutls_psk_server_credentials_t psk_server;

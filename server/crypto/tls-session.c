@@ -147,12 +147,17 @@ set_up(BfTlsSession *session)
     return 0;
 }
 
-/* Whether our own records are allowed where they are possible. */
+/* Whether our own records are allowed where they are possible. What the
+ * credentials leave open tests decide by the environment. */
 static bool
-choose_engine(bool *ret_own, GError **error)
+choose_engine(const BfTlsMaterial *creds, bool *ret_own, GError **error)
 {
     const char *text = g_getenv(BF_TLS_RECORDS_VARIABLE);
 
+    if (creds->record_engine != BF_TLS_RECORD_ENGINE_AUTO) {
+        *ret_own = creds->record_engine == BF_TLS_RECORD_ENGINE_OWN;
+        return true;
+    }
     if (text == NULL || strcmp(text, "own") == 0) {
         *ret_own = true;
         return true;
@@ -175,11 +180,11 @@ bf_tls_session_new(BfTlsCreds *creds, const char *peer_hostname, GError **error)
     bool own_records;
     int ret;
 
-    if (!choose_engine(&own_records, error) ||
+    session->creds = bf_tls_creds_get_material(creds);
+    if (!choose_engine(session->creds, &own_records, error) ||
         !bf_tls_rekey_init(&session->rekey, error)) {
         return NULL;
     }
-    session->creds = bf_tls_creds_get_material(creds);
     session->records = &bf_tls_records_gnutls;
     session->input.wanted = INPUT_MIN_BYTES;
     if (session->creds->endpoint == BF_TLS_ENDPOINT_CLIENT) {
@@ -413,6 +418,12 @@ is_mismatch(const BfTlsSession *session, int ret)
     }
 }
 
+static bool
+needs_own_engine(const BfTlsSession *session)
+{
+    return session->creds->record_engine == BF_TLS_RECORD_ENGINE_OWN;
+}
+
 /* The cause, in words of ours where the library's do not help. */
 static char *
 handshake_failure_text(const BfTlsSession *session, int ret)
@@ -430,8 +441,11 @@ handshake_failure_text(const BfTlsSession *session, int ret)
     case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
     case GNUTLS_E_UNEXPECTED_PACKET:
     case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-        return g_strdup_printf("%s; does the peer speak TLS 1.2 or later?",
-                               text);
+        return g_strdup_printf("%s; does the peer speak %s?", text,
+                               needs_own_engine(session)
+                                   ? "TLS 1.3, which our record-engine 'own' "
+                                     "needs"
+                                   : "TLS 1.2 or later");
     case GNUTLS_E_PULL_ERROR:
         return g_strdup_printf("the peer sent more than %zu bytes",
                                BF_TLS_HANDSHAKE_MAX_BYTES);
@@ -448,6 +462,11 @@ set_handshake_error(BfTlsSession *session, int ret, GError **error)
 
     if (session->psk_fault != NULL) {
         hint = g_strdup_printf("; %s", session->psk_fault);
+    } else if (is_mismatch(session, ret) && needs_own_engine(session)) {
+        hint = g_strdup_printf(
+            "; our record-engine 'own' leaves only TLS 1.3 with AES-GCM, and "
+            "the key exchange here is %s",
+            exchange_text(session));
     } else if (is_mismatch(session, ret)) {
         hint = g_strdup_printf("; the peers may have no key exchange in "
                                "common: here it is %s, the other side needs "

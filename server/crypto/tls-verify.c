@@ -266,6 +266,25 @@ check_peer(BfTlsSession *session, gnutls_alert_description_t *alert,
             check_hostname(session, certs->pdata[0], error));
 }
 
+/* What was offered leaves no session that our own engine cannot do, but it may
+ * find that it does not have the keys. */
+static bool
+check_engine(const BfTlsSession *session, gnutls_alert_description_t *ret_alert,
+             GError **error)
+{
+    if (session->creds->record_engine != BF_TLS_RECORD_ENGINE_OWN ||
+        session->records == &bf_tls_records_own) {
+        return true;
+    }
+    *ret_alert = GNUTLS_A_INTERNAL_ERROR;
+    bf_set_error(error,
+                 "record-engine 'own' cannot take over this session (%s %s) "
+                 "from GnuTLS; set the property 'record-engine' of the TLS "
+                 "credentials to 'auto'",
+                 session->version, session->cipher);
+    return false;
+}
+
 bool
 bf_tls_session_verify(BfTlsSession *session, GError **error)
 {
@@ -277,9 +296,11 @@ bf_tls_session_verify(BfTlsSession *session, GError **error)
     }
     g_assert(session->state == BF_TLS_STATE_UNVERIFIED);
     if (check_peer(session, &alert, error)) {
-        session->state = BF_TLS_STATE_READY;
         bf_tls13_take_over(session);
-        return true;
+        if (check_engine(session, &alert, error)) {
+            session->state = BF_TLS_STATE_READY;
+            return true;
+        }
     }
     g_prefix_error(error, "TLS verification failed: ");
     bf_tls_session_send_alert(session, alert);

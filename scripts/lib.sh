@@ -63,6 +63,7 @@ libnbd-bin          nbdcopy
 gnutls-bin          certtool makes certificates
 util-linux          taskset pins server and client
 fio                 cold data, by O_DIRECT and as an NBD client
+linux-perf          where our time goes
 strace              counts system calls
 python3-fusepy      a file system that stops answering
 fuse3               mounts it

@@ -144,6 +144,38 @@ def test_system_calls_are_read_from_strace():
         "preadv2": 100000, "io_uring_enter": 3127}
 
 
+def test_shares_are_read_from_perf():
+    profile = load("benchprofile.py")
+    found = profile.parse("""# Overhead  Shared Object
+    77.50%  [kernel.kallsyms]
+     9.40%  blockferryd
+     1.20%  [k] rep_movs_alternative
+
+""")
+    assert found[1:] == [("blockferryd", 0.094),
+                         ("rep_movs_alternative", pytest.approx(0.012))]
+    assert profile.text(found) == "kernel 78 %, blockferryd 9 %"
+    calls = profile.calls_of("""
+        ffff1 rep_movs_alternative
+        ffff2 do_preadv
+        ffff3 do_syscall_64
+        7f44 preadv64v2
+
+        ffff1 tcp_recvmsg
+        ffff2 io_recv
+        ffff3 __do_sys_io_uring_enter
+        ffff4 do_syscall_64
+
+        ffff3 __sys_sendmsg
+        ffff4 x64_sys_call
+        ffff5 do_syscall_64
+
+        55aa bf_nbd_command_co_run
+""")
+    assert calls == [("preadv", 0.25), ("recv by io_uring", 0.25),
+                     ("sendmsg", 0.25)]
+
+
 def test_large_input_is_valid():
     monitor = load("bench-monitor")
     for make in monitor.VALUES.values():

@@ -147,58 +147,6 @@ bf_chardev_tls_co_free(BfChardevTls *tls)
 
 /* --- who may connect --- */
 
-/* PAM may hang, so nobody needs to be there any more when it is answered. */
-typedef struct Question {
-    BfAuthz *authz; /* a reference */
-    char *identity; /* owned */
-    bool allowed;
-    GError *error; /* owned */
-} Question;
-
-static void
-question_free(void *arg)
-{
-    Question *question = arg;
-
-    bf_authz_unref(question->authz);
-    g_free(question->identity);
-    g_clear_error(&question->error);
-    g_free(question);
-}
-
-static void
-ask_rules(void *arg)
-{
-    Question *question = arg;
-
-    question->allowed =
-        bf_authz_check(question->authz, question->identity, &question->error);
-}
-
-static bool
-co_answer(Handshake *handshake, BfAuthz *authz, const char *identity,
-          GError **error)
-{
-    Question *question = g_new0(Question, 1);
-    bool allowed = false;
-    int ret = 0;
-
-    question->authz = bf_authz_ref(authz);
-    question->identity = g_strdup(identity);
-    ret = bf_co_offload_cancel(handshake->tls->lane, ask_rules, question,
-                               question_free, BF_FOREVER, &handshake->cancel);
-    if (ret < 0) {
-        bf_set_errno(error, -ret, "it gave no answer");
-        return false;
-    }
-    allowed = question->allowed;
-    if (!allowed) {
-        g_propagate_error(error, g_steal_pointer(&question->error));
-    }
-    question_free(question);
-    return allowed;
-}
-
 /* Asks once. Sets *ret_settled to whether the rules are still the same. */
 static bool
 co_ask(Handshake *handshake, const char *identity, bool *ret_settled,
@@ -219,7 +167,9 @@ co_ask(Handshake *handshake, const char *identity, bool *ret_settled,
     if (authz == NULL) {
         return false;
     }
-    allowed = co_answer(handshake, authz, identity, error);
+    /* PAM may hang; the limit of the handshake ends the wait. */
+    allowed = bf_authz_co_ask(authz, identity, tls->lane, BF_FOREVER,
+                              &handshake->cancel, error);
     *ret_settled = tls->objects != NULL &&
                    generation == bf_objects_authz_generation(tls->objects);
     return allowed;

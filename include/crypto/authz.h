@@ -4,15 +4,16 @@
  *
  * A BfAuthz never changes, so any thread may ask it, and who holds a reference
  * may go on asking after its object was changed or deleted. New rules are a new
- * BfAuthz. None of the functions suspends, but bf_authz_check() may block for
- * as long as the account management of the system takes: see
- * bf_authz_may_block().
+ * BfAuthz. Only bf_authz_co_ask() suspends, but bf_authz_check() may block for
+ * as long as the account management of the system takes, which may be for ever:
+ * see bf_authz_may_block().
  */
 #pragma once
 
 #include <glib.h>
 #include <stdbool.h>
 
+#include "core/co-io.h"
 #include "schema/types.h"
 
 /**
@@ -89,6 +90,22 @@ bool bf_authz_may_block(const BfAuthz *authz);
  * Returns: whether @identity is allowed
  */
 bool bf_authz_check(const BfAuthz *authz, const char *identity, GError **error);
+
+/**
+ * bf_authz_co_ask:
+ * @authz: rules
+ * @identity: the name that the peer has proved
+ * @lane: its threads ask; they are left alone with questions that hang
+ * @timeout_ns: how long to wait, or %BF_FOREVER
+ * @cancel: (nullable): ends the wait
+ * @error: set if it is denied, also because there is no answer
+ *
+ * Does what bf_authz_check() does, on a thread of the pool and within a limit.
+ *
+ * Returns: whether @identity is allowed
+ */
+bool bf_authz_co_ask(BfAuthz *authz, const char *identity, BfPoolLane *lane,
+                     uint64_t timeout_ns, BfCancel *cancel, GError **error);
 
 /**
  * bf_authz_glob_match:

@@ -180,6 +180,7 @@ handshake_expired(void *arg)
     BfNbdClient *client = arg;
 
     client->timed_out = true;
+    bf_cancel_fire(&client->cancel);
     if (client->channel != NULL) {
         bf_channel_shutdown(client->channel);
     }
@@ -362,6 +363,7 @@ close_here(void *arg)
     BfNbdClient *client = arg;
 
     client->closing = true;
+    bf_cancel_fire(&client->cancel);
     if (client->channel != NULL) {
         bf_channel_shutdown(client->channel);
     }

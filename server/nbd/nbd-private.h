@@ -10,6 +10,7 @@
 #pragma once
 
 #include "core/atomic.h"
+#include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/iovec.h"
 #include "core/loop.h"
@@ -125,6 +126,7 @@ struct BfNbdServer {
     /* Never changed. */
     BfObjects *objects;        /* (nullable) borrowed: live longer */
     BfPoolLane *authz_lane;    /* for rules that may block */
+    uint64_t authz_max_ns;     /* so long a client waits for them */
     const BfNbdEvents *events; /* (nullable) */
     void *events_opaque;
     BfLoop *const *workers; /* borrowed: live longer */
@@ -300,6 +302,7 @@ struct BfNbdClient {
 
     /* The loop's: negotiation. */
     BfPeerWait wait;    /* main looks at it */
+    BfCancel cancel;    /* ends waits for rules that may block */
     BfChannel *channel; /* (nullable) NULL once closed */
     BfTimer timer;      /* limit of the handshake, or of the last replies */
     const char *stage;  /* what it is at, for messages */
@@ -391,6 +394,9 @@ BfNbdServer *bf_nbd_server_new(const BfNbdServerConfig *config);
 
 /* Frees a server without clients and exports. */
 void bf_nbd_server_free(BfNbdServer *server);
+
+/* Logs what peers can cause often: of very many only their number appears. */
+void bf_nbd_server_log_failure(BfNbdServer *server, const char *text);
 
 /* Reports why a negotiation failed, in the log, where of very many only their
  * number appears, and as an event. */

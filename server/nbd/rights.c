@@ -21,8 +21,11 @@
  * came out is used, and rules that were not asked deny. */
 #define TRIES_MAX 8
 
-/* Threads that ask rules which may wait for other programs and hosts. */
+/* Threads that ask rules which may wait for other programs and hosts, and how
+ * long a client waits for all that they say. Shorter than the usual limit of a
+ * handshake, so that it may go on without the exports that they guard. */
 #define AUTHZ_THREADS 4
+#define AUTHZ_MAX_NS (5 * BF_NS_PER_SEC)
 
 /* How late wishes for exports that do not exist are reported, and how many of
  * them at once. */
@@ -33,7 +36,8 @@
 typedef struct Verdict {
     BfAuthz *authz; /* a reference */
     bool allowed;
-    char *why; /* owned: not allowed */
+    bool is_late; /* it did not answer in time, which nobody has logged */
+    char *why;    /* owned: not allowed */
 } Verdict;
 
 static void
@@ -79,7 +83,16 @@ generation_now(const BfNbdServer *server)
            server->exports_generation;
 }
 
-/* --- asking, on a thread of the pool --- */
+/* --- asking, on a thread of the pool and on the client's loop --- */
+
+static void
+decide(Verdict *verdict, bool allowed, const GError *error)
+{
+    verdict->allowed = allowed;
+    if (!allowed) {
+        verdict->why = g_strdup(error->message);
+    }
+}
 
 static void
 ask_rules(void *arg)
@@ -95,12 +108,49 @@ ask_rules(void *arg)
 
         if (identity == NULL) {
             verdict->why = g_strdup("it has proved no name");
+        } else if (!bf_authz_may_block(verdict->authz)) {
+            bool allowed = bf_authz_check(verdict->authz, identity, &error);
+
+            decide(verdict, allowed, error);
+        }
+    }
+}
+
+/* Each by itself, so that one that hangs takes no answer of others along. */
+static void
+co_ask_blocking(const Visit *visit)
+{
+    BfNbdClient *client = visit->client;
+    const BfNbdServer *server = client->server;
+    const uint64_t until_ns = bf_loop_now_ns() + server->authz_max_ns;
+    GHashTableIter iter;
+    Verdict *verdict = NULL;
+
+    g_hash_table_iter_init(&iter, visit->verdicts);
+    while (g_hash_table_iter_next(&iter, NULL, (void **)&verdict)) {
+        g_autoptr(GError) error = NULL;
+        uint64_t now_ns = bf_loop_now_ns();
+        bool allowed = false;
+
+        if (client->identity == NULL || !bf_authz_may_block(verdict->authz)) {
             continue;
         }
-        verdict->allowed = bf_authz_check(verdict->authz, identity, &error);
-        if (!verdict->allowed) {
-            verdict->why = g_strdup(error->message);
-        }
+        allowed = bf_authz_co_ask(
+            verdict->authz, client->identity, server->authz_lane,
+            until_ns - MIN(now_ns, until_ns), &client->cancel, &error);
+        decide(verdict, allowed, error);
+        verdict->is_late = !allowed && bf_loop_now_ns() >= until_ns;
+    }
+}
+
+static void
+co_ask(Visit *visit)
+{
+    /* Globs may take long, so no rules are asked on the loop. */
+    bf_co_offload_for(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_HANDSHAKE),
+                      bf_nbd_client_flow(visit->client), ask_rules, visit);
+    if (visit->may_block) {
+        co_ask_blocking(visit);
     }
 }
 
@@ -171,6 +221,28 @@ bf_nbd_rights_clear(BfNbdClient *client)
     g_clear_pointer(&client->rights.visible, g_ptr_array_unref);
 }
 
+/* The rejection says it if the server denies; an export may never be asked for.
+ */
+static void
+log_late(const BfNbdClient *client, const BfNbdExport *exp)
+{
+    const BfAuthz *authz =
+        bf_objects_find_authz(client->server->objects, exp->tls_authz, NULL);
+    Verdict *verdict = authz != NULL
+                           ? g_hash_table_lookup(client->rights.verdicts, authz)
+                           : NULL;
+
+    if (verdict != NULL && verdict->is_late) {
+        g_autofree char *text = g_strdup_printf(
+            NBD_CLIENT_FORMAT ": tls-authz '%s' denies export '%s' to '%s': %s",
+            NBD_CLIENT_ARGS(client), exp->tls_authz, exp->base.id,
+            shown_label(client->label), verdict->why);
+
+        verdict->is_late = false;
+        bf_nbd_server_log_failure(client->server, text);
+    }
+}
+
 /* Makes what the rules said the client's rights. */
 static void
 settle(Visit *visit)
@@ -191,6 +263,8 @@ settle(Visit *visit)
 
         if (is_allowed(server, client->rights.verdicts, exp->tls_authz)) {
             g_ptr_array_add(client->rights.visible, exp);
+        } else {
+            log_late(client, exp);
         }
     }
 }
@@ -231,11 +305,7 @@ bf_nbd_rights_co_call(BfNbdClient *client, BfFn *fn, void *arg)
         if (visit.done) {
             break;
         }
-        /* What waits for other hosts must not keep handshakes waiting. */
-        bf_co_offload_for(visit.may_block
-                              ? client->server->authz_lane
-                              : bf_loop_lane(loop, BF_POOL_LANE_HANDSHAKE),
-                          bf_nbd_client_flow(client), ask_rules, &visit);
+        co_ask(&visit);
     }
     g_clear_pointer(&visit.verdicts, g_hash_table_unref);
 }
@@ -428,6 +498,7 @@ bf_nbd_rights_report_absent(BfNbdClient *client, BfNbdString name)
 void
 bf_nbd_rights_init(BfNbdServer *server)
 {
+    server->authz_max_ns = AUTHZ_MAX_NS;
     server->authz_lane = bf_pool_lane_new("nbd-authz", AUTHZ_THREADS);
     server->wishes = g_ptr_array_new_with_free_func(wish_free);
 }

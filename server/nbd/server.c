@@ -72,15 +72,21 @@ failures_counted(void *arg)
 }
 
 void
-bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection)
+bf_nbd_server_log_failure(BfNbdServer *server, const char *text)
 {
     if (server->failures++ == 0) {
         bf_timer_start(&server->failures_timer, BF_NS_PER_SEC, failures_counted,
                        server);
     }
     if (server->failures <= FAILURES_LOGGED_MAX) {
-        g_message("%s", rejection->message);
+        g_message("%s", text);
     }
+}
+
+void
+bf_nbd_server_report(BfNbdServer *server, const BfNbdRejection *rejection)
+{
+    bf_nbd_server_log_failure(server, rejection->message);
     if (server->events != NULL) {
         server->events->rejected(server->events_opaque, rejection);
     }

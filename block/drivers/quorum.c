@@ -475,15 +475,28 @@ quorum_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
     return co_change_all((BfQuorumNode *)node, &fan);
 }
 
+/* While it is being closed its children may have gone, and after a failed
+ * open there are only those before the one that failed. */
+static bool
+is_whole(const BfQuorumNode *self)
+{
+    for (unsigned i = 0; self->children != NULL && i < self->children->len;
+         i++) {
+        if (child_at(self, i) == NULL) {
+            return false;
+        }
+    }
+    return self->children != NULL && self->children->len > 0;
+}
+
 static int
 quorum_co_flush(BfNode *node)
 {
     BfQuorumNode *self = (BfQuorumNode *)node;
     Fan fan = {.type = BF_QUORUM_OP_TYPE_FLUSH};
 
-    if (self->children == NULL || self->children->len == 0 ||
-        child_at(self, 0) == NULL) {
-        return 0; /* it is being closed */
+    if (!is_whole(self)) {
+        return 0;
     }
     return co_tell_all(self, &fan);
 }

@@ -137,6 +137,25 @@ def test_failing_parent_takes_its_child_along(daemon, disk):
     add(daemon, **file_node(disk))
 
 
+@pytest.mark.parametrize("options", [
+    {"driver": "quorum", "vote-threshold": 1, "children": ["n0", "gone"]},
+    {"driver": "quorum", "vote-threshold": 1, "children": ["gone", "n0"]},
+    {"driver": "copy-before-write", "file": "n0", "target": "gone"},
+    {"driver": "copy-before-write", "file": "gone", "target": "n0"},
+    {"driver": "copy-on-read", "file": "gone"},
+    {"driver": "snapshot-access", "file": "gone"},
+    {"driver": "throttle", "throttle-group": "tg", "file": "gone"},
+    {"driver": "raw", "file": "gone"}])
+def test_child_that_is_not_there(daemon, options):
+    """The half of a node that was made goes without a trace."""
+    daemon.cmd("object-add", qom_type="throttle-group", id="tg")
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "n0"})
+    with pytest.raises(qmp.QmpError, match="gone"):
+        daemon.execute("blockdev-add", {"node-name": "top", **options})
+    daemon.cmd("blockdev-del", node_name="n0")
+    assert daemon.cmd("query-named-block-nodes") == []
+
+
 def test_unreadable_file_is_refused(daemon, disk, box):
     if os.getuid() == 0:
         os.symlink("loop", box / "loop")

@@ -69,17 +69,21 @@ resolve_child(Reopen *reopen, BfEdge *edge, const BfBlockdevRef *ref,
                      edge->name, edge->parent->name);
         return false;
     }
-    return options == now->options || add_item(reopen, now, options, error);
+    return add_item(reopen, now, options, error);
 }
 
-/* Children that the new options do not speak of stay. */
+/* Children that the new options do not speak of stay; so do all of a node that
+ * only follows, whose own options may name one that it does not have any more.
+ */
 static bool
 resolve_children(Reopen *reopen, const ReopenItem *item, GError **error)
 {
+    bool follows = item->options == item->node->options;
+
     for (unsigned i = 0; i < item->node->edges->len; i++) {
         BfEdge *edge = g_ptr_array_index(item->node->edges, i);
         const BfBlockdevRef *ref =
-            bf_options_child_ref(item->options, edge->name);
+            follows ? NULL : bf_options_child_ref(item->options, edge->name);
 
         edge->next = edge->child;
         if (ref != NULL && !resolve_child(reopen, edge, ref, error)) {

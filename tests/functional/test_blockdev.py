@@ -372,6 +372,28 @@ def test_reopen_refusals_change_nothing(daemon, disk, box):
         assert daemon.cmd("query-named-block-nodes") == before
 
 
+def inline_nodes(disk):
+    """A node in a node in a node, each with its options."""
+    file = {"driver": "file", "node-name": "file", "filename": str(disk)}
+    middle = {"driver": "raw", "node-name": "middle", "file": file}
+    return {"driver": "raw", "node-name": "top", "file": middle}
+
+
+def test_reopen_of_nodes_that_only_follow(daemon, disk):
+    """They keep their children, and these what they have."""
+    top = inline_nodes(disk)
+    daemon.execute("blockdev-add", top)
+    daemon.execute("blockdev-reopen", {"options": [
+        {**top["file"]["file"], "cache": {"no-flush": True}}]})
+    for _ in range(3):
+        daemon.execute("blockdev-reopen", {"options": [
+            {**top, "file": "middle", "read-only": True}]})
+    nodes = {n["node-name"]: n for n in daemon.cmd("query-named-block-nodes")}
+    assert all(n["ro"] for n in nodes.values())
+    assert [nodes[n]["cache"]["no-flush"] for n in (
+        "top", "middle", "file")] == [False, False, True]
+
+
 def test_reopen_under_load(daemon, disk):
     """Requests wait while options change, and none is lost."""
     add(daemon, **file_node(disk))

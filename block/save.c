@@ -16,6 +16,7 @@
 typedef struct Save {
     GPtrArray *saved; /* of BfSavedNode, owned */
     GHashTable *done; /* borrowed: BfNode that are in @saved, or will be */
+    GPtrArray *begun; /* borrowed: BfNode at the top level that will be */
     char *problem;    /* owned: of the node at the top level, or NULL */
 } Save;
 
@@ -129,7 +130,32 @@ is_made_by(const BfNode *child, const BfEdge *edge)
            child->inherits && child_of(edge) == child;
 }
 
-/* What a node had from a parent that does not make it now. */
+/* Is it perhaps read-only because the storage is? */
+static bool
+has_fallen_back(const BfNodeSettings *settings)
+{
+    return settings->auto_read_only && settings->read_only;
+}
+
+/* Would a node with these options, made by @parent, have these settings? */
+static bool
+gives_settings(const BfBlockdevOptions *options, const BfNode *parent,
+               const BfNodeSettings *settings)
+{
+    BfNodeSettings given;
+
+    bf_node_effective_settings(
+        options, parent != NULL ? &parent->settings : NULL, &given);
+    return (given.read_only == settings->read_only ||
+            has_fallen_back(settings)) &&
+           given.auto_read_only == settings->auto_read_only &&
+           given.direct == settings->direct &&
+           given.no_flush == settings->no_flush &&
+           given.force_share == settings->force_share &&
+           given.discard_unmap == settings->discard_unmap;
+}
+
+/* What a node has from a parent that is gone, or has other settings by now. */
 static void
 make_explicit(BfBlockdevOptions *options, const BfNodeSettings *settings)
 {
@@ -140,8 +166,10 @@ make_explicit(BfBlockdevOptions *options, const BfNodeSettings *settings)
     options->cache->direct = settings->direct;
     options->cache->has_no_flush = true;
     options->cache->no_flush = settings->no_flush;
-    options->has_read_only = true;
-    options->read_only = settings->read_only;
+    if (!has_fallen_back(settings)) {
+        options->has_read_only = true;
+        options->read_only = settings->read_only;
+    }
     options->has_auto_read_only = true;
     options->auto_read_only = settings->auto_read_only;
     options->has_force_share = true;
@@ -180,12 +208,11 @@ describe(Save *save, BfNode *node, const BfEdge *above)
 
     g_hash_table_add(save->done, node);
     look_for_problem(save, node);
-    if (node->inherits && (above == NULL || !is_made_by(node, above))) {
+    if (!gives_settings(options, above != NULL ? above->parent : NULL,
+                        &node->settings)) {
         make_explicit(options, &node->settings);
     }
-    if (above == NULL) {
-        options->active = node->active;
-    }
+    options->active = node->active || (above != NULL && !above->parent->active);
     bf_options_clear_children(options);
     for (unsigned i = 0; i < node->edges->len; i++) {
         const BfEdge *edge = g_ptr_array_index(node->edges, i);
@@ -197,49 +224,109 @@ describe(Save *save, BfNode *node, const BfEdge *above)
     return options;
 }
 
-/* The link from the node whose options make @node, or NULL. */
+/* A child is made together with one of its parents. That is the one that made
+ * it, but for a child that is active only because of another one. Returns the
+ * better of two links, each of which may be NULL. */
 static const BfEdge *
-making_edge(const BfNode *node)
+better_edge(const BfNode *node, const BfEdge *a, const BfEdge *b)
 {
-    for (unsigned i = 0; i < node->parents->len; i++) {
-        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+    bool a_fits = a != NULL && (a->parent->active || !node->active);
+    bool b_fits = b != NULL && (b->parent->active || !node->active);
 
-        if (is_made_by(node, edge)) {
-            return edge;
-        }
+    if (a_fits != b_fits) {
+        return a_fits ? a : b;
     }
-    return NULL;
+    return a != NULL && (b == NULL || is_made_by(node, a)) ? a : b;
 }
 
-/* The node at the top level whose options make @node, in the end. */
+/* The best link to @node from a user's node, or NULL. @user: @node, or a job's
+ * filter above it */
+static const BfEdge *
+best_edge(const BfNode *node, const BfNode *user)
+{
+    const BfEdge *best = NULL;
+
+    for (unsigned i = 0; i < user->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(user->parents, i);
+
+        if (edge->parent == NULL || *edge->slot != user) {
+            continue; /* a root, or it is about to change */
+        }
+        if (edge->parent->options == NULL) {
+            edge = best_edge(node, edge->parent);
+        }
+        best = better_edge(node, best, edge);
+    }
+    return best;
+}
+
+/* The node at the top level that @node is made with, in the end. */
 static BfNode *
 maker_of(BfNode *node)
 {
-    for (const BfEdge *edge = making_edge(node);
-         !node->monitor_owned && edge != NULL; edge = making_edge(node)) {
+    for (const BfEdge *edge = best_edge(node, node);
+         !node->monitor_owned && edge != NULL; edge = best_edge(node, node)) {
         node = edge->parent;
     }
     return node;
 }
 
+static bool
+needs_one_of(const BfNode *node, GPtrArray *nodes, GHashTable *seen)
+{
+    if (g_ptr_array_find(nodes, node, NULL)) {
+        return true;
+    }
+    if (!g_hash_table_add(seen, (void *)node)) {
+        return false;
+    }
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfNode *child = child_of(g_ptr_array_index(node->edges, i));
+
+        if (child != NULL && needs_one_of(child, nodes, seen)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Can @maker be put now? Else its child is made with who needs it first. */
+static bool
+may_come_first(const Save *save, const BfNode *maker)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    return maker->monitor_owned && !needs_one_of(maker, save->begun, seen);
+}
+
 static void put(Save *save, BfNode *node);
 
-/* What @node refers to comes first. */
+/*
+ * What @node refers to comes first. @inside: what is made inline with the node
+ * at the top level; what would be there twice becomes a node at the top level,
+ * as nothing can refer to a node that the same command makes.
+ */
 static void
-put_needed(Save *save, const BfNode *node)
+put_needed(Save *save, const BfNode *node, GHashTable *inside)
 {
     for (unsigned i = 0; i < node->edges->len; i++) {
         BfNode *child = child_of(g_ptr_array_index(node->edges, i));
+        BfNode *maker = NULL;
 
-        if (child != NULL && child->monitor_owned) {
+        if (child == NULL) {
+            continue;
+        }
+        maker = maker_of(child);
+        if (!child->monitor_owned && maker != child &&
+            !g_hash_table_contains(save->done, child) &&
+            may_come_first(save, maker)) {
+            put(save, maker);
+        }
+        if (child->monitor_owned || g_hash_table_contains(inside, child)) {
             put(save, child);
-        } else if (child != NULL && !g_hash_table_contains(save->done, child)) {
-            BfNode *maker = maker_of(child);
-
-            if (maker->monitor_owned) {
-                put(save, maker); /* or it is being put */
-            }
-            put_needed(save, child);
+        } else if (!g_hash_table_contains(save->done, child)) {
+            g_hash_table_add(inside, child);
+            put_needed(save, child, inside);
         }
     }
 }
@@ -247,12 +334,15 @@ put_needed(Save *save, const BfNode *node)
 static void
 put(Save *save, BfNode *node)
 {
+    g_autoptr(GHashTable) inside = g_hash_table_new(NULL, NULL);
     BfSavedNode *saved = NULL;
 
     if (!g_hash_table_add(save->done, node)) {
         return;
     }
-    put_needed(save, node);
+    g_ptr_array_add(save->begun, node);
+    put_needed(save, node, inside);
+    g_ptr_array_set_size(save->begun, (int)save->begun->len - 1);
     saved = g_new0(BfSavedNode, 1);
     saved->name = g_strdup(node->name);
     saved->options = describe(save, node, NULL);
@@ -272,9 +362,11 @@ GPtrArray *
 bf_graph_save(BfGraph *graph, const GPtrArray *used)
 {
     g_autoptr(GHashTable) done = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) begun = g_ptr_array_new();
     Save save = {
         .saved = g_ptr_array_new_with_free_func(saved_node_free),
         .done = done,
+        .begun = begun,
     };
 
     bf_assert_main();

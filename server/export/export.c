@@ -105,9 +105,12 @@ bf_export_save(const BfExport *exp)
     BfBlockExportOptions *options = bf_block_export_options_copy(exp->options);
 
     if (exp->root != NULL) {
+        BfNode *node = bf_node_below_jobs(bf_root_node(exp->root));
+
         g_free(options->node_name);
-        options->node_name =
-            g_strdup(bf_node_name(bf_node_below_jobs(bf_root_node(exp->root))));
+        options->node_name = g_strdup(bf_node_name(node));
+        /* Else it would activate the node. */
+        options->allow_inactive |= !bf_node_is_active(node);
     }
     return options;
 }

@@ -2,12 +2,14 @@
 """config-save: what it writes makes the same set-up again."""
 import json
 import os
+import random
 import re
 import stat
 
 import pytest
 
 import harness
+import qmp
 from certs import PASSWORD
 from test_secrets import IV, KEY, b64, encrypt
 
@@ -41,6 +43,21 @@ def without_names(value):
     return value
 
 
+def let_sleep(nodes, graph):
+    """What only inactive nodes use cannot be used: it counts as inactive."""
+    known = {n["node-name"]: n for n in nodes}
+    found = {n["id"]: known.get(n["name"]) for n in graph["nodes"]}
+    changed = True
+    while changed:
+        changed = False
+        for node in nodes:
+            above = [found[e["parent"]] for e in graph["edges"]
+                     if found[e["child"]] is node]
+            if node["active"] and above and not any(
+                    n is None or n["active"] for n in above):
+                node["active"], changed = False, True
+
+
 def picture(daemon):
     """Everything that the queries tell of the set-up."""
     objects = {}
@@ -52,18 +69,20 @@ def picture(daemon):
             p["name"]: daemon.cmd("qom-get", path=path, property=p["name"])
             for p in daemon.cmd("qom-list", path=path)
             if p["name"] != "data"}
-    edges = daemon.cmd("x-debug-query-block-graph")
+    graph = daemon.cmd("x-debug-query-block-graph")
+    nodes = daemon.cmd("query-named-block-nodes")
+    let_sleep(nodes, graph)
     names = {n["id"]: re.sub(r"^#block.*", "#block", n["name"])
-             for n in edges["nodes"]}
+             for n in graph["nodes"]}
     return {
         "objects": objects,
-        "nodes": sorted(without_names(daemon.cmd("query-named-block-nodes")),
-                        key=lambda n: n["node-name"]),
+        "nodes": sorted(without_names(nodes),
+                        key=lambda n: json.dumps(n, sort_keys=True)),
         # Children of a quorum are numbered anew.
         "edges": sorted((names[e["parent"]], names[e["child"]],
                          e["name"].rstrip("0123456789"),
                          sorted(e["perm"]), sorted(e["shared-perm"]))
-                        for e in edges["edges"]),
+                        for e in graph["edges"]),
         "server": daemon.cmd("query-nbd-server"),
         "exports": without_names(daemon.cmd("query-block-exports")),
         "chardevs": [c for c in daemon.cmd("query-chardev")
@@ -73,6 +92,10 @@ def picture(daemon):
 
 def assert_same(before, after):
     for part, value in before.items():
+        if isinstance(value, list):
+            lost = [item for item in value if item not in after[part]]
+            new = [item for item in after[part] if item not in value]
+            assert not lost and not new, f"{part}: {lost} became {new}"
         assert after[part] == value, part
 
 
@@ -308,6 +331,104 @@ def test_reopened_child_inline(daemon, box, restart):
     assert top["file"]["cache"] == {"direct": True}
 
 
+class Noise:
+    """Changes of the graph at random; some of them are refused."""
+
+    def __init__(self, daemon, source):
+        self.daemon, self.random, self.count = daemon, source, 0
+        self.made = []
+
+    def name(self):
+        self.count += 1
+        return f"n{self.count}"
+
+    def some_node(self):
+        """Any node that is there, those made inline included."""
+        return self.random.choice([
+            n["node-name"] for n in self.daemon.cmd("query-named-block-nodes")
+            if not n["node-name"].startswith("#")] or ["none"])
+
+    def options(self, depth=0):
+        """Of a new node, with children that are new or there."""
+        random = self.random
+        options = random.choice((
+            {}, {"read-only": True}, {"cache": {"no-flush": True}},
+            {"detect-zeroes": "on"}, {"discard": "unmap"}))
+        if depth == 0 or random.random() < 0.7:
+            options = {**options, "node-name": self.name()}
+        if depth == 2 or random.random() < 0.3:
+            return {**options, "driver": "null-co", "size": 1 << 20,
+                    "read-zeroes": True}
+        driver = random.choice(("raw", "copy-on-read", "throttle", "quorum"))
+        options["driver"] = driver
+        if driver == "quorum":
+            return {**options, "vote-threshold": 1, "children": [
+                self.child(depth) for _ in range(random.randrange(1, 4))]}
+        if driver == "throttle":
+            options["throttle-group"] = "tg0"
+        return {**options, "file": self.child(depth)}
+
+    def child(self, depth):
+        return self.some_node() if self.random.random() < 0.5 else \
+            self.options(depth + 1)
+
+    def add(self):
+        options = self.options()
+        self.daemon.execute("blockdev-add", options)
+        self.made.append(options)
+
+    def reopen(self):
+        """Another child for a node that has one."""
+        options = self.random.choice(self.made or [{}])
+        if "file" not in options:
+            return
+        self.daemon.execute("blockdev-reopen", {"options": [
+            {**options, "file": self.some_node()}]})
+
+    def delete(self):
+        self.daemon.cmd("blockdev-del", node_name=self.some_node())
+
+    def export(self):
+        name = self.name()
+        self.daemon.cmd("block-export-add", type="nbd", id=name, name=name,
+                        node_name=self.some_node())
+
+    def activate(self):
+        self.daemon.cmd("blockdev-set-active", node_name=self.some_node(),
+                        active=False)
+
+    def run(self, steps):
+        done = 0
+        for _ in range(steps):
+            step = self.random.choice((self.add, self.add, self.reopen,
+                                       self.delete, self.export,
+                                       self.activate))
+            try:
+                step()
+                done += 1
+            except qmp.QmpError:
+                pass  # the graph does not allow it
+        return done
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_set_up_at_random(daemon, restart, number):
+    source = random.Random(harness.seed() + number)
+    daemon.cmd("object-add", qom_type="throttle-group", id="tg0")
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "first",
+                                    "size": 1 << 20, "read-zeroes": True})
+    daemon.start_nbd()
+    assert Noise(daemon, source).run(60) > 10
+    before = picture(daemon)
+    if daemon.cmd("config-save", incomplete=True)["left-out"]:
+        # Somebody uses a child that has no name; that cannot be said.
+        return
+    path, again = restart(daemon)
+    text = path.read_text()
+    assert_same(before, picture(again))
+    assert again.cmd("config-save")["text"] == text
+
+
 # What cannot be saved.
 
 def test_secret_in_clear_is_never_written(daemon, box):
@@ -466,6 +587,6 @@ def test_read_only_monitor_may_not(daemons, box):
     daemon = daemons("--chardev", f"socket,id=r,path={box}/r,server=on,"
                      "wait=off", "--monitor", "r,read-only=on")
     daemon.cmd("query-version")
-    client = harness.qmp.QmpClient(box / "r", limit=harness.LIMIT)
-    with client, pytest.raises(harness.qmp.QmpError, match="read-only"):
+    client = qmp.QmpClient(box / "r", limit=harness.LIMIT)
+    with client, pytest.raises(qmp.QmpError, match="read-only"):
         client.cmd("config-save")

@@ -21,6 +21,7 @@
 #define TOKEN_COUNT_MAX (2 << 20)
 #define NESTING_MAX 1024
 #define KEEP_BYTES_MAX (64 << 10)    /* buffers above this are given back */
+#define LARGE_TEXT_BYTES (2 << 20)   /* gets room for all that may come */
 #define STRAY_BYTES_MAX 1000         /* of bad input that is shown */
 #define STRING_PART_BYTES (32 << 10) /* what is longer is taken in parts */
 
@@ -156,6 +157,11 @@ bf_framer_feed(BfFramer *framer, const void *bytes, size_t len)
         framer->used = 0;
     }
     bf_wipe_append(framer->input, bytes, len);
+    /* Room that is not used costs nothing; moving 32 MiB takes a while. */
+    if (framer->text->len > LARGE_TEXT_BYTES &&
+        framer->text->allocated_len <= TOKEN_BYTES_MAX) {
+        bf_wipe_reserve(framer->text, TOKEN_BYTES_MAX);
+    }
 }
 
 bool

@@ -478,6 +478,59 @@ set_default(const BfField *field, void *where)
     }
 }
 
+#define LOADED_TODAY "objects are loaded when they are made; leave it out"
+#define LEGACY_TODAY                                                           \
+    "an address is {\"type\": \"inet\", \"data\": {\"host\": ..., \"port\": "  \
+    "...}} or {\"type\": \"unix\", \"data\": {\"path\": ...}}"
+
+/* Members that old clients still send, and that they do not send, and what is
+ * right today. */
+typedef struct OldForm {
+    const char *type;
+    const char *member;
+    const char *today;
+} OldForm;
+
+static const OldForm gone[] = {
+    {"ObjectOptions", "props", "give its members beside 'qom-type' and 'id'"},
+    {"BlockExportOptionsNbd", "bitmap", "give a list of names as 'bitmaps'"},
+    {"SecretProperties", "loaded", LOADED_TODAY},
+    {"TlsCredsAnonProperties", "loaded", LOADED_TODAY},
+    {"TlsCredsPskProperties", "loaded", LOADED_TODAY},
+    {"TlsCredsX509Properties", "loaded", LOADED_TODAY},
+};
+
+static const OldForm come[] = {
+    {"SocketAddressLegacy", "type", LEGACY_TODAY},
+    {"InetSocketAddressWrapper", "data", LEGACY_TODAY},
+    {"UnixSocketAddressWrapper", "data", LEGACY_TODAY},
+};
+
+/* @type may be NULL. Returns NULL if there is nothing to say. */
+static const char *
+find_today(const OldForm *forms, size_t n_forms, const BfTypeInfo *type,
+           const char *member)
+{
+    for (size_t i = 0; i < n_forms; i++) {
+        if (type != NULL && strcmp(forms[i].type, type->name) == 0 &&
+            strcmp(forms[i].member, member) == 0) {
+            return forms[i].today;
+        }
+    }
+    return NULL;
+}
+
+/* Fails with what is wrong with a member, and what is right. */
+static bool
+fail_member(const Place *place, const char *problem, const char *today)
+{
+    g_autofree char *format =
+        g_strdup_printf("Parameter '%%s' is %s%s%s", problem,
+                        today != NULL ? ": " : "", today != NULL ? today : "");
+
+    return fail(place, format);
+}
+
 /* Adds the number of members that @value has to @known. */
 static bool
 read_members(const Place *place, const BfTypeInfo *type, const json_t *value,
@@ -500,7 +553,9 @@ read_members(const Place *place, const BfTypeInfo *type, const json_t *value,
                 return false;
             }
         } else if (field->presence == BF_FIELD_PRESENCE_REQUIRED) {
-            return fail(&inside, "Parameter '%s' is missing");
+            return fail_member(
+                &inside, "missing",
+                find_today(come, G_N_ELEMENTS(come), type, field->name));
         } else if (field->presence == BF_FIELD_PRESENCE_DEFAULT) {
             set_default(field, where);
         }
@@ -508,31 +563,16 @@ read_members(const Place *place, const BfTypeInfo *type, const json_t *value,
     return true;
 }
 
-/* Members that old clients still send, and what has taken their place. */
-static const struct {
-    const char *type;
-    const char *member;
-    const char *today;
-} gone[] = {
-    {"ObjectOptions", "props", "give its members beside 'qom-type' and 'id'"},
-    {"BlockExportOptionsNbd", "bitmap", "give a list of names as 'bitmaps'"},
-};
-
 static bool
 refuse_member(const Place *place, const BfTypeInfo *type,
               const BfTypeInfo *branch)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(gone); i++) {
-        if (strcmp(gone[i].member, place->name) == 0 &&
-            ((type != NULL && strcmp(gone[i].type, type->name) == 0) ||
-             (branch != NULL && strcmp(gone[i].type, branch->name) == 0))) {
-            g_autofree char *format = g_strdup_printf(
-                "Parameter '%%s' is unexpected: %s", gone[i].today);
+    const char *today = find_today(gone, G_N_ELEMENTS(gone), type, place->name);
 
-            return fail(place, format);
-        }
+    if (today == NULL) {
+        today = find_today(gone, G_N_ELEMENTS(gone), branch, place->name);
     }
-    return fail(place, "Parameter '%s' is unexpected");
+    return fail_member(place, "unexpected", today);
 }
 
 static bool

@@ -104,7 +104,9 @@ test_missing(void)
                 "Parameter 'file.file' is missing");
     check_fails(&bf_nbd_server_start_args_type,
                 "{'addr':{'type':'unix','path':'/x'}}",
-                "Parameter 'addr.data' is missing");
+                "Parameter 'addr.data' is missing: an address is {\"type\": "
+                "\"inet\", \"data\": {\"host\": ..., \"port\": ...}} or "
+                "{\"type\": \"unix\", \"data\": {\"path\": ...}}");
     check_fails(&bf_block_export_options_type,
                 "{'type':'nbd','id':'a','node-name':'b',"
                 "'bitmaps':['x',{'node':'1'}]}",
@@ -128,6 +130,10 @@ test_unexpected(void)
                 "{'type':'nbd','id':'e','node-name':'n','bitmap':'b'}",
                 "Parameter 'bitmap' is unexpected: give a list of names as "
                 "'bitmaps'");
+    check_fails(&bf_object_options_type,
+                "{'qom-type':'secret','id':'s','data':'x','loaded':true}",
+                "Parameter 'loaded' is unexpected: objects are loaded when "
+                "they are made; leave it out");
     check_fails(&bf_block_export_options_type,
                 "{'type':'nbd','id':'e','node-name':'n','props':{}}",
                 "Parameter 'props' is unexpected");

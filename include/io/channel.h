@@ -58,6 +58,7 @@ typedef enum BfChannelFeatures {
  *     at once
  * @co_bye: (nullable): tells the peer that no more will be written (TLS
  *     close_notify); best effort
+ * @shutdown_read: (nullable): as bf_channel_shutdown_read(); must not suspend
  *
  * The callers see to it that iov[0] is not empty.
  */
@@ -79,6 +80,7 @@ typedef struct BfChannelOps {
     ssize_t (*co_writev_more)(BfChannel *channel, const struct iovec *iov,
                               int niov, GError **error);
     void (*co_bye)(BfChannel *channel);
+    void (*shutdown_read)(BfChannel *channel);
 } BfChannelOps;
 
 /**
@@ -260,6 +262,16 @@ void bf_channel_co_bye(BfChannel *channel);
  * Makes pending and later calls fail or end, in both directions.
  */
 void bf_channel_shutdown(BfChannel *channel);
+
+/**
+ * bf_channel_shutdown_read:
+ * @channel: the channel; on its loop
+ *
+ * Lets reading come to an end, pending calls included: what has arrived by now
+ * can still be read, and perhaps what a hostile peer goes on to send. Writing
+ * works as before. A kind that knows only both ends ends both.
+ */
+void bf_channel_shutdown_read(BfChannel *channel);
 
 /**
  * bf_channel_free:

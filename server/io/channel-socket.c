@@ -220,6 +220,12 @@ socket_shutdown(BfChannel *channel)
 }
 
 static void
+socket_shutdown_read(BfChannel *channel)
+{
+    (void)shutdown(((BfChannelSocket *)channel)->fd, SHUT_RD);
+}
+
+static void
 socket_free(BfChannel *channel)
 {
     close(((BfChannelSocket *)channel)->fd);
@@ -231,6 +237,7 @@ static const BfChannelOps socket_ops = {
     .co_readv = socket_co_readv,
     .co_writev = socket_co_writev,
     .shutdown = socket_shutdown,
+    .shutdown_read = socket_shutdown_read,
     .free = socket_free,
     .co_readv_fds = socket_co_readv_fds,
     .co_send_pipe = socket_co_send_pipe,

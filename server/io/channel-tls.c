@@ -32,6 +32,7 @@ typedef struct BfChannelTls {
     BfTlsSession *session; /* owned */
     BfCoMutex write_mutex; /* guards writes to @lower and @has_failed */
     bool has_failed;       /* a record was sent in part: no more can follow */
+    bool read_is_shut;     /* by bf_channel_shutdown_read() */
     bool input_ended;      /* the stream below has ended */
     BfTlsGuest guest;      /* during the handshake */
 } BfChannelTls;
@@ -78,8 +79,10 @@ co_flush_for_reader(BfChannelTls *self, GError **error)
     return ok;
 }
 
-/* Gets more bytes from below into the session, or tells it the end. */
-static bool
+/* Gets more bytes from below into the session, or tells it the end. An end that
+ * is our own doing it does not hear of: it would not write any more then.
+ * Returns as a read does. */
+static ssize_t
 co_receive(BfChannelTls *self, GError **error)
 {
     void *space = NULL;
@@ -91,11 +94,11 @@ co_receive(BfChannelTls *self, GError **error)
                                     &len)) {
         /* The session never asks for input when it is full or told the end. */
         bf_set_error(error, "the TLS session does not take more input");
-        return false;
+        return -1;
     }
     n = bf_channel_co_read(self->lower, space, len, error);
-    if (n < 0) {
-        return false;
+    if (n < 0 || (n == 0 && self->read_is_shut)) {
+        return n;
     }
     if (n == 0) {
         self->input_ended = true;
@@ -103,7 +106,7 @@ co_receive(BfChannelTls *self, GError **error)
     } else {
         bf_tls_session_input_commit(self->session, n);
     }
-    return true;
+    return 1;
 }
 
 static ssize_t
@@ -126,8 +129,9 @@ tls_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
             co_flush_for_reader(self, NULL); /* an alert: best effort */
             return -1;
         }
-        if (!co_receive(self, error)) {
-            return -1;
+        n = co_receive(self, error);
+        if (n <= 0) {
+            return n;
         }
     }
 }
@@ -158,6 +162,15 @@ tls_shutdown(BfChannel *channel)
 }
 
 static void
+tls_shutdown_read(BfChannel *channel)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+
+    self->read_is_shut = true;
+    bf_channel_shutdown_read(self->lower);
+}
+
+static void
 tls_free(BfChannel *channel)
 {
     BfChannelTls *self = (BfChannelTls *)channel;
@@ -184,6 +197,7 @@ static const BfChannelOps tls_ops = {
     .co_readv = tls_co_readv,
     .co_writev = tls_co_writev,
     .shutdown = tls_shutdown,
+    .shutdown_read = tls_shutdown_read,
     .free = tls_free,
     .co_bye = tls_co_bye,
 };
@@ -260,7 +274,7 @@ co_receive_for_step(BfChannelTls *self, GError **error)
     bool ok = false;
 
     begin_wait(self);
-    ok = co_receive(self, error);
+    ok = co_receive(self, error) > 0;
     end_wait(self);
     return ok;
 }

@@ -175,6 +175,16 @@ bf_channel_shutdown(BfChannel *channel)
 }
 
 void
+bf_channel_shutdown_read(BfChannel *channel)
+{
+    if (channel->ops->shutdown_read != NULL) {
+        channel->ops->shutdown_read(channel);
+    } else {
+        channel->ops->shutdown(channel);
+    }
+}
+
+void
 bf_channel_free(BfChannel *channel)
 {
     if (channel != NULL) {

@@ -237,7 +237,7 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
         client->failure = g_strdup_printf(
             NBD_CLIENT_FORMAT ": dropped in negotiation (it was at: %s): %s",
             NBD_CLIENT_ARGS(client), client->stage, client->dropped);
-    } else if (client->closing) {
+    } else if (client->closing || client->leaving) {
         g_info(NBD_CLIENT_FORMAT ": closed in negotiation (%s), because %s",
                NBD_CLIENT_ARGS(client), client->stage,
                describe_kill(client->killed_for));
@@ -272,11 +272,14 @@ client_co_negotiate(void *arg)
     BfNbdClient *client = arg;
     g_autoptr(GError) error = NULL;
 
+    client->running = true;
     client->stage = "greeting";
     client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
     bf_nbd_client_limit_negotiation(client, true);
     client->outcome = bf_nbd_negotiate_co_run(client, &error);
+    client->running = false;
     bf_timer_stop(&client->timer);
+    bf_timer_stop(&client->limit_timer);
     if (client->timed_out) {
         client->outcome = BF_NBD_OUTCOME_FAILED;
     }
@@ -313,7 +316,7 @@ note_expired(BfNbdClient *client)
 static void
 note_end(BfNbdClient *client, bool ok, const GError *error)
 {
-    if (client->closing) {
+    if (client->closing || client->leaving) {
         /* What the reader saw then is only a consequence. */
         client->left = client->killed_for;
         client->left_text = g_strdup_printf("closed, because %s",
@@ -344,7 +347,9 @@ client_co_transmit(void *arg)
            NBD_CLIENT_ARGS(client), client->exp->base.id, name,
            client->tls_text != NULL ? client->tls_text : "no TLS");
     client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
+    client->running = true;
     ok = bf_nbd_transmit_co_run(client, &error);
+    client->running = false;
     note_end(client, ok, error);
     bf_timer_stop(&client->timer);
     g_clear_pointer(&client->channel, bf_channel_free);
@@ -357,8 +362,9 @@ start_transmission(void *arg)
     bf_co_spawn(client_co_transmit, arg);
 }
 
+/* Also when it has taken too long to leave. */
 static void
-close_here(void *arg)
+cut_here(void *arg)
 {
     BfNbdClient *client = arg;
 
@@ -371,6 +377,25 @@ close_here(void *arg)
         bf_throttle_member_hurry_here(client->throttle, true);
     }
     bf_co_queue_wake_all(&client->reader_wait);
+}
+
+/* Nothing more is taken from the peer than what has come already. It is told
+ * what has become of that, for some time at most. */
+static void
+leave_here(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    client->leaving = true;
+    if (!client->running || client->channel == NULL) {
+        return; /* main has it in a moment */
+    }
+    bf_nbd_idle_stop(client);
+    bf_timer_start(&client->limit_timer, NBD_LEAVE_MAX_NS, cut_here, client);
+    bf_channel_shutdown_read(client->channel);
+    if (client->throttle != NULL) {
+        bf_throttle_member_hurry_here(client->throttle, true);
+    }
 }
 
 /*
@@ -432,12 +457,20 @@ take_back(void *arg)
     bf_co_spawn(client_co_settle, arg);
 }
 
+/* Who is to be cut off, or has to make room, is not kept any longer. */
+static bool
+may_take_its_time(const BfNbdClient *client)
+{
+    return client->killed_for != BF_NBD_CLIENT_DISCONNECT_REASON_DROPPED;
+}
+
 static void
 client_co_kill(void *arg)
 {
     BfNbdClient *client = arg;
 
-    bf_co_call(client->loop, close_here, client);
+    bf_co_call(client->loop, may_take_its_time(client) ? leave_here : cut_here,
+               client);
     bf_wait_group_done(&client->messages);
 }
 

@@ -223,10 +223,7 @@ bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option, const void *data,
     }
     bf_nbd_server_co_ask(client, request.name, false, &answer);
     if (!answer.found) {
-        g_autofree char *shown = bf_nbd_show_text(request.name);
-
-        bf_nbd_negotiate_add_error(out, option, BF_NBD_REPLY_ERR_UNKNOWN,
-                                   "export '%s' not present", shown);
+        bf_nbd_negotiate_add_absent(client, out, option, request.name);
         return;
     }
     ids = match_queries(&request, answer.contexts->list, listing);

@@ -76,6 +76,10 @@
  * without any progress. */
 #define NBD_BYE_MAX_NS (10 * BF_NS_PER_SEC)
 
+/* When the server or an export ends: how long peers may take to get the answers
+ * to what they have asked. */
+#define NBD_LEAVE_MAX_NS (2 * BF_NS_PER_SEC)
+
 /* How long a busy connection's spare memory and pipes outlive its traffic. */
 #define NBD_IDLE_NS BF_NS_PER_SEC
 
@@ -307,7 +311,9 @@ struct BfNbdClient {
     BfTimer timer;      /* limit of the handshake, or of the last replies */
     const char *stage;  /* what it is at, for messages */
     BfNbdOutcome outcome;
-    bool closing; /* main wants it to end */
+    bool running; /* a coroutine is at it */
+    bool leaving; /* main wants it to end: what it asks for is refused */
+    bool closing; /* at once: its peer is cut off */
     bool timed_out;
     bool spoke; /* the peer has sent something */
     bool tls;
@@ -478,7 +484,8 @@ void bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel,
  * for a while. On its loop. */
 void bf_nbd_client_limit_negotiation(BfNbdClient *client, bool limited);
 
-/* Makes a client leave soon, however its peer behaves. On main. */
+/* Makes a client leave soon, however its peer behaves. On main. Where the
+ * reason allows it gets the answers to what it has asked. */
 void bf_nbd_client_kill(BfNbdClient *client,
                         BfNbdClientDisconnectReason reason);
 
@@ -571,6 +578,10 @@ void bf_nbd_negotiate_add_reply(GByteArray *out, uint32_t option,
 /* Answers LIST_META_CONTEXT and SET_META_CONTEXT into @out. */
 void bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option,
                            const void *data, size_t len, GByteArray *out);
+
+/* Answers an option about @name, which main does not know for this client. */
+void bf_nbd_negotiate_add_absent(const BfNbdClient *client, GByteArray *out,
+                                 uint32_t option, BfNbdString name);
 
 /* Answers an option with a printf text into @out. */
 void bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option,

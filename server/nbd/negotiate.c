@@ -19,6 +19,8 @@
 /* Payloads that are dropped go through a buffer of this size. */
 #define SKIP_BYTES 4096
 
+static const char shutdown_text[] = "the server is shutting down";
+
 /* What happens after an option. */
 typedef enum BfNbdStep {
     BF_NBD_STEP_NEXT,   /* the next option */
@@ -121,6 +123,21 @@ bf_nbd_negotiate_add_error(GByteArray *out, uint32_t option, BfNbdReply type,
     text = g_strdup_vprintf(format, args);
     va_end(args);
     bf_nbd_negotiate_add_reply(out, option, type, text, strlen(text));
+}
+
+void
+bf_nbd_negotiate_add_absent(const BfNbdClient *client, GByteArray *out,
+                            uint32_t option, BfNbdString name)
+{
+    if (client->leaving) {
+        bf_nbd_negotiate_add_error(out, option, BF_NBD_REPLY_ERR_SHUTDOWN, "%s",
+                                   shutdown_text);
+    } else {
+        g_autofree char *shown = bf_nbd_show_text(name);
+
+        bf_nbd_negotiate_add_error(out, option, BF_NBD_REPLY_ERR_UNKNOWN,
+                                   "export '%s' not present", shown);
+    }
 }
 
 static BfNbdStep
@@ -406,10 +423,7 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
     bf_nbd_server_co_ask(client, request.name, option == BF_NBD_OPTION_GO,
                          &answer);
     if (!answer.found) {
-        g_autofree char *shown = bf_nbd_show_text(request.name);
-
-        bf_nbd_negotiate_add_error(out, option, BF_NBD_REPLY_ERR_UNKNOWN,
-                                   "export '%s' not present", shown);
+        bf_nbd_negotiate_add_absent(client, out, option, request.name);
         return BF_NBD_STEP_NEXT;
     }
     apply_session(client, request.name, &answer);
@@ -613,6 +627,12 @@ nego_co_next(BfNbdClient *client, GError **error)
         bf_set_error(error, "option of %u bytes is longer than %u",
                      header.length, BF_NBD_PAYLOAD_MAX);
         return BF_NBD_STEP_FAILED;
+    }
+    if (client->leaving && client->fixed &&
+        header.option != BF_NBD_OPTION_ABORT &&
+        header.option != BF_NBD_OPTION_EXPORT_NAME) {
+        return nego_co_refuse(client, &header, BF_NBD_REPLY_ERR_SHUTDOWN,
+                              shutdown_text, error);
     }
     if (client->listener->tls_creds != NULL && !client->tls &&
         (!client->fixed || (header.option != BF_NBD_OPTION_STARTTLS &&

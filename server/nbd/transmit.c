@@ -600,9 +600,13 @@ reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
                   GError **error)
 {
     BfNbdRefusal refusal = {EINVAL, "unexpected payload"};
+    const BfNbdRefusal shutdown = {ESHUTDOWN, "the export is going away"};
     bool with_payload =
         client->extended && (request->flags & BF_NBD_REQUEST_PAYLOAD_LEN) != 0;
 
+    if (G_UNLIKELY(client->leaving)) {
+        return reader_co_drop(client, request, shutdown, error);
+    }
     if (G_UNLIKELY(with_payload &&
                    request->command == BF_NBD_COMMAND_BLOCK_STATUS)) {
         return reader_co_status(client, request, error);
@@ -724,7 +728,9 @@ static void
 transmit_co_drain(BfNbdClient *client)
 {
     client->ending = true;
-    bf_nbd_idle_stop(client);
+    if (!client->leaving) {
+        bf_nbd_idle_stop(client);
+    }
     if (client->throttle != NULL) {
         /* A client that has left is not kept until it may go on. */
         bf_throttle_member_hurry_here(client->throttle, true);

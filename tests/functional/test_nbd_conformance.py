@@ -310,6 +310,76 @@ def test_end_of_tls_is_announced(daemon, image, tls_dir, tls_context):
             assert client.sock.recv(1) == b""
 
 
+# The end.
+
+def test_options_during_a_shutdown_are_refused(daemon, image):
+    """The server is in the middle of very many of them, which wait for the
+    client to read the replies."""
+    daemon.serve_file(image)
+    daemon.add_export("disk", "long", name="long", description="d" * 4000)
+    options = 200
+    with nbd.RawNbd(daemon.nbd_path) as client:
+        client.send(struct.pack(">QII", nbd.IHAVEOPT, nbd.OPT_LIST, 0)
+                    * options)
+        daemon.qmp.send("nbd-server-stop")
+        replies = []
+        with pytest.raises(nbd.Closed):
+            while True:
+                replies.append(client.read_option_reply())
+    final = [r.type for r in replies if r.type != nbd.REP_SERVER]
+    refused = final.count(nbd.ERR_SHUTDOWN)
+    assert final == [nbd.REP_ACK] * (len(final) - refused) + \
+        [nbd.ERR_SHUTDOWN] * refused
+    assert refused > 0
+    assert b"shutting down" in replies[-1].data
+
+
+@pytest.mark.parametrize("how", ("removal", "stop"))
+@pytest.mark.parametrize("way", ("plain", "chunks", "tls"))
+def test_requests_in_flight_are_answered_at_the_end(daemon, tls_dir,
+                                                    tls_context, how, way):
+    """Each is done or gets ESHUTDOWN, and TLS ends in due form."""
+    daemon.cmd("blockdev-add", driver="null-co", node_name="slow",
+               size=1 << 30, read_zeroes=True, latency_ns=200_000_000)
+    if way == "tls":
+        daemon.add_creds(tls_dir)
+    daemon.start_nbd("tls0" if way == "tls" else None)
+    daemon.add_export("slow", writable=True)
+    with nbd.RawNbd(daemon.nbd_path) as client:
+        if way == "tls":
+            assert client.option_type(nbd.OPT_STARTTLS) == nbd.REP_ACK
+            tls_context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+            client.sock = tls_context.wrap_socket(
+                client.sock, server_hostname="localhost",
+                suppress_ragged_eofs=False)
+        elif way == "chunks":
+            client.negotiate_structured()
+        client.go("slow")
+        cookies = set()
+        for number in range(20):
+            data = bytes(4096) if number % 2 else b""
+            cookies.add(client.send_request(
+                nbd.CMD_WRITE if number % 2 else nbd.CMD_FLUSH,
+                length=len(data), data=data))
+        harness.wait_until(lambda: daemon.cmd("query-block-exports")[0][
+            "clients"] == 1, 10, "the client")
+        if how == "stop":
+            daemon.qmp.send("nbd-server-stop")
+        else:
+            daemon.qmp.send("block-export-del",
+                            {"id": "exp-slow", "mode": "hard"})
+        while cookies:
+            reply = client.read_reply()
+            if isinstance(reply, nbd.Chunk):
+                cookie, error = reply.cookie, struct.unpack(
+                    ">I", reply.data[:4])[0]
+            else:
+                cookie, error = reply[0].cookie, reply[0].error
+            assert error in (0, nbd.ESHUTDOWN)
+            cookies.remove(cookie)
+        assert client.sock.recv(1) == b""
+
+
 # Block sizes.
 
 def test_block_sizes_are_told_and_sound(direct, box):

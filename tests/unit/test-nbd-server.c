@@ -372,6 +372,8 @@ test_choice_above_the_limit_waits(void *arg)
     /* The last one waits until the server is stopped. */
     bf_channel_free(silent);
     close_listening(&fix, &address);
+    bf_nbd_peer_co_expect(third, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_SHUTDOWN,
+                          "the server is shutting down");
     bf_nbd_peer_co_expect_end(third);
     bf_channel_free(second);
     bf_channel_free(third);

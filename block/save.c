@@ -249,8 +249,9 @@ best_edge(const BfNode *node, const BfNode *user)
     for (unsigned i = 0; i < user->parents->len; i++) {
         const BfEdge *edge = g_ptr_array_index(user->parents, i);
 
-        if (edge->parent == NULL || *edge->slot != user) {
-            continue; /* a root, or it is about to change */
+        if (edge->parent == NULL || !edge->parent->registered ||
+            *edge->slot != user) {
+            continue; /* a root, or it comes or goes just now */
         }
         if (edge->parent->options == NULL) {
             edge = best_edge(node, edge->parent);

@@ -9,6 +9,7 @@ import stat
 import pytest
 
 import harness
+import qapi
 import qmp
 from certs import PASSWORD
 from test_secrets import IV, KEY, b64, encrypt
@@ -254,6 +255,26 @@ def test_text_is_short_and_ordered(rich):
     assert arguments_of(text, "object-add", "tg0")["limits"]["bps-total"] == 1 << 30
     assert PASSWORD not in text and b64(KEY) not in text
     assert '"qmp"' not in text  # of the command line
+
+
+def test_each_number_of_the_server_is_saved(daemon):
+    """Also those that its commands get some day."""
+    schema = qapi.Schema(daemon.cmd("query-qmp-schema"))
+    given = {}
+    for command, path in (("nbd-server-start", {"type": "unix", "data": {
+            "path": str(daemon.nbd_path)}}),
+                          ("nbd-server-add-listener", {
+                              "type": "unix", "path": str(daemon.dir / "l")})):
+        members = schema.types[schema.command(command)["arg-type"]]["members"]
+        given[command] = {"addr": path, **{
+            m["name"]: 50 + number for number, m in enumerate(members)
+            if m["type"] == "int"}}
+        if command == "nbd-server-add-listener":
+            given[command]["id"] = "more"
+        daemon.execute(command, given[command])
+    saved = {c["execute"]: c["arguments"] for c in commands(
+        daemon.cmd("config-save")["text"])}
+    assert {command: saved[command] for command in given} == given
 
 
 def test_nothing_gives_nothing(daemons):

@@ -236,6 +236,30 @@ co_cut_stream_is_no_end(void *arg)
     clear(&server);
 }
 
+/* An end of our own doing is not the peer's: it can still be written to. */
+static void
+co_end_of_reading_leaves_writing(void *arg)
+{
+    Side client;
+    Side server;
+    char buf[3];
+
+    co_join(&client, &server, "server1.example");
+    g_assert_true(bf_channel_co_write_all(client.tls, "abc", 3, NULL));
+    bf_channel_shutdown_read(server.tls);
+    g_assert_cmpint(bf_channel_co_read_exact(server.tls, buf, 3, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_cmpmem(buf, 3, "abc", 3);
+    g_assert_cmpint(bf_channel_co_read(server.tls, buf, 1, NULL), ==, 0);
+    g_assert_cmpint(bf_channel_co_read(server.tls, buf, 1, NULL), ==, 0);
+    g_assert_true(bf_channel_co_write_all(server.tls, "xyz", 3, NULL));
+    g_assert_cmpuint(server.tls->sent, >, 3); /* with what TLS adds */
+    bf_channel_co_bye(server.tls);
+    co_check_read(client.tls, "xyz", 3);
+    clear(&client);
+    clear(&server);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -254,6 +278,8 @@ main(int argc, char **argv)
                 co_shutdown_ends_silent_handshake);
     bf_test_add("/io/channel-tls/cut-stream-is-no-end",
                 co_cut_stream_is_no_end);
+    bf_test_add("/io/channel-tls/end-of-reading-leaves-writing",
+                co_end_of_reading_leaves_writing);
     ret = g_test_run();
     bf_test_tls_clear();
     return ret;

@@ -171,6 +171,47 @@ socket_co_shutdown_ends_pending_read(void *arg)
     g_assert_false(bf_channel_co_write_all(a, "x", 1, NULL));
 }
 
+static void
+shut_read_later_co_run(void *arg)
+{
+    bf_co_yield();
+    bf_channel_shutdown_read(arg);
+}
+
+static void
+socket_co_end_of_reading_leaves_writing(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    char buf[3];
+
+    new_pair(&a, &b);
+    g_assert_true(bf_channel_co_write_all(b, "abc", 3, NULL));
+    g_assert_cmpuint(b->sent, ==, 3);
+    bf_channel_shutdown_read(a);
+    g_assert_cmpint(bf_channel_co_read_exact(a, buf, 3, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_cmpmem(buf, 3, "abc", 3);
+    g_assert_cmpint(bf_channel_co_read(a, buf, 1, NULL), ==, 0);
+    g_assert_true(bf_channel_co_write_all(a, "xy", 2, NULL));
+    g_assert_cmpuint(a->sent, ==, 2);
+    g_assert_cmpint(bf_channel_co_read_exact(b, buf, 2, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_cmpmem(buf, 2, "xy", 2);
+}
+
+static void
+socket_co_end_of_reading_ends_pending_read(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    char c;
+
+    new_pair(&a, &b);
+    bf_co_spawn(shut_read_later_co_run, a);
+    g_assert_cmpint(bf_channel_co_read(a, &c, 1, NULL), ==, 0);
+}
+
 /* Sends @count descriptors of the same file with one byte. */
 static void
 send_fds(int sock, int fd, unsigned count)
@@ -297,6 +338,10 @@ main(int argc, char **argv)
                 socket_co_moves_more_than_it_holds);
     bf_test_add("/io/channel-socket/shutdown-ends-pending-read",
                 socket_co_shutdown_ends_pending_read);
+    bf_test_add("/io/channel-socket/end-of-reading-leaves-writing",
+                socket_co_end_of_reading_leaves_writing);
+    bf_test_add("/io/channel-socket/end-of-reading-ends-pending-read",
+                socket_co_end_of_reading_ends_pending_read);
     bf_test_add("/io/channel-socket/receives-descriptors",
                 socket_co_receives_descriptors);
     bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);

@@ -313,6 +313,17 @@ def test_object_add_explains_the_fault(daemon, world, box, fault):
     assert str(directory) in error.desc and "property 'dir'" in error.desc
 
 
+def test_object_add_explains_a_wrong_password(daemon, world):
+    directory = world.encrypted("add-wrong-password")
+    daemon.cmd("object-add", qom_type="secret", id="pw", data="simsala")
+    error = daemon.error("object-add", qom_type="tls-creds-x509", id="tls0",
+                         endpoint="server", dir=str(directory),
+                         passwordid="pw")
+    assert re.search("Decryption has failed.*'passwordid'.*does not open the key",
+                     error.desc), error.desc
+    assert "simsala" not in error.desc + daemon.log()
+
+
 @pytest.mark.peers("qemu-img", "nbdsh", "gnutls-cli")
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("fault", [

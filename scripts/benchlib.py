@@ -64,14 +64,29 @@ def tree_ticks(pid):
     return ticks
 
 
-def kernel_ticks():
-    """Clock ticks of the kernel's threads, which work for everybody."""
-    ticks = 0
-    for name in os.listdir("/proc"):
-        times = proc_times(name) if name.isdigit() else None
-        if times and times[0] & PF_KTHREAD:
-            ticks += times[1]
-    return ticks
+class KernelTicks:
+    """Clock ticks of the kernel's threads, which work for everybody. They come
+    and go, so what each has used since the last look is added up."""
+
+    def __init__(self):
+        self.total, self.last = 0, {}
+
+    def read(self):
+        now = {}
+        for name in os.listdir("/proc"):
+            times = proc_times(name) if name.isdigit() else None
+            if times and times[0] & PF_KTHREAD:
+                now[name] = times[1]
+        self.add(now)
+        return self.total
+
+    def add(self, now):
+        """@now: {thread: its ticks}"""
+        for name, ticks in now.items():
+            before = self.last.get(name, 0)
+            # What is less than before is another thread of that number.
+            self.total += ticks - before if ticks >= before else ticks
+        self.last = now
 
 
 def busy_ticks():
@@ -91,14 +106,15 @@ class Others:
     """
 
     def __init__(self, sample=None):
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        if sample is None:
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.kernel = KernelTicks()
         self.sample = sample or self.sample_machine
         self.worst = 0.0
 
-    @staticmethod
-    def sample_machine():
+    def sample_machine(self):
         """(seconds, seconds of all processors that others have used)"""
-        used = busy_ticks() - kernel_ticks() - tree_ticks(os.getpid())
+        used = busy_ticks() - self.kernel.read() - tree_ticks(os.getpid())
         return (time.monotonic() * os.cpu_count(),
                 used / os.sysconf("SC_CLK_TCK"))
 

@@ -125,6 +125,36 @@ def test_others_are_who_uses_the_machine(capsys):
     assert "up to 10 %" in capsys.readouterr().out
 
 
+def test_threads_of_the_kernel_come_and_go():
+    kernel = benchlib.KernelTicks()
+    kernel.add({"2": 100, "7": 5000})
+    before = kernel.total
+    kernel.add({"2": 110, "9": 4})
+    assert kernel.total == before + 14
+    kernel.add({"2": 110, "9": 1})
+    assert kernel.total == before + 15
+
+
+STARTER = """
+import os, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import benchlib
+others = benchlib.Others()
+before = benchlib.tree_ticks(os.getpid())
+burn = "while time.process_time() < 0.3: pass"
+subprocess.run([sys.executable, "-c", "import os, time\\n"
+                "if os.fork() == 0: os.setsid()\\n" + burn], check=True)
+while benchlib.tree_ticks(os.getpid()) - before < \
+        0.55 * os.sysconf("SC_CLK_TCK"):
+    pass
+"""
+
+
+def test_what_we_start_is_not_others():
+    """Not even what has gone to the background or has ended."""
+    harness.run("/usr/bin/python3", "-c", STARTER, SCRIPTS)
+
+
 def test_distribution():
     values = list(range(1, 101))
     assert benchlib.distribution(values) == {

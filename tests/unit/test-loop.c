@@ -359,10 +359,15 @@ test_offload_runs_elsewhere(void *arg)
     pthread_barrier_destroy(&meeting.two);
 }
 
+typedef struct NotedThread {
+    BfLoop *loop;
+    bool is_done; /* main's */
+} NotedThread;
+
 static void
 note_thread(void *arg)
 {
-    *(BfLoop **)arg = bf_loop_self();
+    ((NotedThread *)arg)->loop = bf_loop_self();
 }
 
 static void
@@ -372,13 +377,14 @@ offload_note(void *arg)
 
     bf_co_offload(lane, note_thread, arg);
     bf_pool_lane_free(lane);
+    ((NotedThread *)arg)->is_done = true;
 }
 
 /* Without a thread the loop goes on, and so does the call when there is one. */
 static void
 test_offload_waits_for_a_thread(void *arg)
 {
-    BfLoop *where = bf_loop_self();
+    NotedThread where = {.loop = bf_loop_self()};
 
     g_test_expect_message("bf-core", G_LOG_LEVEL_WARNING,
                           "cannot start threads;*");
@@ -387,11 +393,12 @@ test_offload_waits_for_a_thread(void *arg)
     while (bf_test_threads_refused() < 3) {
         bf_co_yield();
     }
-    g_assert_true(where == bf_loop_self());
+    g_assert_true(where.loop == bf_loop_self());
     bf_test_refuse_threads(false);
-    while (where != NULL) {
+    while (!where.is_done) {
         bf_co_yield();
     }
+    g_assert_null(where.loop);
     g_test_assert_expected_messages();
 }
 

@@ -387,6 +387,7 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         .take_fd_opaque = opaque,
         .tls_creds_id = options->tls_creds,
         .tls_authz = options->tls_authz,
+        .tls_mode = options->tls_mode,
         .handshake_max_seconds = options->handshake_max_seconds,
         .max_connections = options->max_connections,
         .idle_max_seconds = options->idle_max_seconds,
@@ -394,6 +395,12 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
     g_autofree char *user = bf_nbd_listener_creds_user(options->id);
     bool ok = false;
 
+    if (options->tls_mode == BF_NBD_TLS_MODE_IMMEDIATE &&
+        options->tls_creds == NULL) {
+        bf_set_error(error, "tls-mode 'immediate' needs tls-creds: without "
+                            "credentials there is no TLS");
+        return false;
+    }
     if (options->id == NULL && daemon->nbd_server != NULL) {
         bf_set_error(error, "NBD server already running");
         return false;

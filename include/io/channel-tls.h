@@ -28,10 +28,12 @@ BfChannel *bf_channel_tls_co_new(BfChannel *base, BfTlsCreds *creds,
 /**
  * BfTlsRefusal: how far a client came that was not accepted
  * @in_handshake: false: the handshake was done and verification failed
+ * @heard: it has sent something
  * @name: (nullable): owned: what the peer called itself, fit for logs
  */
 typedef struct BfTlsRefusal {
     bool in_handshake;
+    bool heard;
     char *name;
 } BfTlsRefusal;
 

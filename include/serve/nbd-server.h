@@ -101,6 +101,7 @@ typedef struct BfNbdEvents {
  *     bf_nbd_listener_creds_user() has on them is given back
  * @tls_authz: (nullable): id of the authorization object that says whose
  *     clients may connect; copied. Needs @tls_creds that prove a name
+ * @tls_mode: when TLS begins, if there are @tls_creds
  * @handshake_max_seconds: limit from accept to the end of negotiation; 0 has
  *     none
  * @max_connections: of this listener; 0 is unlimited; 1 clears the multi-conn
@@ -116,6 +117,7 @@ typedef struct BfNbdListenerConfig {
     BfTlsCreds *tls_creds;
     const char *tls_creds_id;
     const char *tls_authz;
+    BfNbdTlsMode tls_mode;
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
     uint32_t idle_max_seconds;

@@ -34,6 +34,7 @@ typedef struct BfChannelTls {
     bool has_failed;       /* a record was sent in part: no more can follow */
     bool read_is_shut;     /* by bf_channel_shutdown_read() */
     bool input_ended;      /* the stream below has ended */
+    bool heard;            /* something has been received */
     BfTlsGuest guest;      /* during the handshake */
 } BfChannelTls;
 
@@ -104,6 +105,7 @@ co_receive(BfChannelTls *self, GError **error)
         self->input_ended = true;
         bf_tls_session_input_eof(self->session);
     } else {
+        self->heard = true;
         bf_tls_session_input_commit(self->session, n);
     }
     return 1;
@@ -333,6 +335,7 @@ co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
     if (in_handshake || !co_verify(self, error)) {
         if (ret_refusal != NULL) {
             ret_refusal->in_handshake = in_handshake;
+            ret_refusal->heard = self->heard;
             ret_refusal->name =
                 g_strdup(bf_tls_session_get_peer_label(self->session));
         }

@@ -34,6 +34,7 @@ bf_nbd_listener_new(BfNbdServer *server, const BfNbdListenerConfig *config)
     }
     listener->tls_creds_id = g_strdup(config->tls_creds_id);
     listener->tls_authz = g_strdup(config->tls_authz);
+    listener->tls_mode = config->tls_mode;
     listener->handshake_max_seconds = config->handshake_max_seconds;
     listener->max_connections = config->max_connections;
     listener->idle_max_seconds = config->idle_max_seconds;
@@ -88,7 +89,10 @@ static void
 log_listening(const BfNbdListener *listener, int fd)
 {
     g_autofree char *local = bf_socket_local_to_string(fd);
-    const char *tls = listener->tls_creds != NULL ? " (TLS required)" : "";
+    const char *tls = listener->tls_creds == NULL ? ""
+                      : listener->tls_mode == BF_NBD_TLS_MODE_IMMEDIATE
+                          ? " (TLS from the first byte)"
+                          : " (TLS required)";
 
     if (listener->id == NULL) {
         g_message("NBD server listening on %s%s", local, tls);

@@ -170,6 +170,7 @@ struct BfNbdListener {
     BfTlsCreds *tls_creds; /* (nullable) a reference */
     char *tls_creds_id;    /* (nullable) */
     char *tls_authz;       /* (nullable) id of the object that is asked */
+    BfNbdTlsMode tls_mode; /* if there are @tls_creds */
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
     uint32_t idle_max_seconds; /* 0: no limit */

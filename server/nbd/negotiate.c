@@ -262,12 +262,14 @@ nego_co_secure(BfNbdClient *client, BfTlsCreds *creds, GError **error)
     client->channel = bf_channel_tls_co_accept(client->channel, creds, &guest,
                                                &refusal, error);
     if (client->channel == NULL) {
+        client->spoke |= refusal.heard;
         client->label = refusal.name;
         if (!refusal.in_handshake) {
             client->reason = BF_NBD_CLIENT_REJECT_REASON_CERTIFICATE;
         }
         return false;
     }
+    client->spoke = true;
     client->tls_text = bf_channel_tls_describe(client->channel);
     client->tls_info = describe_tls(client->channel);
     client->identity = g_strdup(bf_channel_tls_get_identity(client->channel));
@@ -674,6 +676,14 @@ nego_co_greet(BfNbdClient *client, GError **error)
 BfNbdOutcome
 bf_nbd_negotiate_co_run(BfNbdClient *client, GError **error)
 {
+    const BfNbdListener *listener = client->listener;
+
+    if (listener->tls_creds != NULL &&
+        listener->tls_mode == BF_NBD_TLS_MODE_IMMEDIATE &&
+        !nego_co_secure(client, listener->tls_creds, error)) {
+        return BF_NBD_OUTCOME_FAILED;
+    }
+    client->stage = "greeting";
     if (!nego_co_greet(client, error)) {
         return BF_NBD_OUTCOME_FAILED;
     }

@@ -128,6 +128,8 @@ describe_listener(const BfNbdListener *listener)
     info->id = g_strdup(listener->id);
     info->addresses = bf_socket_address_list_copy(listener->addresses);
     info->tls_creds = g_strdup(listener->tls_creds_id);
+    info->has_tls_mode = listener->tls_creds != NULL;
+    info->tls_mode = listener->tls_mode;
     info->tls_authz = g_strdup(listener->tls_authz);
     info->handshake_max_seconds = listener->handshake_max_seconds;
     info->max_connections = listener->max_connections;
@@ -174,6 +176,8 @@ bf_nbd_server_query(const BfNbdServer *server)
     info->running = true;
     info->addresses = bf_socket_address_list_copy(first->addresses);
     info->tls_creds = g_strdup(first->tls_creds_id);
+    info->has_tls_mode = first->tls_creds != NULL;
+    info->tls_mode = first->tls_mode;
     info->tls_authz = g_strdup(first->tls_authz);
     info->has_handshake_max_seconds = true;
     info->handshake_max_seconds = first->handshake_max_seconds;

@@ -311,7 +311,8 @@ def test_settings_and_chosen_port_are_told(daemon, image, tls_dir):
     assert info == {**listener, **info}
     address, = info.pop("addresses")
     assert info == {
-        "running": True, "tls-creds": "tls0", "tls-authz": "who",
+        "running": True, "tls-creds": "tls0", "tls-mode": "starttls",
+        "tls-authz": "who",
         "handshake-max-seconds": 0, "max-connections": 1, "clients": 0,
         "idle-max-seconds": 0, "negotiating": 0,
         "waiting": 0, "exports": 1}

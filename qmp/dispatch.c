@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/loop.h"
+#include "core/wipe.h"
 #include "qmp/gen-commands.h"
 #include "qmp/gen-json.h"
 #include "qmp/json-value.h"
@@ -74,6 +75,7 @@ parse(void *arg)
 
     request->value = bf_json_parse_frame(request->frame->text,
                                          request->frame->len, &request->error);
+    bf_wipe_traces();
 }
 
 /* What takes long if it is big: both are wiped. */
@@ -84,6 +86,7 @@ free_texts(void *arg)
 
     json_decref(request->value);
     bf_frame_free(request->frame);
+    bf_wipe_traces();
 }
 
 BfRequest *
@@ -109,6 +112,7 @@ bf_request_co_free(BfRequest *request, BfPoolLane *lane)
     co_run_off_stack(free_texts, request, is_big(request), lane);
     g_clear_error(&request->error);
     g_free(request);
+    bf_wipe_traces();
 }
 
 bool

@@ -21,6 +21,7 @@
 #include "core/error.h"
 #include "core/loop.h"
 #include "core/util.h"
+#include "core/wipe.h"
 
 #define READ_BYTES ((size_t)32 * BF_KIB)
 /* No more is read from a client while it has so much to read. */
@@ -390,6 +391,7 @@ co_read_requests(BfMonitorClient *client)
         bf_framer_feed(client->framer, buf, n);
         explicit_bzero(buf, n); /* it may have held a secret */
         co_take_frames(client);
+        bf_wipe_traces();
     }
 }
 

@@ -45,6 +45,7 @@ read_source(void *arg)
     Reading *reading = arg;
 
     reading->written = bf_secret_read(&reading->params, &reading->error);
+    bf_wipe_traces();
 }
 
 static Reading *

@@ -57,6 +57,17 @@ void bf_wipe_drop_front(GString *string, size_t len);
 void bf_wipe_string_free(GString *string);
 
 /**
+ * bf_wipe_traces:
+ *
+ * Clears what working with a secret leaves on this thread besides buffers: the
+ * vector registers, by which memory is copied, and the 16 KiB of the stack
+ * below the caller, where functions that have returned, and the lazy binding of
+ * those in libraries, have saved registers. To be called where the work with
+ * the secret ends, and not from deeper than it was done.
+ */
+void bf_wipe_traces(void);
+
+/**
  * bf_wipe_text_free:
  * @text: (nullable): a text up to its NUL, wiped and freed
  */

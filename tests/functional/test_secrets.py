@@ -356,6 +356,14 @@ def test_bytes_of_secrets_are_nowhere_else(daemons, box, locked_dir):
     answers = all_answers(daemon) + str(broken)
     dumped, kept_out = memory.search(daemon.pid, living + gone)
     assert dumped == {}
+    # Nor a part, as functions that copy leave it in registers, which others
+    # save on their stack.
+    registers = memory.vector_registers(daemon.pid)
+    for needle in living + gone:
+        for i in range(len(needle) - 15):
+            assert needle[i:i + 16] not in registers
+    ends = [end for n in living + gone for end in (n[:16], n[-16:])]
+    assert memory.search(daemon.pid, ends)[0] == {}
     # The search can find: all that lives is in memory of its own.
     assert set(kept_out) == set(living)
     for needle in living + gone:

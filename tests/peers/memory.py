@@ -5,6 +5,7 @@ Regions with MADV_DONTDUMP ("dd" in smaps) are kept apart: they are in no dump.
 Only pages that exist are read, and nothing of a sanitizer's terabytes, which are
 not dumped. That finds more than a dump has: clean pages of files too.
 """
+import ctypes
 import os
 import re
 
@@ -75,3 +76,42 @@ def search(pid, needles):
                             f"{start:x} {name}")
                 tail, tail_end = data[-longest:], address + pages * PAGE
     return dumped, kept_out
+
+
+PTRACE_DETACH, PTRACE_GETREGSET = 17, 0x4204
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+WALL = 0x40000000  # __WALL: threads as well
+NT_FPREGS, NT_X86_XSTATE = 2, 0x202
+
+
+class IoVec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+def trace(request, tid, address=None, data=None):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long] * 2 + [ctypes.c_void_p] * 2
+    libc.ptrace.restype = ctypes.c_long
+    if libc.ptrace(request, tid, address, data) < 0:
+        raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {tid}")
+
+
+def vector_registers(pid):
+    """Those of all threads, as a core dump has them."""
+    found = b""
+    kind = NT_X86_XSTATE if os.uname().machine == "x86_64" else NT_FPREGS
+    for name in os.listdir(f"/proc/{pid}/task"):
+        tid = int(name)
+        try:
+            trace(PTRACE_SEIZE, tid)
+        except ProcessLookupError:
+            continue  # it has ended
+        trace(PTRACE_INTERRUPT, tid)
+        if os.WIFSTOPPED(os.waitpid(tid, WALL)[1]):
+            room = ctypes.create_string_buffer(1 << 16)
+            vector = IoVec(ctypes.addressof(room), len(room))
+            trace(PTRACE_GETREGSET, tid, kind, ctypes.addressof(vector))
+            found += room.raw[:vector.len]
+            trace(PTRACE_DETACH, tid)
+    assert found
+    return found

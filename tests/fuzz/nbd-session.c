@@ -527,7 +527,8 @@ nbd_session_run(GByteArray *input, const NbdSessionPlan *plan)
         bf_co_spawn_later(co_set_up, NULL);
         bf_loop_run(world.loop);
     }
-    names_file = memmem(input->data, input->len, "file", 4) != NULL;
+    names_file =
+        input->len > 0 && memmem(input->data, input->len, "file", 4) != NULL;
     bf_co_spawn_later(co_run, &session);
     bf_loop_run(world.loop);
     if (names_file) {

@@ -237,7 +237,9 @@ test_rules_that_do_not_answer_deny(void *arg)
     guarded.fix.server->authz_max_ns = 10 * BF_NS_PER_MS;
     peer = co_secured(&guarded);
     g_assert_cmphex(co_choose(peer, "guarded"), ==, BF_NBD_REPLY_ERR_UNKNOWN);
-    g_assert_cmpuint(read_count(&pam_asked), >, 0);
+    while (read_count(&pam_asked) == 0) {
+        bf_co_yield(); /* a busy machine has not started the thread by then */
+    }
     g_assert_cmphex(co_choose(peer, "open"), ==, BF_NBD_REPLY_ACK);
     bf_channel_free(peer);
     release_all();

@@ -278,6 +278,16 @@ typedef struct BfNbdAsk {
     GPtrArray *list;
 } BfNbdAsk;
 
+/* What it was waited for is gone, and it stays in negotiation. */
+static void
+give_up_place(BfNbdClient *client)
+{
+    if (client->has_place) {
+        bf_nbd_places_release(client);
+        bf_nbd_lobby_update(client->server);
+    }
+}
+
 static void
 answer_ask(void *arg)
 {
@@ -293,7 +303,7 @@ answer_ask(void *arg)
     }
     if (exp == NULL) {
         if (ask->attach) {
-            bf_nbd_places_release(client);
+            give_up_place(client);
             bf_nbd_rights_report_absent(client, ask->name);
         }
         return;

@@ -162,3 +162,31 @@ def test_flood_ends_with_the_server(daemon, address, flood):
     flood("127.0.0.2", "127.0.0.3")
     daemon.cmd("nbd-server-stop")
     daemon.cmd("query-version")
+
+
+def in_negotiation(address, kind, tls_context, source="127.0.0.1"):
+    client = nbd.RawNbd(connect(address, source))
+    if kind == "tls":
+        client.starttls(tls_context)
+    return client
+
+
+def test_place_that_is_not_taken_goes_to_who_waits_outside(
+        daemon, address, kind, tls_context):
+    """A client waits for a place, gets it, and what it wants is gone."""
+    daemon.add_export("disk", ident="second", name="second")
+    user, late, other = (in_negotiation(address, kind, tls_context)
+                         for _ in range(3))
+    user.go("disk")
+    other.go("disk")
+    late.send_option(nbd.OPT_GO, nbd.go_data("second"))
+    with contextlib.closing(connect(address)) as outside:
+        harness.wait_until(
+            lambda: daemon.cmd("query-nbd-server")["waiting"] == 1)
+        daemon.cmd("block-export-del", id="second")
+        daemon.qmp.take_event("BLOCK_EXPORT_DELETED")
+        user.disconnect()
+        assert late.read_option_reply()[1] == nbd.ERR_UNKNOWN
+        assert len(outside.recv(18, socket.MSG_WAITALL)) == 18
+    other.disconnect()
+    late.close()

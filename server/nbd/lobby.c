@@ -9,7 +9,8 @@
  * descriptors; which of them is next depends on how many its source has got.
  * Places of those who use exports (max-connections) are kept as long as they
  * are used. As long as all are taken, nobody is accepted, and clients that
- * choose an export wait for their reply.
+ * choose an export wait for their reply. These keep their places in
+ * negotiation as silent ones do, that is as long as no others need them.
  */
 #include <unistd.h>
 
@@ -195,7 +196,9 @@ bf_nbd_places_co_wait(BfNbdClient *client)
     const char *stage = client->stage;
 
     client->stage = "waiting for a place (max-connections)";
+    bf_peer_wait_begin(&client->wait, bf_loop_now_ns());
     bf_co_call(bf_loop_get_main(bf_loop_self()), co_wait_for_place, client);
+    bf_peer_wait_end(&client->wait);
     client->stage = stage;
 }
 
@@ -239,11 +242,14 @@ static void
 drop(BfNbdClient *client, uint64_t silence_ns)
 {
     BfNbdLobby *lobby = &client->server->lobby;
+    const char *what = g_queue_find(&lobby->place_queue, client) != NULL
+                           ? "has waited for a place (max-connections)"
+                           : "was silent";
 
     client->dropped = g_strdup_printf(
-        "it was silent for %.1f s, while all %u places in negotiation are "
-        "taken, %u of them by its address, and others wait for one",
-        (double)silence_ns / BF_NS_PER_SEC, lobby->negotiating_max,
+        "it %s for %.1f s, while all %u places in negotiation are taken, %u of "
+        "them by its address, and others wait for one",
+        what, (double)silence_ns / BF_NS_PER_SEC, lobby->negotiating_max,
         client->source->negotiating);
     client->source->negotiating--;
     lobby->n_dropped++;

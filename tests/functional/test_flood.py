@@ -190,3 +190,25 @@ def test_place_that_is_not_taken_goes_to_who_waits_outside(
         assert len(outside.recv(18, socket.MSG_WAITALL)) == 18
     other.disconnect()
     late.close()
+
+
+def test_who_waits_for_a_place_makes_room_in_negotiation(
+        daemon, address, kind, tls_context):
+    """Else one address could keep all others away from other listeners."""
+    local = {"type": "inet", "host": "127.0.0.1", "port": "0", "ipv6": False}
+    where = daemon.cmd("nbd-server-add-listener", id="one", addr=local,
+                       max_connections=1)["addresses"][0]
+    full = (where["host"], int(where["port"]))
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(nbd.RawNbd(connect(full, "127.0.0.2")))
+                for _ in range(PLACES)]
+        many[0].go("disk")
+        for client in many[1:]:
+            client.send_option(nbd.OPT_GO, nbd.go_data("disk"))
+        silent = stack.enter_context(connect(address, "127.0.0.3"))
+        assert len(silent.recv(18, socket.MSG_WAITALL)) == 18
+        assert negotiating(daemon) == PLACES
+        serve(address, kind, tls_context).disconnect()
+        data = daemon.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
+        assert data["peer"].startswith("127.0.0.2:")
+        assert "waited for a place" in data["message"]

@@ -130,13 +130,6 @@ is_made_by(const BfNode *child, const BfEdge *edge)
            child->inherits && child_of(edge) == child;
 }
 
-/* Is it perhaps read-only because the storage is? */
-static bool
-has_fallen_back(const BfNodeSettings *settings)
-{
-    return settings->auto_read_only && settings->read_only;
-}
-
 /* Would a node with these options, made by @parent, have these settings? */
 static bool
 gives_settings(const BfBlockdevOptions *options, const BfNode *parent,
@@ -146,8 +139,7 @@ gives_settings(const BfBlockdevOptions *options, const BfNode *parent,
 
     bf_node_effective_settings(
         options, parent != NULL ? &parent->settings : NULL, &given);
-    return (given.read_only == settings->read_only ||
-            has_fallen_back(settings)) &&
+    return (given.read_only == settings->read_only || settings->fell_back) &&
            given.auto_read_only == settings->auto_read_only &&
            given.direct == settings->direct &&
            given.no_flush == settings->no_flush &&
@@ -166,10 +158,8 @@ make_explicit(BfBlockdevOptions *options, const BfNodeSettings *settings)
     options->cache->direct = settings->direct;
     options->cache->has_no_flush = true;
     options->cache->no_flush = settings->no_flush;
-    if (!has_fallen_back(settings)) {
-        options->has_read_only = true;
-        options->read_only = settings->read_only;
-    }
+    options->has_read_only = true;
+    options->read_only = settings->read_only && !settings->fell_back;
     options->has_auto_read_only = true;
     options->auto_read_only = settings->auto_read_only;
     options->has_force_share = true;

@@ -531,7 +531,7 @@ co_apply_auto_read_only(BfFileNode *self, BfNodeSettings *settings)
 
     if (needs_check(self, settings)) {
         bf_node_co_offload(&self->base, check_access, &call);
-        settings->read_only = !call.writable;
+        settings->read_only = settings->fell_back = !call.writable;
     }
 }
 
@@ -549,7 +549,7 @@ co_renew_auto_read_only(BfFileNode *self, BfNodeSettings *settings,
     if (!file_co_call(&call->call, error)) {
         return false;
     }
-    settings->read_only = !call->writable;
+    settings->read_only = settings->fell_back = !call->writable;
     g_free(call);
     return true;
 }

@@ -50,6 +50,8 @@ typedef struct BfNodeStats BfNodeStats;
  * @read_only: no writing
  * @auto_read_only: open for writing only while there is a writer, and fall
  *     back to read-only if the file cannot be written
+ * @fell_back: that has happened: @read_only is what the storage says, and
+ *     nobody asked for it
  * @direct: bypass the page cache
  * @no_flush: flushes do nothing
  * @force_share: take no locks and let others do what they like
@@ -59,6 +61,7 @@ typedef struct BfNodeStats BfNodeStats;
 typedef struct BfNodeSettings {
     bool read_only;
     bool auto_read_only;
+    bool fell_back;
     bool direct;
     bool no_flush;
     bool force_share;

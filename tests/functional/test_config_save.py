@@ -325,6 +325,46 @@ def test_child_that_has_lost_who_made_it(daemon, box, restart):
     assert child["read-only"] and child["cache"]["no-flush"]
 
 
+@pytest.mark.parametrize("more", ({}, {"force-share": True}),
+                         ids=("alone", "force-share"))
+def test_child_stays_read_only_that_was_so_by_its_maker(daemon, box, restart,
+                                                        more):
+    """auto-read-only makes nothing writable that was to be read-only."""
+    add_inline(daemon, box)
+    daemon.execute("blockdev-reopen", {"options": [{
+        "driver": "raw", "node-name": "top", "read-only": True,
+        "auto-read-only": True, **more, "file": "below"}]})
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "user",
+                                    "file": "below"})
+    daemon.cmd("blockdev-del", node_name="top")
+    before = picture(daemon)
+    path, again = restart(daemon)
+    assert_same(before, picture(again))
+    child = arguments_of(path.read_text(), "blockdev-add", "user")["file"]
+    assert child["read-only"] and child["auto-read-only"]
+
+
+def test_child_that_fell_back_may_be_writable_again(daemons, box, image,
+                                                    restart):
+    """What the storage said is not taken for what was asked for."""
+    daemons(name="other").serve_file(image, writable=False)
+    daemon = daemons()
+    daemon.execute("blockdev-add", {
+        "driver": "raw", "node-name": "top", "auto-read-only": True, "file": {
+            "driver": "nbd", "node-name": "below", "export": "disk",
+            "server": {"type": "unix", "path": str(box / "other.nbd")}}})
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "user",
+                                    "file": "below"})
+    daemon.cmd("blockdev-del", node_name="top")
+    before = picture(daemon)
+    assert [n["ro"] for n in before["nodes"]
+            if n["node-name"] == "below"] == [True]
+    path, again = restart(daemon)
+    assert_same(before, picture(again))
+    child = arguments_of(path.read_text(), "blockdev-add", "user")["file"]
+    assert not child.get("read-only") and child["auto-read-only"]
+
+
 def test_shared_child_without_a_name_is_left_out(daemon, box):
     add_inline(daemon, box, None)
     name, = [n["node-name"] for n in daemon.cmd("query-named-block-nodes")

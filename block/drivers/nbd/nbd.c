@@ -107,7 +107,7 @@ apply_read_only(const BfNbdcNode *self, BfNodeSettings *settings,
         return true;
     }
     if (settings->auto_read_only) {
-        settings->read_only = true;
+        settings->read_only = settings->fell_back = true;
         return true;
     }
     bf_set_error(error,

@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/co-io.h"
@@ -65,9 +66,16 @@ write_file(void *arg)
 {
     WriteFile *file = arg;
     g_autofree char *temporary = g_strconcat(file->path, ".XXXXXX", NULL);
-    bf_autofd fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
+    bf_autofd fd = -1;
+    struct stat st;
     int problem = 0;
 
+    /* A device of this name would be gone, and not what was written to. */
+    if (stat(file->path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        bf_set_error(&file->error, "'%s' is not a regular file", file->path);
+        return;
+    }
+    fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
     if (fd < 0) {
         bf_set_errno(&file->error, errno, "cannot create '%s'", temporary);
         return;

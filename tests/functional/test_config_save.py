@@ -644,6 +644,14 @@ def test_file_that_cannot_be_written(daemon, box, name, message):
         (".", "dir.", "saved"))]
 
 
+def test_what_is_no_file_is_not_replaced(daemon, box):
+    """As /dev/null and /dev/stdout would be."""
+    os.mkfifo(box / "pipe")
+    error = daemon.error("config-save", filename=str(box / "pipe"))
+    assert "pipe' is not a regular file" in error.desc
+    assert stat.S_ISFIFO(os.stat(box / "pipe").st_mode)
+
+
 def test_read_only_monitor_may_not(daemons, box):
     daemon = daemons("--chardev", f"socket,id=r,path={box}/r,server=on,"
                      "wait=off", "--monitor", "r,read-only=on")

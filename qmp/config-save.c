@@ -168,6 +168,28 @@ leave_out(Save *save, BfConfigItemKind kind, const char *id, char *reason)
     g_string_append_printf(save->config->text, "# Left out: %s\n", reason);
 }
 
+/* A file name of the command line may be any bytes. Leaves out what has a text
+ * that a restart would get as another one. */
+static bool
+leave_out_changed(Save *save, BfConfigItemKind kind, const char *id,
+                  const BfTypeInfo *type, const void *options)
+{
+    const char *text = bf_type_find_text(type, options, bf_json_changes_text);
+    g_autofree char *shown = NULL;
+
+    if (text == NULL) {
+        return false;
+    }
+    shown = g_utf8_make_valid(text, -1);
+    leave_out(save, kind, id,
+              g_strdup_printf("%s '%s' has the text '%s', which is no UTF-8 or "
+                              "has noncharacters, and JSON cannot say it; "
+                              "rename it",
+                              bf_enum_str(&bf_config_item_kind_enum, (int)kind),
+                              id != NULL ? id : "", shown));
+    return true;
+}
+
 /* --- objects --- */
 
 /* Why nothing can say again what the object was made from, or NULL. */
@@ -225,6 +247,10 @@ put_object(Save *save, const BfObjectOptions *options)
     problem = object_problem(options);
     if (problem != NULL) {
         leave_out(save, BF_CONFIG_ITEM_KIND_OBJECT, options->id, problem);
+        return;
+    }
+    if (leave_out_changed(save, BF_CONFIG_ITEM_KIND_OBJECT, options->id,
+                          &bf_object_options_type, options)) {
         return;
     }
     object = to_json(&bf_object_options_type, options, BF_SECRET_MODE_REVEAL);
@@ -307,7 +333,9 @@ put_nodes(Save *save, BfDaemon *daemon)
         if (node->problem != NULL) {
             leave_out(save, BF_CONFIG_ITEM_KIND_NODE, node->name,
                       g_steal_pointer(&node->problem));
-        } else {
+        } else if (!leave_out_changed(save, BF_CONFIG_ITEM_KIND_NODE,
+                                      node->name, &bf_blockdev_options_type,
+                                      node->options)) {
             put_command(save, "blockdev-add",
                         to_json(&bf_blockdev_options_type, node->options,
                                 BF_SECRET_MODE_MASK));
@@ -346,6 +374,10 @@ put_listener(Save *save, const BfNbdListening *listening)
                                   options->id != NULL ? "'" : ""));
         return;
     }
+    if (leave_out_changed(save, BF_CONFIG_ITEM_KIND_NBD_SERVER, options->id,
+                          &bf_nbd_server_options_type, options)) {
+        return;
+    }
     arguments =
         to_json(&bf_nbd_server_options_type, options, BF_SECRET_MODE_MASK);
     if (options->id != NULL) {
@@ -373,6 +405,10 @@ put_export(Save *save, const BfExport *exp)
     g_autoptr(BfBlockExportOptions) options = bf_export_save(exp);
     BfBlockExportOptionsNbd *nbd = options->u.nbd;
 
+    if (leave_out_changed(save, BF_CONFIG_ITEM_KIND_EXPORT, options->id,
+                          &bf_block_export_options_type, options)) {
+        return;
+    }
     if (nbd->bitmaps != NULL && nbd->bitmaps->len > 0) {
         g_clear_pointer(&nbd->bitmaps, bf_block_dirty_bitmap_or_str_list_free);
         leave_out(save, BF_CONFIG_ITEM_KIND_EXPORT, options->id,

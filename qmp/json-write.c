@@ -67,6 +67,18 @@ is_noncharacter(gunichar c)
     return (c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE;
 }
 
+bool
+bf_json_changes_text(const char *text)
+{
+    if (!g_utf8_validate(text, -1, NULL)) {
+        return true;
+    }
+    while (*text != '\0' && !is_noncharacter(g_utf8_get_char(text))) {
+        text = g_utf8_next_char(text);
+    }
+    return *text != '\0';
+}
+
 static void
 write_str(GString *out, const char *text, size_t len, gunichar nul)
 {

@@ -135,6 +135,61 @@ bf_type_copy(const BfTypeInfo *info, const void *object)
     return copy;
 }
 
+static const char *
+find_text_at(const BfField *field, const void *where,
+             bool (*matches)(const char *text))
+{
+    void *owned = NULL;
+
+    if (field->type != NULL) {
+        memcpy(&owned, where, sizeof(owned));
+        return bf_type_find_text(field->type, owned, matches);
+    }
+    if (field->kind != BF_FIELD_STR) {
+        return NULL;
+    }
+    memcpy(&owned, where, sizeof(owned));
+    return owned != NULL && matches(owned) ? owned : NULL;
+}
+
+const char *
+bf_type_find_text(const BfTypeInfo *info, const void *object,
+                  bool (*matches)(const char *text))
+{
+    const BfTypeInfo *branch = NULL;
+    const BfField *fields = info->fields;
+    size_t n_fields = info->n_fields;
+    const char *found = NULL;
+
+    if (object == NULL) {
+        return NULL;
+    }
+    if (info->kind == BF_TYPE_LIST) {
+        const AnyList *list = object;
+
+        for (size_t i = 0; i < list->len && found == NULL; i++) {
+            found = find_text_at(
+                fields, (const char *)list->items + i * fields->width, matches);
+        }
+        return found;
+    }
+    if (info->kind == BF_TYPE_ALTERNATE) {
+        fields += *(const int *)object;
+        n_fields = 1;
+    }
+    for (size_t i = 0; i < n_fields && found == NULL; i++) {
+        found = find_text_at(&fields[i], field_at(&fields[i], object), matches);
+    }
+    branch = bf_type_get_branch(info, object);
+    if (found == NULL && branch != NULL) {
+        found = bf_type_find_text(
+            branch,
+            *(void *const *)((const char *)object + info->branch_offset),
+            matches);
+    }
+    return found;
+}
+
 const BfField *
 bf_type_find_field(const BfTypeInfo *info, const char *name)
 {

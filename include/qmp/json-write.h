@@ -8,6 +8,7 @@
 
 #include <glib.h>
 #include <jansson.h>
+#include <stdbool.h>
 
 /**
  * BfJsonStyle: layout of the text
@@ -37,6 +38,15 @@ void bf_json_write(GString *out, const json_t *value, BfJsonStyle style);
  * takes, become U+FFFD.
  */
 void bf_json_write_str(GString *out, const char *text, size_t len);
+
+/**
+ * bf_json_changes_text:
+ * @text: any bytes
+ *
+ * Returns: whether a reader of ours gets another text than @text, as JSON has
+ *   no way to say it
+ */
+bool bf_json_changes_text(const char *text);
 
 /**
  * bf_json_write_escape:

@@ -166,6 +166,18 @@ void bf_type_free(const BfTypeInfo *info, void *object);
 void *bf_type_copy(const BfTypeInfo *info, const void *object);
 
 /**
+ * bf_type_find_text:
+ * @info: what @object is
+ * @object: (nullable): an object
+ * @matches: what to look for
+ *
+ * Returns: (nullable): the first text in @object, however deep, that @matches;
+ *   it belongs to @object
+ */
+const char *bf_type_find_text(const BfTypeInfo *info, const void *object,
+                              bool (*matches)(const char *text));
+
+/**
  * bf_type_find_field:
  * @info: description of a struct or union
  * @name: name of a member in JSON

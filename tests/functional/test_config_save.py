@@ -549,6 +549,26 @@ def test_bitmaps_of_exports_are_left_out(daemon, image, restart):
     assert [e["id"] for e in again.cmd("query-block-exports")] == ["exp-disk"]
 
 
+@pytest.mark.parametrize("odd", (b"\xff", b"\xef\xb7\x90"),
+                         ids=("bytes", "noncharacter"))
+def test_name_that_json_cannot_say_is_left_out(daemons, box, image, odd):
+    """A restart would open the file of another name."""
+    name = os.fsencode(box) + b"/x" + odd + b".img"
+    os.rename(image, name)
+    secret = os.fsencode(box) + b"/s" + odd
+    with open(secret, "wb") as file:
+        file.write(b"x")
+    daemon = daemons("--blockdev", os.fsdecode(
+        b"driver=raw,node-name=top,file.driver=file,file.filename=" + name),
+        "--object", os.fsdecode(b"secret,id=sec0,file=" + secret))
+    error = daemon.error("config-save")
+    assert "object 'sec0' has the text" in error.desc
+    info = daemon.cmd("config-save", incomplete=True)
+    assert [(i["kind"], i["id"]) for i in info["left-out"]] == [
+        ("object", "sec0"), ("node", "top")]
+    assert commands(info["text"])[2:] == []  # the two iothreads
+
+
 def test_snapshot_is_left_out(daemon, image):
     daemon.add_file(image)
     daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "old",

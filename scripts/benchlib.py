@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import shlex
+import signal
 import socket
 import statistics
 import subprocess
@@ -33,6 +34,9 @@ PF_KTHREAD = 0x00200000
 sys.path.insert(0, str(PEERS))
 
 import qmp  # noqa: E402
+
+# So that what was started and made is ended and removed by then, too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def proc_times(pid):

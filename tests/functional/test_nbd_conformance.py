@@ -361,8 +361,9 @@ def test_requests_in_flight_are_answered_at_the_end(daemon, tls_dir,
             cookies.add(client.send_request(
                 nbd.CMD_WRITE if number % 2 else nbd.CMD_FLUSH,
                 length=len(data), data=data))
-        harness.wait_until(lambda: daemon.cmd("query-block-exports")[0][
-            "clients"] == 1, 10, "the client")
+        # It knows that its choice is accepted before it is served.
+        harness.wait_until(lambda: [c["state"] for c in daemon.cmd(
+            "query-nbd-clients")] == ["active"], 10, "the client")
         if how == "stop":
             daemon.qmp.send("nbd-server-stop")
         else:

@@ -59,6 +59,8 @@ def test_walk_through_over_qmp(daemon, image, tls_dir, box):
         client.go("disk0")
         assert client.read(0, 512) == (0, image.read_bytes()[:512])
         client.disconnect()
+    harness.wait_until(lambda: daemon.cmd("query-nbd-clients") == [], 10,
+                       "the client's leaving")
     daemon.cmd("nbd-server-remove", name="disk0")
     daemon.cmd("nbd-server-stop")
 

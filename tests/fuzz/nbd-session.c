@@ -94,6 +94,22 @@ co_add_null(const char *node, uint64_t size, uint64_t latency_ns)
     co_add_node(&options, node);
 }
 
+static void
+co_add_rules(const char *node, const char *child, BfFaultRuleList *rules)
+{
+    BfBlockdevRef ref = {
+        .kind = BF_BLOCKDEV_REF_KIND_STR,
+        .u.str = (char *)child,
+    };
+    BfBlockdevOptionsFault fault = {.image = &ref, .rules = rules};
+    BfBlockdevOptions options = {
+        .driver = BF_BLOCKDEV_DRIVER_FAULT,
+        .u.fault = &fault,
+    };
+
+    co_add_node(&options, node);
+}
+
 /* Flushes fail, and so does what touches the second half of @child. */
 static void
 co_add_fault(const char *node, const char *child)
@@ -112,17 +128,8 @@ co_add_fault(const char *node, const char *child)
     };
     BfFaultRule *items[] = {&flush, &half};
     BfFaultRuleList rules = {.len = G_N_ELEMENTS(items), .items = items};
-    BfBlockdevRef ref = {
-        .kind = BF_BLOCKDEV_REF_KIND_STR,
-        .u.str = (char *)child,
-    };
-    BfBlockdevOptionsFault fault = {.image = &ref, .rules = &rules};
-    BfBlockdevOptions options = {
-        .driver = BF_BLOCKDEV_DRIVER_FAULT,
-        .u.fault = &fault,
-    };
 
-    co_add_node(&options, node);
+    co_add_rules(node, child, &rules);
 }
 
 /* Reads fail. */
@@ -136,17 +143,8 @@ co_add_unreadable(const char *node, const char *child)
     };
     BfFaultRule *items[] = {&read};
     BfFaultRuleList rules = {.len = 1, .items = items};
-    BfBlockdevRef ref = {
-        .kind = BF_BLOCKDEV_REF_KIND_STR,
-        .u.str = (char *)child,
-    };
-    BfBlockdevOptionsFault fault = {.image = &ref, .rules = &rules};
-    BfBlockdevOptions options = {
-        .driver = BF_BLOCKDEV_DRIVER_FAULT,
-        .u.fault = &fault,
-    };
 
-    co_add_node(&options, node);
+    co_add_rules(node, child, &rules);
 }
 
 /* Makes the file what it was in the beginning. */

@@ -15,6 +15,8 @@
 
 /* All requests of all connections together. Connections may pass it by their
  * reserve of one maximum request each. */
+/* A round trip of a local client with one request in flight fits in. */
+#define WORKER_POLL_MAX_NS (16 * BF_NS_PER_US)
 #define DAEMON_BUDGET_BYTES (512 * BF_MIB)
 
 static bool
@@ -110,6 +112,7 @@ start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
         if (loop == NULL) {
             return false;
         }
+        bf_loop_set_poll_max_ns(loop, WORKER_POLL_MAX_NS);
         daemon->workers[daemon->n_workers++] = loop;
     }
     return true;

@@ -85,11 +85,21 @@ iothread_check(const BfObjectOptions *options, GError **error)
 }
 
 static bool
+iothread_change(BfObject *object, BfObjectOptions *options, GError **error)
+{
+    (void)error;
+    bf_loop_set_poll_max_ns(object->u.loop,
+                            (uint64_t)options->u.iothread->poll_max_ns);
+    return true;
+}
+
+static bool
 iothread_co_create(BfObjects *objects, BfObject *object, GError **error)
 {
     object->u.loop =
         bf_loop_new_worker(objects->main_loop, object->options->id, error);
-    return object->u.loop != NULL;
+    return object->u.loop != NULL &&
+           iothread_change(object, object->options, error);
 }
 
 static void
@@ -263,7 +273,7 @@ static const BfObjectKind object_kinds[] = {
     {BF_OBJECT_TYPE_AUTHZ_SIMPLE, NULL, authz_co_create, authz_destroy, NULL,
      authz_change},
     {BF_OBJECT_TYPE_IOTHREAD, iothread_check, iothread_co_create,
-     iothread_destroy, iothread_may_delete, NULL},
+     iothread_destroy, iothread_may_delete, iothread_change},
     {BF_OBJECT_TYPE_SECRET, NULL, secret_co_create, secret_destroy, NULL,
      secret_change},
     {BF_OBJECT_TYPE_SECRET_KEYRING, NULL, secret_co_create, secret_destroy,

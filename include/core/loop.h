@@ -115,6 +115,18 @@ const char *bf_loop_name(const BfLoop *loop);
 BfPoolLane *bf_loop_lane(BfLoop *loop, BfPoolLaneKind kind);
 
 /**
+ * bf_loop_set_poll_max_ns:
+ * @loop: any loop; any thread
+ * @max_ns: nanoseconds; 0, as at first, for never
+ *
+ * Allows @loop to look for work for up to @max_ns before it sleeps, when its
+ * latest waits were that short: faster for clients that have one request in
+ * flight, at some processor time. Without effect where there is only one
+ * processor, or with a fake clock.
+ */
+void bf_loop_set_poll_max_ns(BfLoop *loop, uint64_t max_ns);
+
+/**
  * bf_loop_now_ns:
  *
  * Returns: the time of the current loop's clock, nanoseconds, not cached

@@ -105,6 +105,17 @@ unsigned bf_ring_pending(const BfRing *ring);
 unsigned bf_ring_wait(BfRing *ring, uint64_t timeout_ns);
 
 /**
+ * bf_ring_has_work:
+ * @ring: a ring
+ *
+ * Only reads memory that is shared with the kernel. What was prepared must have
+ * been submitted to show.
+ *
+ * Returns: whether bf_ring_wait() would find a completion without waiting
+ */
+bool bf_ring_has_work(const BfRing *ring);
+
+/**
  * bf_ring_submit:
  * @ring: a ring
  *

@@ -23,7 +23,9 @@
 #include "core/util.h"
 #include "coroutine-private.h"
 #include "loop-private.h"
+#include "poll-private.h"
 #include "thread-pool-private.h"
+#include "timer-heap-private.h"
 
 #define RING_ENTRIES 256
 
@@ -63,12 +65,13 @@ struct BfLoop {
     BfMessage *inbox;   /* atomic; see above */
     uint64_t wakes_due; /* how often another thread took ASLEEP away */
     bool woke_itself;   /* the loop itself has, since it went to sleep */
-    GPtrArray *timers;  /* a heap of BfTimer, the first one first; owned */
+    GPtrArray *timers;  /* of BfTimer, see timer-heap-private.h; owned */
     uint64_t timer_seq;
     unsigned offloads;  /* coroutines that wait for a thread of the pool */
     bool lacks_threads; /* it has been said */
     bool stopping;
     bool caches_in_use; /* something has run since the last trim */
+    BfPollRule poll;
     BfClockWatch clock_watch;
     BfPoolLane *lanes[BF_POOL_LANE_COUNT]; /* main's; owned */
     unsigned workers;                      /* main's; how many there are */
@@ -191,57 +194,6 @@ run_messages(BfMessage *newest)
 
 /* Timers. */
 
-static BfTimer *
-timer_at(const BfLoop *loop, unsigned index)
-{
-    return g_ptr_array_index(loop->timers, index - 1);
-}
-
-static void
-place_timer(BfLoop *loop, BfTimer *timer, unsigned index)
-{
-    g_ptr_array_index(loop->timers, index - 1) = timer;
-    timer->heap_index = index;
-}
-
-static bool
-is_before(const BfTimer *a, const BfTimer *b)
-{
-    return a->deadline_ns != b->deadline_ns ? a->deadline_ns < b->deadline_ns
-                                            : a->seq < b->seq;
-}
-
-static void
-sift_up(BfLoop *loop, BfTimer *timer, unsigned index)
-{
-    while (index > 1 && is_before(timer, timer_at(loop, index / 2))) {
-        place_timer(loop, timer_at(loop, index / 2), index);
-        index /= 2;
-    }
-    place_timer(loop, timer, index);
-}
-
-static void
-sift_down(BfLoop *loop, BfTimer *timer, unsigned index)
-{
-    unsigned count = loop->timers->len;
-
-    while (index * 2 <= count) {
-        unsigned child = index * 2;
-
-        if (child < count &&
-            is_before(timer_at(loop, child + 1), timer_at(loop, child))) {
-            child++;
-        }
-        if (!is_before(timer_at(loop, child), timer)) {
-            break;
-        }
-        place_timer(loop, timer_at(loop, child), index);
-        index = child;
-    }
-    place_timer(loop, timer, index);
-}
-
 void
 bf_timer_start(BfTimer *timer, uint64_t delay_ns, BfFn *fn, void *arg)
 {
@@ -254,53 +206,31 @@ bf_timer_start(BfTimer *timer, uint64_t delay_ns, BfFn *fn, void *arg)
     timer->seq = loop->timer_seq++;
     timer->fn = fn;
     timer->arg = arg;
-    g_ptr_array_add(loop->timers, timer);
-    sift_up(loop, timer, loop->timers->len);
+    bf_timer_heap_add(loop->timers, timer);
 }
 
 void
 bf_timer_stop(BfTimer *timer)
 {
-    BfLoop *loop = current_loop;
-    unsigned index = timer->heap_index;
-    BfTimer *last;
-
-    if (index == 0) {
+    if (timer->heap_index == 0) {
         return;
     }
-    g_assert(loop != NULL && index <= loop->timers->len &&
-             timer_at(loop, index) == timer);
-    timer->heap_index = 0;
-    last = timer_at(loop, loop->timers->len);
-    g_ptr_array_set_size(loop->timers, (int)loop->timers->len - 1);
-    if (last == timer) {
-        return;
-    }
-    if (index > 1 && is_before(last, timer_at(loop, index / 2))) {
-        sift_up(loop, last, index);
-    } else {
-        sift_down(loop, last, index);
-    }
+    g_assert(current_loop != NULL);
+    bf_timer_heap_remove(current_loop->timers, timer);
 }
 
 static void
 run_timers(BfLoop *loop)
 {
     uint64_t limit = loop->timer_seq; /* those started meanwhile must wait */
-    uint64_t now_ns;
+    BfTimer *timer = bf_timer_heap_first(loop->timers);
+    uint64_t now_ns = timer == NULL ? 0 : bf_clock_now_ns(loop->clock);
 
-    if (loop->timers->len == 0) {
-        return;
-    }
-    now_ns = bf_clock_now_ns(loop->clock);
-    while (loop->timers->len > 0) {
-        BfTimer *timer = timer_at(loop, 1);
-
-        if (timer->deadline_ns > now_ns || timer->seq >= limit) {
-            break;
-        }
+    while (timer != NULL && timer->deadline_ns <= now_ns &&
+           timer->seq < limit) {
         bf_timer_stop(timer);
         timer->fn(timer->arg);
+        timer = bf_timer_heap_first(loop->timers);
     }
 }
 
@@ -311,12 +241,14 @@ static uint64_t
 wait_limit_ns(BfLoop *loop)
 {
     uint64_t limit_ns = UINT64_MAX;
+    BfTimer *timer;
 
     if (bf_sched_has_ready() || loop->stopping) {
         return 0;
     }
-    if (loop->timers->len > 0) {
-        uint64_t deadline_ns = timer_at(loop, 1)->deadline_ns;
+    timer = bf_timer_heap_first(loop->timers);
+    if (timer != NULL) {
+        uint64_t deadline_ns = timer->deadline_ns;
         uint64_t now_ns = bf_clock_now_ns(loop->clock);
 
         if (deadline_ns <= now_ns) {
@@ -339,13 +271,46 @@ trim_caches(BfLoop *loop)
     loop->caches_in_use = false;
 }
 
+/* Sleeps until there are completions or messages; learns from how long. */
+static unsigned
+sleep_for_work(BfLoop *loop, uint64_t limit_ns)
+{
+    uint64_t start_ns = bf_loop_now_ns();
+    unsigned count = bf_ring_wait(loop->ring, limit_ns);
+
+    bf_poll_slept(&loop->poll, bf_loop_now_ns() - start_ns);
+    return count;
+}
+
+/* Takes the completions and messages that there are; waits if there are none,
+ * for at most @limit_ns. */
+static unsigned
+wait_for_work(BfLoop *loop, uint64_t limit_ns, BfMessage **messages)
+{
+    uint64_t poll_ns = MIN(bf_poll_time_ns(&loop->poll), limit_ns);
+    unsigned count;
+    bool sleeps;
+
+    if (poll_ns > 0 &&
+        bf_poll_look(&loop->poll, loop->ring, (void **)&loop->inbox, poll_ns)) {
+        limit_ns = 0;
+    }
+    sleeps = limit_ns > 0 && fall_asleep(loop);
+    if (sleeps && poll_ns == 0) {
+        count = sleep_for_work(loop, limit_ns);
+    } else {
+        count = bf_ring_wait(loop->ring, sleeps ? limit_ns : 0);
+    }
+    *messages = take_inbox(loop, sleeps);
+    return count;
+}
+
 static void
 run_turn(BfLoop *loop)
 {
     uint64_t limit_ns = wait_limit_ns(loop);
-    bool sleeps = limit_ns > 0 && fall_asleep(loop);
-    unsigned count = bf_ring_wait(loop->ring, sleeps ? limit_ns : 0);
-    BfMessage *messages = take_inbox(loop, sleeps);
+    BfMessage *messages;
+    unsigned count = wait_for_work(loop, limit_ns, &messages);
 
     run_messages(messages);
     run_timers(loop);
@@ -646,6 +611,15 @@ BfPoolLane *
 bf_loop_lane(BfLoop *loop, BfPoolLaneKind kind)
 {
     return loop->main->lanes[kind];
+}
+
+void
+bf_loop_set_poll_max_ns(BfLoop *loop, uint64_t max_ns)
+{
+    if (bf_clock_is_fake(loop->clock) || g_get_num_processors() == 1) {
+        max_ns = 0;
+    }
+    __atomic_store_n(&loop->poll.max_ns, max_ns, __ATOMIC_RELAXED);
 }
 
 uint64_t

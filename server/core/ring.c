@@ -482,6 +482,12 @@ needs_enter(const BfRing *ring)
             (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
 }
 
+bool
+bf_ring_has_work(const BfRing *ring)
+{
+    return io_uring_cq_ready(&ring->uring) > 0 || needs_enter(ring);
+}
+
 void
 bf_ring_submit(BfRing *ring)
 {

@@ -574,7 +574,8 @@ ask_page_cache(BfFileNode *self, uint64_t offset, uint64_t bytes)
         bf_atomic_store(&self->no_cachestat, 1);
         return -errno;
     }
-    return result.nr_cache >= pages && is_byte_cached(self, offset + bytes - 1);
+    return result.nr_cache >= pages &&
+           (self->desc.in_memory || is_byte_cached(self, offset + bytes - 1));
 }
 
 static ssize_t

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The copy engine's operations: one coroutine for each, ordered by the ranges
- * that they cover; progress, and how many operations there are at once.
+ * that they cover; and progress.
  */
 #include "copy-private.h"
 
@@ -10,17 +10,6 @@
 #include "core/util.h"
 
 #define UNIT_MIN 4096
-
-/* A run of zeroes inside of data that is worth a request of its own. */
-#define ZERO_RUN_MIN (64 * BF_KIB)
-
-/* Operations at the same time: at the start, and at most. */
-#define DEPTH_START 16
-#define DEPTH_MAX 512
-
-/* Shortest time that tells something about the rate. */
-#define TUNE_NS (10 * BF_NS_PER_MS)
-#define TUNE_HOLD 32
 
 #define RATES_NS (500 * BF_NS_PER_MS)
 
@@ -44,7 +33,7 @@ bf_copy_new(const BfCopyConfig *config, GError **error)
     copy->unit = MIN(UNIT_MAX, bf_align_up(copy->buf_limit, UNIT_MIN));
     copy->piece_max =
         MAX(copy->granularity, bf_align_down(copy->unit, copy->granularity));
-    copy->tune.depth = copy->tune.good_depth = DEPTH_START;
+    bf_copy_tune_init(&copy->tune);
     bf_extents_init(&copy->span.extents, 1);
     copy->is_target_zero = (config->flags & BF_COPY_TARGET_ZERO) != 0;
     if ((config->flags & (BF_COPY_TARGET_ZERO | BF_COPY_TARGET_MAYBE_ZERO)) !=
@@ -66,6 +55,7 @@ bf_copy_free(BfCopy *copy)
                  !copy->fetching);
         bf_extents_clear(&copy->span.extents);
         bf_bitmap_free(copy->written);
+        bf_copy_close_pipes(copy);
         g_free(copy);
     }
 }
@@ -276,48 +266,6 @@ bf_copy_get_rates(const BfCopy *copy, BfCopyRates *ret_rates)
     };
 }
 
-static unsigned
-more(unsigned depth)
-{
-    return MIN(depth + depth / 2, DEPTH_MAX);
-}
-
-/*
- * More operations at once as long as that makes it faster: where each takes
- * long, as over a network, the rate grows with their number; where it does
- * not, memory is spared. Now and then it is tried again.
- */
-static void
-tune(BfCopy *copy, uint64_t bytes)
-{
-    BfCopyTune *t = &copy->tune;
-    uint64_t now = bf_loop_now_ns();
-    uint64_t elapsed = now - t->since_ns;
-    uint64_t rate;
-
-    t->bytes += bytes;
-    if (++t->ops < t->depth || elapsed < TUNE_NS) {
-        return;
-    }
-    rate = per_second(t->bytes, elapsed);
-    if (t->was_full && t->hold > 0) {
-        t->good_rate = (t->good_rate + rate) / 2;
-        t->hold--;
-        t->depth = t->hold == 0 ? more(t->depth) : t->depth;
-    } else if (t->was_full && rate > t->good_rate + t->good_rate / 16) {
-        t->good_rate = rate;
-        t->good_depth = t->depth;
-        t->depth = more(t->depth);
-    } else if (t->was_full) {
-        t->depth = t->good_depth;
-        t->hold = TUNE_HOLD;
-    }
-    t->since_ns = now;
-    t->bytes = 0;
-    t->ops = 0;
-    t->was_full = false;
-}
-
 /* Throttling: one coroutine waits in front, for a piece at a time, so that no
  * operation waits with its range held. */
 
@@ -362,96 +310,6 @@ bf_copy_charge(BfCopy *copy, uint64_t bytes)
 
 /* Operations. */
 
-static int
-co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes)
-{
-    unsigned flags =
-        (copy->config.flags & BF_COPY_UNMAP) != 0 ? BF_IO_MAY_UNMAP : 0;
-    uint64_t dirty_offset, dirty_bytes;
-
-    if (copy->is_target_zero && copy->written != NULL &&
-        !bf_bitmap_next_dirty(copy->written, offset, offset + bytes,
-                              &dirty_offset, &dirty_bytes)) {
-        return 0;
-    }
-    return bf_handle_co_write_zeroes(copy->config.target, offset, bytes, flags);
-}
-
-static int
-co_write_data(BfCopy *copy, char *buf, uint64_t offset, uint64_t bytes)
-{
-    BfIoVec vec;
-
-    bf_copy_note_written(copy, offset, bytes);
-    bf_iovec_init_buf(&vec, buf, bytes);
-    return bf_handle_co_write(copy->config.target, offset, &vec, 0);
-}
-
-/* The bytes at the start of @buf that are all zero, or all not: by pieces. */
-static uint64_t
-run_length(const char *buf, uint64_t bytes, bool *ret_zero)
-{
-    uint64_t n = MIN(bytes, ZERO_RUN_MIN);
-    bool zero = bf_mem_is_zero(buf, n);
-
-    while (n < bytes) {
-        uint64_t next = MIN(bytes - n, ZERO_RUN_MIN);
-
-        if (bf_mem_is_zero(buf + n, next) != zero) {
-            break;
-        }
-        n += next;
-    }
-    *ret_zero = zero;
-    return n;
-}
-
-static int
-co_write_runs(BfCopy *copy, char *buf, uint64_t offset, uint64_t bytes)
-{
-    uint64_t done = 0;
-    int ret = 0;
-
-    while (ret == 0 && done < bytes) {
-        bool zero;
-        uint64_t n = run_length(buf + done, bytes - done, &zero);
-
-        ret = zero ? co_make_zeroes(copy, offset + done, n)
-                   : co_write_data(copy, buf + done, offset + done, n);
-        done += n;
-    }
-    return ret;
-}
-
-int
-bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
-                bool *ret_is_read)
-{
-    const uint64_t end = offset + bytes;
-    const uint64_t buf_bytes = MIN(bytes, copy->unit);
-    char *buf = bf_buffer_new(buf_bytes);
-    int ret = 0;
-
-    *ret_is_read = true;
-    if (buf == NULL) {
-        return -ENOMEM;
-    }
-    while (ret == 0 && offset < end) {
-        uint64_t n = MIN(end - offset, buf_bytes);
-        BfIoVec vec;
-
-        bf_iovec_init_buf(&vec, buf, n);
-        ret = bf_handle_co_read(copy->config.source, offset, &vec, 0);
-        *ret_is_read = ret < 0;
-        if (ret == 0) {
-            ret = co_write_runs(copy, buf, offset, n);
-        }
-        offset += n;
-    }
-    bf_buffer_free(buf, buf_bytes);
-    return ret;
-}
-
 static void
 op_co_run(void *arg)
 {
@@ -460,6 +318,7 @@ op_co_run(void *arg)
     uint64_t offset = op->range.start;
     uint64_t bytes = op->range.end - offset;
     bool is_read = false;
+    uint64_t begun_ns, now_ns;
     int ret;
 
     if (range_co_wait(&op->range) && op->zeroes) {
@@ -469,7 +328,8 @@ op_co_run(void *arg)
         copy->buf_in_flight += op->buf_bytes;
         bf_copy_charge(copy, bytes);
     }
-    ret = op->zeroes ? co_make_zeroes(copy, offset, bytes)
+    begun_ns = bf_loop_now_ns();
+    ret = op->zeroes ? bf_copy_co_make_zeroes(copy, offset, bytes)
                      : bf_copy_co_move(copy, offset, bytes, &is_read);
     copy->in_flight--;
     copy->bytes_in_flight -= bytes;
@@ -481,7 +341,8 @@ op_co_run(void *arg)
         bf_copy_note_done(copy, bytes);
         if (!op->zeroes) {
             copy->unflushed += bytes;
-            tune(copy, bytes);
+            now_ns = bf_loop_now_ns();
+            bf_copy_tune_ended(&copy->tune, now_ns - begun_ns, now_ns);
         }
     }
     range_remove(copy, &op->range);

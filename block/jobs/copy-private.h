@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the two sources of the copy engine share: its state, all of which
+ * What the sources of the copy engine share: its state, all of which
  * belongs to the job's loop but for the atomics.
  */
 #pragma once
 
 #include "block/copy.h"
+#include "copy-tune-private.h"
 
 /* Largest buffer of one operation, and most that it moves at once. */
 #define UNIT_MAX UINT64_C(1048576)
-
-/* How many operations there should be; see tune(). */
-typedef struct BfCopyTune {
-    unsigned depth;
-    unsigned good_depth;
-    uint64_t good_rate;
-    unsigned hold; /* windows to wait before the next try */
-    bool was_full; /* more operations would have been started */
-    uint64_t since_ns;
-    uint64_t bytes;
-    unsigned ops;
-} BfCopyTune;
 
 /* What was taken from the bitmap and is not begun. */
 typedef struct BfCopySpan {
@@ -30,6 +19,9 @@ typedef struct BfCopySpan {
     size_t index;   /* of the extent that contains @pos */
     uint64_t start; /* of that extent */
 } BfCopySpan;
+
+/* A pipe that carries data from source to target without a copy of ours. */
+typedef struct BfCopyPipe BfCopyPipe;
 
 struct BfCopy {
     BfCopyConfig config;
@@ -50,7 +42,10 @@ struct BfCopy {
     uint64_t bytes_in_flight;
     uint64_t buf_in_flight;
     BfCopyTune tune;
-    int err; /* of the first failure that is not dealt with */
+    BfCopyPipe *pipes;   /* those that are free; owned */
+    unsigned n_pipes;    /* in use, too */
+    unsigned pipe_skips; /* units to move by buffers before the next try */
+    int err;             /* of the first failure that is not dealt with */
     bool err_is_read;
     bool flushing;
     int flush_ret;
@@ -78,6 +73,9 @@ bool bf_copy_has_credit(BfCopy *copy);
 /* Marks what was taken and not begun as dirty again. */
 void bf_copy_release_span(BfCopy *copy);
 void bf_copy_update_progress(BfCopy *copy);
+/* Makes a range of the target zero. */
+int bf_copy_co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes);
+void bf_copy_close_pipes(BfCopy *copy);
 /* Copies a range that nobody else is in. */
 int bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
                     bool *ret_is_read);

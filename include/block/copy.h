@@ -25,7 +25,7 @@ typedef struct BfCopy BfCopy;
 
 /* Memory for data under way, if the user does not say: at the start, and what
  * it may grow to when the latency is large. */
-#define BF_COPY_BUF_DEFAULT (64 * UINT64_C(1048576))
+#define BF_COPY_BUF_DEFAULT (128 * UINT64_C(1048576))
 
 /**
  * BfCopyFlags: how to copy

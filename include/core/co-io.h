@@ -202,6 +202,16 @@ int bf_co_connect(int fd, const struct sockaddr *addr, socklen_t addrlen,
                   uint64_t timeout_ns, BfCancel *cancel);
 
 /**
+ * bf_pipe_open:
+ * @fds: (out): read end and write end, which do not block
+ * @bytes: what it should hold, a multiple of the page size
+ *
+ * Returns: what it holds, bytes: less than @bytes if the limit of the user's
+ *     pipes is reached; or -errno
+ */
+ssize_t bf_pipe_open(int fds[2], size_t bytes);
+
+/**
  * bf_co_splice:
  * @fd_in: a file or a pipe
  * @off_in: position in a file, or -1 for a pipe

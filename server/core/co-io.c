@@ -236,6 +236,21 @@ bf_co_sendmsg(int fd, const struct msghdr *msg, int flags)
 }
 
 ssize_t
+bf_pipe_open(int fds[2], size_t bytes)
+{
+    int capacity;
+
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
+        return -errno;
+    }
+    capacity = fcntl(fds[1], F_SETPIPE_SZ, (int)bytes);
+    if (capacity < 0) {
+        capacity = fcntl(fds[1], F_GETPIPE_SZ); /* it stays as it was made */
+    }
+    return MAX(capacity, 0);
+}
+
+ssize_t
 bf_co_splice(int fd_in, int64_t off_in, int fd_out, int64_t off_out,
              unsigned bytes, unsigned flags)
 {

@@ -6,7 +6,6 @@
  * and a request that gets none is done with a buffer.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "core/util.h"
@@ -29,26 +28,22 @@ new_pipe(BfNbdClient *client)
 {
     BfBudget *budget = &client->server->pipes;
     BfNbdPipe *pipe = NULL;
+    ssize_t capacity;
     int fds[2];
-    int capacity;
 
     if (client->n_pipes >= NBD_PIPES_MAX ||
         !bf_budget_try_take(budget, NBD_PIPE_BYTES)) {
         return NULL;
     }
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
+    capacity = bf_pipe_open(fds, NBD_PIPE_BYTES);
+    if (capacity < 0) {
         bf_budget_give_back(budget, NBD_PIPE_BYTES);
         return NULL;
-    }
-    capacity = fcntl(fds[1], F_SETPIPE_SZ, (int)NBD_PIPE_BYTES);
-    if (capacity < 0) {
-        /* The user's limit is reached; take it as it is. */
-        capacity = fcntl(fds[1], F_GETPIPE_SZ);
     }
     pipe = g_new0(BfNbdPipe, 1);
     pipe->read_fd = fds[0];
     pipe->write_fd = fds[1];
-    pipe->capacity = MAX(capacity, 0);
+    pipe->capacity = (size_t)capacity;
     client->n_pipes++;
     return pipe;
 }

@@ -397,6 +397,20 @@ bf_nbd_use_co_close(BfNbdUse *use)
 
 /* Requests in the background. */
 
+static int
+co_write_pipe(BfHandle *handle, uint64_t offset, const void *buf, size_t bytes)
+{
+    int fds[2];
+    int ret;
+
+    g_assert_cmpint(pipe2(fds, O_CLOEXEC), ==, 0);
+    g_assert_cmpint(write(fds[1], buf, bytes), ==, (ssize_t)bytes);
+    ret = bf_handle_co_write_pipe(handle, offset, bytes, fds[0]);
+    close(fds[0]);
+    close(fds[1]);
+    return ret;
+}
+
 static void
 op_co_run(void *arg)
 {
@@ -410,6 +424,9 @@ op_co_run(void *arg)
     case NBD_OP_WRITE:
         op->ret =
             bf_test_co_write(handle, op->offset, op->buf, op->bytes, op->flags);
+        break;
+    case NBD_OP_WRITE_PIPE:
+        op->ret = co_write_pipe(handle, op->offset, op->buf, op->bytes);
         break;
     case NBD_OP_ZEROES:
         op->ret =

@@ -130,6 +130,7 @@ void bf_nbd_use_co_close(BfNbdUse *use);
 typedef enum BfNbdOpKind {
     NBD_OP_READ,
     NBD_OP_WRITE,
+    NBD_OP_WRITE_PIPE,
     NBD_OP_ZEROES,
     NBD_OP_DISCARD,
     NBD_OP_FLUSH,
@@ -139,7 +140,8 @@ typedef enum BfNbdOpKind {
 
 /**
  * BfNbdOp: a request to a handle, in the background
- * @buf: READ and WRITE: @bytes
+ * @buf: READ, WRITE and WRITE_PIPE: @bytes, of which at most 64 KiB go through
+ *     a pipe
  * @extents: EXTENTS: filled
  * @done: it has ended
  * @ret: its result

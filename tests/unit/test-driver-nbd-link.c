@@ -124,6 +124,38 @@ test_requests_are_sent_again(void *arg)
     bf_nbd_use_co_close(&fix);
 }
 
+/* What was in the pipe is gone; its owner knows where it came from. */
+static void
+test_write_from_a_pipe_is_not_sent_again(void *arg)
+{
+    BfNbdUse fix;
+    uint8_t data[4096] = {1};
+    BfNbdOp piped = {
+        .kind = NBD_OP_WRITE_PIPE, .bytes = sizeof(data), .buf = data};
+    BfNbdOp plain = {.kind = NBD_OP_WRITE,
+                     .offset = sizeof(data),
+                     .bytes = sizeof(data),
+                     .buf = data};
+    BfNbdRequest request;
+    BfChannel *peer = NULL;
+
+    co_open(&fix, 10);
+    peer = bf_nbd_script_co_peer(&fix.script, 0);
+    bf_nbd_op_start(&piped, fix.handle);
+    bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_WRITE);
+    bf_nbd_op_start(&plain, fix.handle);
+    bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_WRITE);
+    bf_nbd_script_drop(&fix.script, 0);
+    g_assert_cmpint(bf_nbd_op_co_wait(&piped), ==, -EIO);
+
+    peer = bf_nbd_script_co_peer(&fix.script, 1);
+    request = bf_nbd_script_co_request(peer, NULL);
+    g_assert_cmpuint(request.offset, ==, plain.offset);
+    bf_nbd_script_co_simple(peer, request.cookie, 0, NULL, 0);
+    g_assert_cmpint(bf_nbd_op_co_wait(&plain), ==, 0);
+    bf_nbd_use_co_close(&fix);
+}
+
 static void
 test_requests_wait_for_the_delay_only(void *arg)
 {
@@ -512,6 +544,8 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     bf_test_add_fake("/block/nbd-link/requests-are-sent-again",
                      test_requests_are_sent_again);
+    bf_test_add_fake("/block/nbd-link/write-from-a-pipe-is-not-sent-again",
+                     test_write_from_a_pipe_is_not_sent_again);
     bf_test_add_fake("/block/nbd-link/requests-wait-for-the-delay-only",
                      test_requests_wait_for_the_delay_only);
     bf_test_add_fake("/block/nbd-link/requests-fail-at-once-without-delay",

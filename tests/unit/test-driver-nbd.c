@@ -436,6 +436,43 @@ test_reply_before_the_payload_was_sent(void *arg)
     bf_nbd_use_co_close(&fix);
 }
 
+/* Its bytes stand where they belong among those of others. */
+static void
+test_writes_from_pipes_keep_their_place(void *arg)
+{
+    const BfNbdOpKind kinds[] = {NBD_OP_WRITE, NBD_OP_WRITE_PIPE,
+                                 NBD_OP_WRITE_PIPE, NBD_OP_WRITE};
+    uint8_t data[4][16384];
+    BfNbdOp ops[4] = {0};
+    BfNbdUse fix;
+    BfChannel *peer = NULL;
+
+    bf_nbd_use_co_open(&fix);
+    peer = bf_nbd_script_co_peer(&fix.script, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        memset(data[i], (int)(i + 1), sizeof(data[i]));
+        ops[i] = (BfNbdOp){.kind = kinds[i],
+                           .offset = i * sizeof(data[i]),
+                           .bytes = sizeof(data[i]),
+                           .buf = data[i]};
+        bf_nbd_op_start(&ops[i], fix.handle);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        g_autoptr(GByteArray) payload = g_byte_array_new();
+        BfNbdRequest request = bf_nbd_script_co_request(peer, payload);
+
+        g_assert_cmpuint(request.command, ==, BF_NBD_COMMAND_WRITE);
+        g_assert_cmpuint(request.offset, ==, i * sizeof(data[i]));
+        g_assert_cmpmem(payload->data, payload->len, data[i], sizeof(data[i]));
+        bf_nbd_script_co_simple(peer, request.cookie,
+                                i == 2 ? BF_NBD_ERROR_NOSPC : 0, NULL, 0);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        g_assert_cmpint(bf_nbd_op_co_wait(&ops[i]), ==, i == 2 ? -ENOSPC : 0);
+    }
+    bf_nbd_use_co_close(&fix);
+}
+
 /* Several connections. */
 
 /* Says yes to all that comes on one connection, and counts. */
@@ -569,6 +606,8 @@ main(int argc, char **argv)
                 test_smallest_block_of_the_server);
     bf_test_add("/block/nbd/reply-before-the-payload-was-sent",
                 test_reply_before_the_payload_was_sent);
+    bf_test_add("/block/nbd/writes-from-pipes-keep-their-place",
+                test_writes_from_pipes_keep_their_place);
     bf_test_add("/block/nbd/several-connections-share-the-work",
                 test_several_connections_share_the_work);
     return g_test_run();

@@ -92,6 +92,8 @@ typedef struct BfNbdcRange {
 /*
  * A request, on the stack of whoever waits for it.
  * @vec: READ: where to; WRITE: the data; else NULL
+ * @pipe: WRITE: read end of a pipe with the data, instead of @vec; else NULL.
+ *     Such a request is not sent a second time
  * @extents: BLOCK_STATUS: added to
  * @extents_start: bytes in @extents before
  * @pin: the only connection it may take at first, or NULL
@@ -114,6 +116,7 @@ struct BfNbdcRequest {
     uint64_t offset;
     uint32_t length;
     BfIoVec *vec;
+    const int *pipe;
     BfExtents *extents;
     uint64_t extents_start;
     BfNbdcConn *pin;

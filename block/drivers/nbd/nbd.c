@@ -372,6 +372,24 @@ nbd_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
     return ret;
 }
 
+static int
+nbd_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
+{
+    const BfNbdcNode *self = (const BfNbdcNode *)node;
+    BfNbdcRequest req = {
+        .command = BF_NBD_COMMAND_WRITE,
+        .offset = offset,
+        .length = (uint32_t)bytes,
+        .pipe = &pipe_fd,
+    };
+
+    if (self->target.creds != NULL || bytes > UINT32_MAX ||
+        clip_to_export(node, offset, bytes) != bytes) {
+        return -EOPNOTSUPP;
+    }
+    return co_request(node, &req);
+}
+
 /* A command without payload, in pieces. */
 static int
 co_for_range(BfNode *node, BfNbdCommand command, BfNbdRequestFlags flags,
@@ -496,6 +514,7 @@ const BfDriver bf_driver_nbd = {
     .co_discard = nbd_co_discard,
     .co_extents = nbd_co_extents,
     .co_cache = nbd_co_cache,
+    .co_write_pipe = nbd_co_write_pipe,
     .co_reopen_prepare = nbd_co_reopen_prepare,
     .stop_waiting = nbd_stop_waiting,
     .cancel_requests = nbd_cancel_requests,

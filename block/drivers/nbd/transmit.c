@@ -111,6 +111,7 @@ typedef struct Batch {
     size_t bytes;
     BfNbdcRequest *done; /* those whose last piece is in @iov */
     BfNbdcRequest **done_tail;
+    const BfNbdcRequest *piped; /* the last of them: its data is in a pipe */
 } Batch;
 
 static bool
@@ -133,7 +134,9 @@ batch_add(Batch *batch, const void *data, size_t bytes)
 static int
 count_pieces(const BfNbdcRequest *req)
 {
-    return req->command == BF_NBD_COMMAND_WRITE ? req->vec->niov : 0;
+    return req->command == BF_NBD_COMMAND_WRITE && req->pipe == NULL
+               ? req->vec->niov
+               : 0;
 }
 
 /* Takes as much of the queue as fits; what does not stays, in part maybe. */
@@ -144,7 +147,9 @@ gather(BfNbdcConn *conn, Batch *batch)
     batch->bytes = 0;
     batch->done = NULL;
     batch->done_tail = &batch->done;
-    while (conn->queue != NULL && batch_has_room(batch)) {
+    batch->piped = NULL;
+    while (conn->queue != NULL && batch_has_room(batch) &&
+           batch->piped == NULL) {
         BfNbdcRequest *req = conn->queue;
         int n = count_pieces(req);
 
@@ -168,7 +173,21 @@ gather(BfNbdcConn *conn, Batch *batch)
         req->next = NULL;
         *batch->done_tail = req;
         batch->done_tail = &req->next;
+        batch->piped = req->pipe != NULL ? req : NULL;
     }
+}
+
+static bool
+batch_co_send(BfNbdcConn *conn, Batch *batch, GError **error)
+{
+    if (batch->piped == NULL) {
+        return bf_channel_co_writev_all(conn->channel, batch->iov, batch->niov,
+                                        error);
+    }
+    return bf_channel_co_writev_all_more(conn->channel, batch->iov, batch->niov,
+                                         error) &&
+           bf_channel_co_send_pipe_all(conn->channel, *batch->piped->pipe,
+                                       batch->piped->length, error);
 }
 
 static void
@@ -193,8 +212,7 @@ writer_co_run(void *arg)
         GError *error = NULL;
 
         gather(conn, &batch);
-        if (!bf_channel_co_writev_all(conn->channel, batch.iov, batch.niov,
-                                      &error)) {
+        if (!batch_co_send(conn, &batch, &error)) {
             bf_nbdc_break(conn, error);
             break; /* all requests are lost, and told so by the keeper */
         }
@@ -269,12 +287,20 @@ bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req)
         if (conn == NULL) {
             break;
         }
+        if (req->pipe != NULL &&
+            (conn->channel->features & BF_CHANNEL_SEND_PIPE) == 0) {
+            ret = -EOPNOTSUPP;
+            break;
+        }
         start_request(conn, req);
         req->co = bf_co_self();
         bf_co_suspend();
         if (!req->lost) {
             ret = req->ret;
             break;
+        }
+        if (req->pipe != NULL) {
+            break; /* some of it is gone with the connection */
         }
         req->pin = NULL;
         if (req->extents != NULL) {

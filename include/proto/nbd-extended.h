@@ -70,6 +70,29 @@ void bf_nbd_put_status_ext_extent(uint8_t buf[BF_NBD_STATUS_EXT_EXTENT_BYTES],
                                   uint64_t length, uint64_t flags);
 
 /**
+ * bf_nbd_parse_status_ext_head:
+ * @buf: the beginning of the payload
+ * @ret_id: (out): of the context
+ * @ret_count: (out): how many extents follow; 0 leaves it to the length of the
+ *     payload
+ */
+void
+bf_nbd_parse_status_ext_head(const uint8_t buf[BF_NBD_STATUS_EXT_HEAD_BYTES],
+                             uint32_t *ret_id, uint32_t *ret_count);
+
+/**
+ * bf_nbd_parse_status_ext_extent:
+ * @buf: one extent
+ * @ret_length: (out): bytes
+ * @ret_flags: (out): as the context defines them
+ *
+ * Returns: false if it is empty, or longer than any export can be
+ */
+bool bf_nbd_parse_status_ext_extent(
+    const uint8_t buf[BF_NBD_STATUS_EXT_EXTENT_BYTES], uint64_t *ret_length,
+    uint64_t *ret_flags);
+
+/**
  * bf_nbd_parse_status_payload:
  * @data: the payload of a BLOCK_STATUS
  * @len: its length, bytes

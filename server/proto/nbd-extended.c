@@ -77,6 +77,24 @@ bf_nbd_put_status_ext_extent(uint8_t buf[BF_NBD_STATUS_EXT_EXTENT_BYTES],
     bf_put_be64(buf + 8, flags);
 }
 
+void
+bf_nbd_parse_status_ext_head(const uint8_t buf[BF_NBD_STATUS_EXT_HEAD_BYTES],
+                             uint32_t *ret_id, uint32_t *ret_count)
+{
+    *ret_id = bf_get_be32(buf);
+    *ret_count = bf_get_be32(buf + 4);
+}
+
+bool
+bf_nbd_parse_status_ext_extent(
+    const uint8_t buf[BF_NBD_STATUS_EXT_EXTENT_BYTES], uint64_t *ret_length,
+    uint64_t *ret_flags)
+{
+    *ret_length = bf_get_be64(buf);
+    *ret_flags = bf_get_be64(buf + 8);
+    return *ret_length > 0 && *ret_length <= INT64_MAX;
+}
+
 bool
 bf_nbd_parse_status_payload(const uint8_t *data, size_t len,
                             uint64_t *ret_length, const uint8_t **ret_ids,

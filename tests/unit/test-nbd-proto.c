@@ -468,12 +468,29 @@ test_status_ext_layout(void)
 {
     uint8_t head[BF_NBD_STATUS_EXT_HEAD_BYTES];
     uint8_t extent[BF_NBD_STATUS_EXT_EXTENT_BYTES];
+    uint32_t id = 0;
+    uint32_t count = 0;
+    uint64_t length = 0;
+    uint64_t flags = 0;
 
     bf_nbd_put_status_ext_head(head, 0x01020304, 5);
     g_assert_cmpmem(head, sizeof(head), "\1\2\3\4\0\0\0\5", 8);
+    bf_nbd_parse_status_ext_head(head, &id, &count);
+    g_assert_cmphex(id, ==, 0x01020304);
+    g_assert_cmpuint(count, ==, 5);
     bf_nbd_put_status_ext_extent(extent, 0x0102030405060708, 3);
+    g_assert_true(bf_nbd_parse_status_ext_extent(extent, &length, &flags));
+    g_assert_cmphex(length, ==, 0x0102030405060708);
+    g_assert_cmpuint(flags, ==, 3);
     g_assert_cmpmem(extent, sizeof(extent), "\1\2\3\4\5\6\7\10\0\0\0\0\0\0\0\3",
                     16);
+    bf_nbd_put_status_ext_extent(extent, 0, 0);
+    g_assert_false(bf_nbd_parse_status_ext_extent(extent, &length, &flags));
+    bf_nbd_put_status_ext_extent(extent, INT64_MAX, UINT64_MAX);
+    g_assert_true(bf_nbd_parse_status_ext_extent(extent, &length, &flags));
+    g_assert_cmphex(flags, ==, UINT64_MAX);
+    bf_nbd_put_status_ext_extent(extent, (uint64_t)INT64_MAX + 1, 0);
+    g_assert_false(bf_nbd_parse_status_ext_extent(extent, &length, &flags));
 }
 
 static void

@@ -63,6 +63,7 @@ bf_filter_refresh(BfNode *node)
 {
     node->size = node->file->size;
     node->limits = node->file->limits;
+    node->limits.long_zeroes = 0; /* a filter may have to do more, or wait */
 }
 
 bool

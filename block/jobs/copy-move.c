@@ -145,11 +145,33 @@ co_move_by_pipe(BfCopy *copy, uint64_t offset, uint64_t bytes)
 
 /* Buffers. */
 
+/* More than ZEROES_MAX only if the target is quick at it. */
+static int
+co_zero_target(BfCopy *copy, uint64_t offset, uint64_t bytes)
+{
+    BfHandle *target = copy->config.target;
+    unsigned flags =
+        (copy->config.flags & BF_COPY_UNMAP) != 0 ? BF_IO_MAY_UNMAP : 0;
+    uint64_t end = offset + bytes;
+    int ret = -ENOTSUP;
+
+    if (bytes > ZEROES_MAX) {
+        ret = bf_handle_co_write_zeroes(target, offset, bytes,
+                                        flags | BF_IO_NO_FALLBACK);
+    }
+    if (ret != -ENOTSUP) {
+        return ret;
+    }
+    for (ret = 0; ret == 0 && offset < end; offset += ZEROES_MAX) {
+        ret = bf_handle_co_write_zeroes(target, offset,
+                                        MIN(end - offset, ZEROES_MAX), flags);
+    }
+    return ret;
+}
+
 int
 bf_copy_co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes)
 {
-    unsigned flags =
-        (copy->config.flags & BF_COPY_UNMAP) != 0 ? BF_IO_MAY_UNMAP : 0;
     uint64_t dirty_offset, dirty_bytes;
 
     if (copy->is_target_zero && copy->written != NULL &&
@@ -157,7 +179,7 @@ bf_copy_co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes)
                               &dirty_offset, &dirty_bytes)) {
         return 0;
     }
-    return bf_handle_co_write_zeroes(copy->config.target, offset, bytes, flags);
+    return co_zero_target(copy, offset, bytes);
 }
 
 static int

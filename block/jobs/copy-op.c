@@ -11,6 +11,10 @@
 
 #define UNIT_MIN 4096
 
+/* Most zeroes of an operation on a target that is quick at them: writes of the
+ * source's users may have to wait for its end. */
+#define LONG_ZEROES_MAX BF_GIB
+
 #define RATES_NS (500 * BF_NS_PER_MS)
 
 typedef struct CopyOp {
@@ -33,6 +37,8 @@ bf_copy_new(const BfCopyConfig *config, GError **error)
     copy->unit = MIN(UNIT_MAX, bf_align_up(copy->buf_limit, UNIT_MIN));
     copy->piece_max =
         MAX(copy->granularity, bf_align_down(copy->unit, copy->granularity));
+    copy->zeroes_max = CLAMP(bf_handle_limits(config->target)->long_zeroes,
+                             ZEROES_MAX, LONG_ZEROES_MAX);
     bf_copy_tune_init(&copy->tune);
     bf_extents_init(&copy->span.extents, 1);
     copy->is_target_zero = (config->flags & BF_COPY_TARGET_ZERO) != 0;

@@ -11,6 +11,9 @@
 /* Largest buffer of one operation, and most that it moves at once. */
 #define UNIT_MAX UINT64_C(1048576)
 
+/* Most zeroes made at once; some storage writes them. */
+#define ZEROES_MAX (64 * BF_MIB)
+
 /* What was taken from the bitmap and is not begun. */
 typedef struct BfCopySpan {
     uint64_t pos;
@@ -27,9 +30,10 @@ struct BfCopy {
     BfCopyConfig config;
     uint64_t size;
     uint64_t granularity;
-    uint64_t unit;      /* buffer of an operation */
-    uint64_t piece_max; /* most data of an operation, whole granules */
-    uint64_t piece;     /* the same, as the job's speed allows */
+    uint64_t unit;       /* buffer of an operation */
+    uint64_t piece_max;  /* most data of an operation, whole granules */
+    uint64_t piece;      /* the same, as the job's speed allows */
+    uint64_t zeroes_max; /* most zeroes of an operation */
     uint64_t buf_limit;
     BfBitmap *written;   /* owned: data in a target that was zero; or NULL */
     bool is_target_zero; /* but for that */

@@ -18,9 +18,6 @@
 /* Most granules taken at once, to be asked for zeroes in one go. */
 #define SPAN_MAX BF_GIB
 
-/* Most zeroes made by one operation; some storage writes them. */
-#define ZEROES_MAX (64 * BF_MIB)
-
 /* What is written before the target is flushed while the copy goes on. */
 #define FLUSH_BYTES (128 * BF_MIB)
 
@@ -127,7 +124,7 @@ next_piece(BfCopy *copy, bool *ret_zeroes)
         if (end < span->end) {
             end = bf_align_down(end, copy->granularity);
         }
-        end = MIN(end, pos + MAX(ZEROES_MAX, copy->granularity));
+        end = MIN(end, pos + MAX(copy->zeroes_max, copy->granularity));
     }
     *ret_zeroes = end > pos;
     if (end <= pos) {

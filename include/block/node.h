@@ -40,11 +40,15 @@ typedef enum BfPerm {
  * @preferred: power of two, at least @alignment: best request size
  * @max_transfer: most bytes of one read or write, a multiple of @alignment; 0
  *     has no limit
+ * @long_zeroes: a power of two: most bytes that may be zeroed at once with
+ *     %BF_IO_NO_FALLBACK, because that is done or refused at once; 0 if the
+ *     node does not say so
  */
 typedef struct BfLimits {
     uint32_t alignment;
     uint32_t preferred;
     uint32_t max_transfer;
+    uint64_t long_zeroes;
 } BfLimits;
 
 /**

@@ -22,7 +22,7 @@
 
 /* WRITE_ZEROES and TRIM go down in pieces that end at multiples of this, so
  * that neither a drain nor a hard removal has to wait for gigabytes of zeroes:
- * between two pieces the handle parks or refuses. */
+ * between two pieces the handle parks or refuses. See BfLimits.long_zeroes. */
 #define PIECE_BYTES (64 * BF_MIB)
 
 static unsigned
@@ -190,12 +190,12 @@ command_co_write(BfNbdTask *task)
     }
 }
 
-/* Calls @fn for the pieces of a request. */
+/* Calls @fn for the pieces of a request, which end at multiples of @piece. */
 static int
 command_co_pieces(BfNbdTask *task,
                   int (*fn)(BfHandle *handle, uint64_t offset, uint64_t bytes,
                             unsigned flags),
-                  unsigned flags)
+                  uint64_t piece, unsigned flags)
 {
     uint64_t offset = task->request.offset;
     uint64_t end = offset + task->request.length;
@@ -203,18 +203,38 @@ command_co_pieces(BfNbdTask *task,
     int ret = 0;
 
     /* One flush at the end instead of one for each piece. */
-    if ((flags & BF_IO_FUA) != 0 && task->request.length > PIECE_BYTES) {
+    if ((flags & BF_IO_FUA) != 0 && task->request.length > piece) {
         flags &= ~BF_IO_FUA;
         flush = true;
     }
     while (offset < end && ret == 0) {
-        uint64_t next = bf_align_down(offset + PIECE_BYTES, PIECE_BYTES);
+        uint64_t next = bf_align_down(offset + piece, piece);
         uint64_t bytes = MIN(next, end) - offset;
 
         ret = fn(task->client->handle, offset, bytes, flags);
         offset += bytes;
     }
     return ret == 0 && flush ? bf_handle_co_flush(task->client->handle) : ret;
+}
+
+/* A node that is quick at many zeroes, or says at once that it is not, gets as
+ * many as it takes. */
+static int
+command_co_zero(BfNbdTask *task, unsigned flags)
+{
+    BfHandle *handle = task->client->handle;
+    uint64_t most = bf_handle_limits(handle)->long_zeroes;
+
+    if (task->request.length > PIECE_BYTES && most > PIECE_BYTES) {
+        int ret = command_co_pieces(task, bf_handle_co_write_zeroes, most,
+                                    flags | BF_IO_NO_FALLBACK);
+
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
+    }
+    return command_co_pieces(task, bf_handle_co_write_zeroes, PIECE_BYTES,
+                             flags);
 }
 
 static void
@@ -230,7 +250,7 @@ command_co_write_zeroes(BfNbdTask *task)
     if ((request->flags & BF_NBD_REQUEST_FAST_ZERO) != 0) {
         flags |= BF_IO_NO_FALLBACK;
     }
-    ret = command_co_pieces(task, bf_handle_co_write_zeroes, flags);
+    ret = command_co_zero(task, flags);
     if (ret < 0) {
         bf_nbd_reply_error(task, change_error(task, ret),
                            "writing to file failed");
@@ -242,7 +262,8 @@ command_co_write_zeroes(BfNbdTask *task)
 static void
 command_co_trim(BfNbdTask *task)
 {
-    int ret = command_co_pieces(task, bf_handle_co_discard, write_flags(task));
+    int ret = command_co_pieces(task, bf_handle_co_discard, PIECE_BYTES,
+                                write_flags(task));
 
     if (ret < 0) {
         bf_nbd_reply_error(task, -ret, "discard failed");

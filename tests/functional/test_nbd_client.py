@@ -576,8 +576,8 @@ class Lie:
     def sendall(self, data):
         data = bytearray(data)
         chance = self.rng.random()
-        if not data.startswith((struct.pack(">I", nbd.SIMPLE_MAGIC),
-                                struct.pack(">I", nbd.CHUNK_MAGIC))):
+        if not data.startswith(tuple(struct.pack(">I", magic) for magic in (
+                nbd.SIMPLE_MAGIC, nbd.CHUNK_MAGIC, nbd.EXTENDED_CHUNK_MAGIC))):
             chance *= 4  # most get through the handshake
         if chance < 0.05:
             self.conn.shutdown(socket.SHUT_RDWR)
@@ -604,7 +604,8 @@ def memory_kib(pid):
                     if line.startswith("VmRSS"))
 
 
-def test_lying_server_does_no_harm(daemon, box):
+@pytest.mark.parametrize("extended", (False, True))
+def test_lying_server_does_no_harm(daemon, box, extended):
     """Whatever it says, requests end, the monitor answers, memory is bounded."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -615,6 +616,7 @@ def test_lying_server_does_no_harm(daemon, box):
     for turn in range(60):
         server = Liar(box / f"liar{turn}.sock", bytearray(SIZE),
                       rng.randrange(1 << 32))
+        server.extended = extended
         try:
             add(daemon, server)
             opened += 1

@@ -22,9 +22,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MODE_NO_HANDSHAKE 1
 #define MODE_STRUCTURED 2
 #define MODE_BITMAP 4
+#define MODE_EXTENDED 8
 
 #define EXPORT_BYTES (256 * 1024)
-#define N_REQUESTS 8
+#define N_REQUESTS 9
 
 typedef struct Session {
     BfLoop *loop;
@@ -47,7 +48,7 @@ typedef struct Task {
 static const struct {
     BfNbdCommand command;
     uint64_t offset;
-    uint32_t length;
+    uint64_t length;
 } plan[N_REQUESTS] = {
     {BF_NBD_COMMAND_READ, 0, 4096},
     {BF_NBD_COMMAND_READ, 4096, 512},
@@ -57,6 +58,7 @@ static const struct {
     {BF_NBD_COMMAND_READ, 8192, 131072},
     {BF_NBD_COMMAND_WRITE_ZEROES, 0, 65536},
     {BF_NBD_COMMAND_BLOCK_STATUS, 65536, 4096},
+    {BF_NBD_COMMAND_BLOCK_STATUS, 512, 16 * (uint64_t)BF_GIB},
 };
 
 static void
@@ -111,7 +113,7 @@ co_transmit(Session *session)
     conn->is_up = true;
     session->node->n_up = 1;
     for (unsigned i = 0; i < N_REQUESTS; i++) {
-        bufs[i] = g_malloc0(MAX(plan[i].length, 1));
+        bufs[i] = g_malloc0(MIN(plan[i].length, EXPORT_BYTES) + 1);
         task_start(&tasks[i], session, i, bufs[i]);
     }
     while (conn->writing) {
@@ -148,7 +150,9 @@ co_handshake(Session *session)
     BfNbdcExport *exp = &session->conn->exp;
 
     if ((session->mode & MODE_NO_HANDSHAKE) != 0) {
-        exp->structured = (session->mode & MODE_STRUCTURED) != 0;
+        exp->extended = (session->mode & MODE_EXTENDED) != 0;
+        exp->structured =
+            exp->extended || (session->mode & MODE_STRUCTURED) != 0;
         exp->context_id = 5;
         return true;
     }
@@ -159,6 +163,7 @@ co_handshake(Session *session)
     }
     g_assert_cmpuint(exp->info.size, <=, INT64_MAX);
     g_assert_true(exp->has_context || !target.context_required);
+    g_assert_true(exp->structured || !exp->extended);
     g_assert_true(exp->info.min_block == 0 ||
                   exp->info.size % exp->info.min_block == 0);
     return true;

@@ -11,6 +11,7 @@ import pytest
 
 import harness
 import nbdservers
+import rawnbd
 from harness import run, sha256
 
 SIZE = 24 << 20
@@ -118,6 +119,38 @@ def test_unaligned_and_large_requests(through, connect_nbd, server):
     handle.shutdown()
     through.release()
     assert server.path.read_bytes()[12345:12345 + len(block)] == block
+
+
+@pytest.mark.parametrize("kind", nbdservers.KINDS)
+def test_requests_above_4_gib(daemon, box, spawn, tls_dir, kind):
+    """Of these only we have extended headers; the others get what they know."""
+    size, end = 6 << 30, (6 << 30) - 65536
+    path = harness.make_image(box / "large.img", size, {
+        0: b"d" * 65536, 3 << 30: b"d" * 65536, end: b"d" * 65536})
+    transport = "tcp" if kind == "nbd-server" else "unix"
+    server = nbdservers.Server(kind, box, path, transport, tls_dir)
+    spawn("server", server.argv())
+    through = Through(daemon, server, tls_dir)
+    client = rawnbd.RawNbd(daemon.nbd_path)
+    client.negotiate_extended()
+    client.set_meta("through", "base:allocation")
+    client.go("through")
+    error, found = client.status(65536, end - 65536)
+    assert error == 0
+    if kind == "nbd-server":
+        assert found[0] == [(end - 65536, 0)]  # it does not tell
+        assert client.request(rawnbd.CMD_TRIM, 65536, end - 65536) == 0
+    else:
+        assert found[0][0][1] & 2  # the first of them ends by 3 GiB
+        assert found[0][0][0] <= (3 << 30) - 65536
+        assert client.request(rawnbd.CMD_WRITE_ZEROES, 65536,
+                              end - 65536) == 0
+        assert client.read(3 << 30, 65536) == (0, bytes(65536))
+    assert client.read(end, 65536) == (0, b"d" * 65536)
+    assert client.read(0, 65536) == (0, b"d" * 65536)
+    client.disconnect()
+    through.release()
+    server.stop()
 
 
 def test_peer_sees_connections_of_ours(daemon, box, disk, spawn):

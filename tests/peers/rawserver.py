@@ -25,16 +25,20 @@ class RawServer:
 
     data: what is served (a bytearray)
     flags: transmission flags
+    structured: it knows structured replies
+    extended: it knows extended headers, too
     """
 
     flags = ALL_FLAGS
     structured = True
+    extended = False
 
     def __init__(self, path, data):
         self.path, self.data = str(path), data
         self.accepted = 0
         self.requests = []
         self.connections = []
+        self.thread = threading.local()
         self.changed = threading.Condition()
         self.listener = None
         self.listen()
@@ -90,6 +94,8 @@ class RawServer:
                              daemon=True).start()
 
     def serve(self, conn):
+        # With extended headers: the offset of the request that is answered.
+        self.thread.offset = None
         try:
             self.greet(conn)
             while self.answer_option(conn):
@@ -130,7 +136,8 @@ class RawServer:
             return self.answer_go(conn)
         if option == nbd.OPT_ABORT:
             raise Gone
-        if option == nbd.OPT_STRUCTURED and self.structured:
+        if option == nbd.OPT_STRUCTURED and self.structured or \
+                option == nbd.OPT_EXT and self.extended:
             self.reply(conn, option, nbd.REP_ACK)
         elif option == nbd.OPT_SET_META and self.structured:
             assert b"base:allocation" in data
@@ -149,8 +156,12 @@ class RawServer:
 
     def answer_request(self, conn):
         """Returns False when the client has taken leave."""
-        _, flags, command, cookie, offset, length = struct.unpack(
-            ">IHHQQI", self.recv(conn, 28))
+        head = self.recv(conn, 28)
+        magic, flags, command, cookie, offset, length = struct.unpack(
+            ">IHHQQI", head)
+        if magic == nbd.EXTENDED_REQUEST_MAGIC:
+            length, = struct.unpack(">Q", head[24:] + self.recv(conn, 4))
+            self.thread.offset = offset
         data = self.recv(conn, length) if command == nbd.CMD_WRITE else b""
         with self.changed:
             self.requests.append((command, flags, offset, length))
@@ -175,8 +186,18 @@ class RawServer:
             self.simple(conn, cookie)
 
     def chunk(self, conn, cookie, kind, data, flags=nbd.DONE):
+        if self.thread.offset is not None:
+            conn.sendall(struct.pack(
+                ">IHHQQQ", nbd.EXTENDED_CHUNK_MAGIC, flags, kind, cookie,
+                self.thread.offset, len(data)) + bytes(data))
+            return
         conn.sendall(struct.pack(">IHHQI", nbd.CHUNK_MAGIC, flags, kind,
                                  cookie, len(data)) + bytes(data))
 
     def simple(self, conn, cookie, error=0):
+        if self.thread.offset is not None:
+            kind = nbd.CHUNK_ERROR if error else nbd.CHUNK_NONE
+            self.chunk(conn, cookie, kind,
+                       struct.pack(">IH", error, 0) if error else b"")
+            return
         conn.sendall(struct.pack(">IIQ", nbd.SIMPLE_MAGIC, error, cookie))

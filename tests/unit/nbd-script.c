@@ -76,7 +76,9 @@ co_answer(const BfNbdScript *script, BfChannel *peer, uint32_t option)
 
     if (option == BF_NBD_OPTION_GO) {
         co_answer_go(script, peer);
-    } else if (!script->structured) {
+    } else if (!script->structured ||
+               (!script->extended &&
+                option == BF_NBD_OPTION_EXTENDED_HEADERS)) {
         co_reply(peer, option, BF_NBD_REPLY_ERR_UNSUP, NULL, 0);
     } else {
         if (option == BF_NBD_OPTION_SET_META_CONTEXT) {
@@ -262,14 +264,29 @@ bf_nbd_script_co_accepted(BfNbdScript *script, unsigned count)
 
 /* Transmission. */
 
+bool
+bf_nbd_script_co_head(BfChannel *peer, BfNbdRequest *ret_request)
+{
+    uint8_t head[BF_NBD_EXTENDED_REQUEST_BYTES];
+    const size_t more = BF_NBD_EXTENDED_REQUEST_BYTES - BF_NBD_REQUEST_BYTES;
+
+    if (!co_recv(peer, head, BF_NBD_REQUEST_BYTES)) {
+        return false;
+    }
+    if (bf_nbd_parse_request(head, ret_request)) {
+        return true;
+    }
+    g_assert_true(co_recv(peer, head + BF_NBD_REQUEST_BYTES, more));
+    g_assert_true(bf_nbd_parse_extended_request(head, ret_request));
+    return true;
+}
+
 BfNbdRequest
 bf_nbd_script_co_request(BfChannel *peer, GByteArray *payload)
 {
-    uint8_t head[BF_NBD_REQUEST_BYTES];
     BfNbdRequest request;
 
-    g_assert_true(co_recv(peer, head, sizeof(head)));
-    g_assert_true(bf_nbd_parse_request(head, &request));
+    g_assert_true(bf_nbd_script_co_head(peer, &request));
     if (request.command == BF_NBD_COMMAND_WRITE) {
         g_autofree uint8_t *data = g_malloc(request.length);
 
@@ -320,6 +337,32 @@ bf_nbd_script_co_chunk(BfChannel *peer, uint64_t cookie, uint16_t flags,
 }
 
 void
+bf_nbd_script_co_extended(BfChannel *peer, const BfNbdRequest *request,
+                          uint16_t flags, uint16_t type, const void *data,
+                          size_t len)
+{
+    uint8_t head[BF_NBD_EXTENDED_CHUNK_BYTES];
+
+    bf_nbd_put_extended_chunk(head,
+                              &(BfNbdChunk){
+                                  .flags = flags,
+                                  .type = type,
+                                  .cookie = request->cookie,
+                                  .length = (uint32_t)len,
+                              },
+                              request->offset);
+    co_send(peer, head, sizeof(head));
+    co_send(peer, data, len);
+}
+
+void
+bf_nbd_script_co_done(BfChannel *peer, const BfNbdRequest *request)
+{
+    bf_nbd_script_co_extended(peer, request, BF_NBD_CHUNK_DONE,
+                              BF_NBD_CHUNK_TYPE_NONE, NULL, 0);
+}
+
+void
 bf_nbd_script_co_data(BfChannel *peer, uint64_t cookie, uint16_t flags,
                       uint64_t offset, uint8_t value, size_t bytes)
 {
@@ -357,13 +400,12 @@ bf_nbd_script_co_error(BfChannel *peer, uint64_t cookie, uint16_t flags,
 void
 bf_nbd_script_co_expect_end(BfChannel *peer)
 {
-    uint8_t head[BF_NBD_REQUEST_BYTES];
     BfNbdRequest request;
+    uint8_t byte;
 
-    if (co_recv(peer, head, sizeof(head))) {
-        g_assert_true(bf_nbd_parse_request(head, &request));
+    if (bf_nbd_script_co_head(peer, &request)) {
         g_assert_cmpuint(request.command, ==, BF_NBD_COMMAND_DISC);
-        g_assert_false(co_recv(peer, head, 1));
+        g_assert_false(co_recv(peer, &byte, 1));
     }
 }
 

@@ -11,7 +11,7 @@
 #include "core/co-io.h"
 #include "core/co-lock.h"
 #include "io/channel.h"
-#include "proto/nbd.h"
+#include "proto/nbd-extended.h"
 
 /* Most connections of one server. */
 #define NBD_SCRIPT_PEERS_MAX 32
@@ -29,6 +29,8 @@
  * @flags: of the export
  * @min_block: smallest block; 0 says nothing about blocks
  * @structured: replies are structured, and there is "base:allocation" (id 5)
+ * @extended: headers are extended, if @structured; may be changed at any time
+ *     for the connections that come
  * @silent: connections are accepted, and get no greeting
  * @peers: owned: connections that have chosen the export
  * @n_peers: their number
@@ -40,6 +42,7 @@ typedef struct BfNbdScript {
     uint16_t flags;
     uint32_t min_block;
     bool structured;
+    bool extended;
     bool silent;
     BfChannel *peers[NBD_SCRIPT_PEERS_MAX];
     unsigned n_peers;
@@ -74,6 +77,10 @@ void bf_nbd_script_co_accepted(BfNbdScript *script, unsigned count);
 /* Closes a connection. */
 void bf_nbd_script_drop(BfNbdScript *script, unsigned index);
 
+/* Receives the head of a request, in either form. Returns false if the client
+ * has left. */
+bool bf_nbd_script_co_head(BfChannel *peer, BfNbdRequest *ret_request);
+
 /* Receives a request, and the payload of a WRITE, which may be NULL. */
 BfNbdRequest bf_nbd_script_co_request(BfChannel *peer, GByteArray *payload);
 
@@ -87,6 +94,14 @@ void bf_nbd_script_co_simple(BfChannel *peer, uint64_t cookie, uint32_t error,
 /* Sends a chunk. */
 void bf_nbd_script_co_chunk(BfChannel *peer, uint64_t cookie, uint16_t flags,
                             uint16_t type, const void *data, size_t len);
+
+/* Sends a chunk with an extended header, in reply to @request. */
+void bf_nbd_script_co_extended(BfChannel *peer, const BfNbdRequest *request,
+                               uint16_t flags, uint16_t type, const void *data,
+                               size_t len);
+
+/* The same: success without data. */
+void bf_nbd_script_co_done(BfChannel *peer, const BfNbdRequest *request);
 
 /* Sends a chunk with @bytes of @value at @offset. */
 void bf_nbd_script_co_data(BfChannel *peer, uint64_t cookie, uint16_t flags,

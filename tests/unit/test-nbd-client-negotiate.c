@@ -128,11 +128,21 @@ info_blocks(GByteArray *script, uint32_t min, uint32_t preferred, uint32_t max)
     reply(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_INFO, data, sizeof(data));
 }
 
+/* Of a server that does not know extended headers. */
+static GByteArray *
+script_plain(void)
+{
+    GByteArray *script = script_new(3);
+
+    refuse(script, BF_NBD_OPTION_EXTENDED_HEADERS, BF_NBD_REPLY_ERR_UNSUP, "");
+    return script;
+}
+
 /* Up to GO, all with success. */
 static GByteArray *
 script_until_go(void)
 {
-    GByteArray *script = script_new(3);
+    GByteArray *script = script_plain();
 
     ack(script, BF_NBD_OPTION_STRUCTURED_REPLY);
     context(script, 77, "base:allocation");
@@ -147,6 +157,19 @@ script_good(void)
 
     info_export(script, 1024 * 1024, FLAGS);
     info_blocks(script, 512, 4096, 1024 * 1024);
+    ack(script, BF_NBD_OPTION_GO);
+    return script;
+}
+
+static GByteArray *
+script_extended(void)
+{
+    GByteArray *script = script_new(3);
+
+    ack(script, BF_NBD_OPTION_EXTENDED_HEADERS);
+    context(script, 77, "base:allocation");
+    ack(script, BF_NBD_OPTION_SET_META_CONTEXT);
+    info_export(script, 1024 * 1024, FLAGS);
     ack(script, BF_NBD_OPTION_GO);
     return script;
 }
@@ -208,33 +231,97 @@ test_good_server(void *arg)
 
     g_assert_no_error(result.error);
     g_assert_true(result.exp.structured);
+    g_assert_false(result.exp.extended);
     g_assert_true(result.exp.has_context);
     g_assert_cmpuint(result.exp.context_id, ==, 77);
     g_assert_cmpuint(result.exp.info.size, ==, 1024 * 1024);
     g_assert_cmpuint(result.exp.info.flags, ==, FLAGS);
     g_assert_cmpuint(result.exp.info.min_block, ==, 512);
-    assert_sent(&result, "8 10 7");
+    assert_sent(&result, "11 8 10 7");
 }
 
 static void
-test_every_truncation_fails(void *arg)
+test_extended_server(void *arg)
 {
     const BfNbdcTarget target = plain_target();
-    g_autoptr(GByteArray) script = script_good();
+    g_autoptr(GByteArray) script = script_extended();
+    g_auto(Result) result = co_negotiate(script, script->len, &target);
+
+    g_assert_no_error(result.error);
+    g_assert_true(result.exp.structured);
+    g_assert_true(result.exp.extended);
+    g_assert_true(result.exp.has_context);
+    assert_sent(&result, "11 10 7");
+}
+
+/* Whatever the reason: structured replies may do. */
+static void
+test_extended_headers_may_be_refused(void *arg)
+{
+    static const uint32_t types[] = {
+        BF_NBD_REPLY_ERR_UNSUP,        BF_NBD_REPLY_ERR_POLICY,
+        BF_NBD_REPLY_ERR_INVALID,      BF_NBD_REPLY_ERR_PLATFORM,
+        BF_NBD_REPLY_ERR_TOO_BIG,      BF_NBD_REPLY_ERR_UNKNOWN,
+        BF_NBD_REPLY_ERROR_BIT | 4711,
+    };
+    const BfNbdcTarget target = plain_target();
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(types); i++) {
+        g_autoptr(GByteArray) script = script_new(3);
+        g_auto(Result) result = {.sent = NULL};
+
+        refuse(script, BF_NBD_OPTION_EXTENDED_HEADERS, types[i], "no");
+        ack(script, BF_NBD_OPTION_STRUCTURED_REPLY);
+        ack(script, BF_NBD_OPTION_SET_META_CONTEXT);
+        info_export(script, 4096, FLAGS);
+        ack(script, BF_NBD_OPTION_GO);
+        result = co_negotiate(script, script->len, &target);
+        g_assert_no_error(result.error);
+        g_assert_true(result.exp.structured);
+        g_assert_false(result.exp.extended);
+        assert_sent(&result, "11 8 10 7");
+    }
+}
+
+/* EXPORT_NAME is not allowed any more. */
+static void
+test_extended_server_without_go(void *arg)
+{
+    const BfNbdcTarget target = plain_target();
+    GByteArray *script = script_new(3);
+
+    ack(script, BF_NBD_OPTION_EXTENDED_HEADERS);
+    ack(script, BF_NBD_OPTION_SET_META_CONTEXT);
+    refuse(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_UNSUP, "");
+    co_assert_fails(script, &target, "11 10 7 2",
+                    "agrees to extended headers*option 7 (go)");
+}
+
+static void
+co_assert_truncations_fail(GByteArray *script)
+{
+    const BfNbdcTarget target = plain_target();
 
     for (size_t len = 0; len < script->len; len++) {
         g_auto(Result) result = co_negotiate(script, len, &target);
 
         g_assert_false(result.ok);
     }
+    g_byte_array_unref(script);
+}
+
+static void
+test_every_truncation_fails(void *arg)
+{
+    co_assert_truncations_fail(script_good());
+    co_assert_truncations_fail(script_extended());
 }
 
 /* Whatever a byte is changed to: an answer or an error, nothing worse. */
 static void
-test_every_changed_byte_is_survived(void *arg)
+co_change_bytes(GByteArray *script)
 {
     const BfNbdcTarget target = plain_target();
-    g_autoptr(GByteArray) script = script_good();
 
     for (size_t i = 0; i < script->len; i++) {
         for (unsigned bit = 0; bit < 8; bit++) {
@@ -248,13 +335,21 @@ test_every_changed_byte_is_survived(void *arg)
             script->data[i] ^= (uint8_t)(1u << bit);
         }
     }
+    g_byte_array_unref(script);
+}
+
+static void
+test_every_changed_byte_is_survived(void *arg)
+{
+    co_change_bytes(script_good());
+    co_change_bytes(script_extended());
 }
 
 static void
 test_simple_server(void *arg)
 {
     const BfNbdcTarget target = plain_target();
-    g_autoptr(GByteArray) script = script_new(3);
+    g_autoptr(GByteArray) script = script_plain();
 
     refuse(script, BF_NBD_OPTION_STRUCTURED_REPLY, BF_NBD_REPLY_ERR_UNSUP, "");
     info_export(script, 1000, FLAGS);
@@ -266,7 +361,7 @@ test_simple_server(void *arg)
         g_assert_false(result.exp.structured);
         g_assert_false(result.exp.has_context);
         g_assert_cmpuint(result.exp.info.min_block, ==, 0);
-        assert_sent(&result, "8 7");
+        assert_sent(&result, "11 8 7");
     }
 }
 
@@ -278,6 +373,7 @@ append_list_and_name(GByteArray *script, const char *listed, bool zeroes)
     const uint8_t padding[BF_NBD_EXPORT_NAME_ZEROES_BYTES] = {0};
     g_autoptr(GByteArray) entry = g_byte_array_new();
 
+    refuse(script, BF_NBD_OPTION_EXTENDED_HEADERS, BF_NBD_REPLY_ERR_UNSUP, "");
     refuse(script, BF_NBD_OPTION_STRUCTURED_REPLY, BF_NBD_REPLY_ERR_UNSUP, "");
     refuse(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_UNSUP, "what?");
     bf_nbd_append_server(
@@ -306,7 +402,7 @@ test_server_without_go(void *arg)
         result = co_negotiate(script, script->len, &target);
         g_assert_no_error(result.error);
         g_assert_cmpuint(result.exp.info.size, ==, 4096);
-        assert_sent(&result, "8 7 3 1");
+        assert_sent(&result, "11 8 7 3 1");
     }
 }
 
@@ -317,7 +413,7 @@ test_export_that_is_not_listed(void *arg)
     GByteArray *script = script_new(3);
 
     append_list_and_name(script, "disk2", false);
-    co_assert_fails(script, &target, "8 7 3 2",
+    co_assert_fails(script, &target, "11 8 7 3 2",
                     "Requested export not available: 'disk'");
 }
 
@@ -386,10 +482,12 @@ test_server_that_requires_tls(void *arg)
     const BfNbdcTarget target = plain_target();
     GByteArray *script = script_new(3);
 
+    refuse(script, BF_NBD_OPTION_EXTENDED_HEADERS, BF_NBD_REPLY_ERR_TLS_REQD,
+           "no");
     refuse(script, BF_NBD_OPTION_STRUCTURED_REPLY, BF_NBD_REPLY_ERR_TLS_REQD,
            "no");
     refuse(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_TLS_REQD, "no\nway\x01");
-    co_assert_fails(script, &target, "8 7 2",
+    co_assert_fails(script, &target, "11 8 7 2",
                     "TLS negotiation required before option 7 (go): the "
                     "server requires TLS; give tls-creds*(server reported: "
                     "no way)");
@@ -414,7 +512,7 @@ test_refusals_of_go(void *arg)
         GByteArray *script = script_until_go();
 
         refuse(script, BF_NBD_OPTION_GO, cases[i].type, "because");
-        co_assert_fails(script, &target, "8 10 7 2", cases[i].text);
+        co_assert_fails(script, &target, "11 8 10 7 2", cases[i].text);
     }
 }
 
@@ -425,22 +523,29 @@ test_replies_out_of_place(void *arg)
     GByteArray *script = script_until_go();
 
     ack(script, BF_NBD_OPTION_GO);
-    co_assert_fails(script, &target, "8 10 7", "without telling size");
+    co_assert_fails(script, &target, "11 8 10 7", "without telling size");
     script = script_until_go();
     ack(script, BF_NBD_OPTION_LIST);
-    co_assert_fails(script, &target, "8 10 7", "is for option 3 instead");
+    co_assert_fails(script, &target, "11 8 10 7", "is for option 3 instead");
     script = script_until_go();
     reply(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_SERVER, "x", 1);
-    co_assert_fails(script, &target, "8 10 7 2", "unexpected reply of type 2");
+    co_assert_fails(script, &target, "11 8 10 7 2",
+                    "unexpected reply of type 2");
     script = script_until_go();
     reply(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_ACK, "x", 1);
-    co_assert_fails(script, &target, "8 10 7 2", "with 1 bytes of data");
+    co_assert_fails(script, &target, "11 8 10 7 2", "with 1 bytes of data");
     script = script_new(3);
+    reply(script, BF_NBD_OPTION_EXTENDED_HEADERS, BF_NBD_REPLY_INFO, "x", 1);
+    co_assert_fails(script, &target, "11 2", "unexpected reply of type 3");
+    script = script_new(3);
+    reply(script, BF_NBD_OPTION_EXTENDED_HEADERS, BF_NBD_REPLY_ACK, "x", 1);
+    co_assert_fails(script, &target, "11 2", "with 1 bytes of data");
+    script = script_plain();
     reply(script, BF_NBD_OPTION_STRUCTURED_REPLY, BF_NBD_REPLY_INFO, "x", 1);
-    co_assert_fails(script, &target, "8 2", "unexpected reply of type 3");
+    co_assert_fails(script, &target, "11 8 2", "unexpected reply of type 3");
     script = script_until_go();
     reply(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_INFO, "x", 1);
-    co_assert_fails(script, &target, "8 10 7 2", "wrong length of 1");
+    co_assert_fails(script, &target, "11 8 10 7 2", "wrong length of 1");
 }
 
 static void
@@ -454,7 +559,7 @@ test_endless_replies_end(void *arg)
         info_export(script, 4096, FLAGS);
     }
     co_assert_fails(script, &target, NULL, "more than 64 replies");
-    script = script_new(3);
+    script = script_plain();
     refuse(script, BF_NBD_OPTION_STRUCTURED_REPLY, BF_NBD_REPLY_ERR_UNSUP,
            text);
     refuse(script, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_POLICY, text);
@@ -470,18 +575,18 @@ static void
 test_contexts_that_were_not_asked_for(void *arg)
 {
     BfNbdcTarget target = plain_target();
-    GByteArray *script = script_new(3);
+    GByteArray *script = script_plain();
 
     ack(script, BF_NBD_OPTION_STRUCTURED_REPLY);
     context(script, 1, "qemu:dirty-bitmap:x");
     co_assert_fails(script, &target, NULL,
                     "'qemu:dirty-bitmap:x' instead of 'base:allocation'");
-    script = script_new(3);
+    script = script_plain();
     ack(script, BF_NBD_OPTION_STRUCTURED_REPLY);
     context(script, 1, "base:allocation");
     context(script, 2, "base:allocation");
     co_assert_fails(script, &target, NULL, "more than the one");
-    script = script_new(3);
+    script = script_plain();
     ack(script, BF_NBD_OPTION_STRUCTURED_REPLY);
     ack(script, BF_NBD_OPTION_SET_META_CONTEXT);
     info_export(script, 4096, FLAGS);
@@ -556,6 +661,11 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     bf_test_add("/block/nbd-negotiate/good-server", test_good_server);
+    bf_test_add("/block/nbd-negotiate/extended-server", test_extended_server);
+    bf_test_add("/block/nbd-negotiate/extended-headers-may-be-refused",
+                test_extended_headers_may_be_refused);
+    bf_test_add("/block/nbd-negotiate/extended-server-without-go",
+                test_extended_server_without_go);
     bf_test_add("/block/nbd-negotiate/every-truncation-fails",
                 test_every_truncation_fails);
     bf_test_add("/block/nbd-negotiate/every-changed-byte-is-survived",

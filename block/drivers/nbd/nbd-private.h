@@ -16,7 +16,7 @@
 #include "core/co-io.h"
 #include "crypto/tls-creds.h"
 #include "io/channel.h"
-#include "proto/nbd.h"
+#include "proto/nbd-extended.h"
 
 /* Limits of time: from connect to connected, of the only attempt and of one of
  * many, and of the handshake. A host that was away is not asked again by TCP
@@ -38,6 +38,13 @@
 
 /* Parts of a READ that are apart and need no memory of their own. */
 #define NBDC_RANGES_FEW 4
+
+/* Longest request that has no payload: without extended headers, or where the
+ * server may have to write all of it; with them; and what it discards at once.
+ */
+#define NBDC_PIECE_MAX ((uint64_t)BF_GIB)
+#define NBDC_LONG_PIECE_MAX (1024 * (uint64_t)BF_GIB)
+#define NBDC_TRIM_MAX (64 * (uint64_t)BF_GIB)
 
 /* What is received at once, and behind large payload. */
 #define NBDC_INPUT_BYTES ((size_t)64 * 1024)
@@ -73,12 +80,14 @@ typedef struct BfNbdcTarget {
  * What the handshake led to.
  * @info: size, flags and block sizes; those are 0 if the server has told none
  * @structured: replies to READ are structured
+ * @extended: headers are extended, and replies structured therefore
  * @has_context: BLOCK_STATUS can be asked
  * @context_id: of the context
  */
 typedef struct BfNbdcExport {
     BfNbdExportInfo info;
     bool structured;
+    bool extended;
     bool has_context;
     uint32_t context_id;
 } BfNbdcExport;
@@ -91,6 +100,8 @@ typedef struct BfNbdcRange {
 
 /*
  * A request, on the stack of whoever waits for it.
+ * @length: bytes; when it is sent it becomes what the connection can say, and
+ *     the request is about no more than that
  * @vec: READ: where to; WRITE: the data; else NULL
  * @pipe: WRITE: read end of a pipe with the data, instead of @vec; else NULL.
  *     Such a request is not sent a second time
@@ -114,7 +125,7 @@ struct BfNbdcRequest {
     BfNbdCommand command;
     BfNbdRequestFlags flags;
     uint64_t offset;
-    uint32_t length;
+    uint64_t length;
     BfIoVec *vec;
     const int *pipe;
     BfExtents *extents;
@@ -123,7 +134,7 @@ struct BfNbdcRequest {
 
     BfNbdcConn *conn;
     uint64_t cookie;
-    uint8_t head[BF_NBD_REQUEST_BYTES];
+    uint8_t head[BF_NBD_EXTENDED_REQUEST_BYTES];
     int pieces;
     bool sent;
     bool replied;

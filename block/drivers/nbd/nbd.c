@@ -11,9 +11,6 @@
 #include "io/address.h"
 #include "nbd-private.h"
 
-/* Longest piece of a request without payload. */
-#define PIECE_MAX ((uint64_t)BF_GIB)
-
 #define DEFAULT_CONTEXT "base:allocation"
 
 /* Options. */
@@ -310,7 +307,7 @@ nbd_co_read(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
     BfNbdcRequest req = {
         .command = BF_NBD_COMMAND_READ,
         .offset = offset,
-        .length = (uint32_t)bytes,
+        .length = bytes,
         .vec = vec,
     };
 
@@ -331,7 +328,7 @@ co_write_clipped(BfNode *node, uint64_t offset, BfIoVec *vec, size_t bytes,
         .command = BF_NBD_COMMAND_WRITE,
         .flags = flags,
         .offset = offset,
-        .length = (uint32_t)bytes,
+        .length = bytes,
         .vec = vec,
     };
     BfIoVec part;
@@ -390,7 +387,16 @@ nbd_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
     return co_request(node, &req);
 }
 
-/* A command without payload, in pieces. */
+/* Servers may refuse what is longer than a payload can be. */
+static bool
+is_refused_as_long(const BfNode *node, const BfNbdcRequest *req, int ret)
+{
+    return (ret == -EINVAL || ret == -EOVERFLOW) &&
+           req->length > node->limits.max_transfer;
+}
+
+/* A command without payload, in pieces. A connection may take less of a piece
+ * than is asked for. */
 static int
 co_for_range(BfNode *node, BfNbdCommand command, BfNbdRequestFlags flags,
              uint64_t offset, uint64_t bytes, uint64_t piece_max)
@@ -403,36 +409,62 @@ co_for_range(BfNode *node, BfNbdCommand command, BfNbdRequestFlags flags,
             .command = command,
             .flags = flags,
             .offset = offset,
-            .length = (uint32_t)MIN(bytes, piece_max),
+            .length = MIN(bytes, piece_max),
         };
 
         ret = co_request(node, &req);
+        if (is_refused_as_long(node, &req, ret)) {
+            piece_max = node->limits.max_transfer;
+            ret = 0;
+            continue;
+        }
         offset += req.length;
         bytes -= req.length;
     }
     return ret;
 }
 
+/* A server that may have to write the zeroes takes its time, and would count as
+ * silent meanwhile: it gets long requests only if it can say no to them. */
+static int
+co_zero_range(BfNode *node, BfNbdRequestFlags flags, uint64_t offset,
+              uint64_t bytes)
+{
+    const BfNbdcNode *self = (const BfNbdcNode *)node;
+
+    if (bytes > NBDC_PIECE_MAX && self->first.extended &&
+        can_do(node, BF_NBD_EXPORT_FAST_ZERO)) {
+        int ret = co_for_range(node, BF_NBD_COMMAND_WRITE_ZEROES,
+                               flags | BF_NBD_REQUEST_FAST_ZERO, offset, bytes,
+                               NBDC_LONG_PIECE_MAX);
+
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
+    }
+    return co_for_range(node, BF_NBD_COMMAND_WRITE_ZEROES, flags, offset, bytes,
+                        NBDC_PIECE_MAX);
+}
+
 static int
 nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
                     BfIoFlags flags)
 {
-    unsigned nbd_flags = 0;
+    const BfNbdRequestFlags nbd_flags =
+        (flags & BF_IO_MAY_UNMAP) == 0 ? BF_NBD_REQUEST_NO_HOLE : 0;
 
     if (!can_do(node, BF_NBD_EXPORT_WRITE_ZEROES)) {
         return -ENOTSUP;
     }
-    if ((flags & BF_IO_NO_FALLBACK) != 0) {
-        if (!can_do(node, BF_NBD_EXPORT_FAST_ZERO)) {
-            return -ENOTSUP;
-        }
-        nbd_flags |= BF_NBD_REQUEST_FAST_ZERO;
+    if ((flags & BF_IO_NO_FALLBACK) == 0) {
+        return co_zero_range(node, nbd_flags, offset, bytes);
     }
-    if ((flags & BF_IO_MAY_UNMAP) == 0) {
-        nbd_flags |= BF_NBD_REQUEST_NO_HOLE;
+    if (!can_do(node, BF_NBD_EXPORT_FAST_ZERO)) {
+        return -ENOTSUP;
     }
-    return co_for_range(node, BF_NBD_COMMAND_WRITE_ZEROES, nbd_flags, offset,
-                        bytes, PIECE_MAX);
+    return co_for_range(node, BF_NBD_COMMAND_WRITE_ZEROES,
+                        nbd_flags | BF_NBD_REQUEST_FAST_ZERO, offset, bytes,
+                        NBDC_LONG_PIECE_MAX);
 }
 
 static int
@@ -441,7 +473,8 @@ nbd_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
     if (!can_do(node, BF_NBD_EXPORT_TRIM)) {
         return -ENOTSUP;
     }
-    return co_for_range(node, BF_NBD_COMMAND_TRIM, 0, offset, bytes, PIECE_MAX);
+    return co_for_range(node, BF_NBD_COMMAND_TRIM, 0, offset, bytes,
+                        NBDC_TRIM_MAX);
 }
 
 static int
@@ -464,9 +497,10 @@ nbd_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
         .command = BF_NBD_COMMAND_BLOCK_STATUS,
         .flags = extents->max - extents->len == 1 ? BF_NBD_REQUEST_REQ_ONE : 0,
         .offset = offset,
-        .length = (uint32_t)MIN(clipped, PIECE_MAX),
+        .length = MIN(clipped, NBDC_LONG_PIECE_MAX),
         .extents = extents,
     };
+    int ret = 0;
 
     if (!self->first.has_context) {
         bf_extents_append(extents, bytes, 0);
@@ -476,7 +510,13 @@ nbd_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
         bf_extents_append(extents, bytes, BF_EXTENT_HOLE | BF_EXTENT_ZERO);
         return 0;
     }
-    return co_request(node, &req);
+    ret = co_request(node, &req);
+    if (is_refused_as_long(node, &req, ret)) {
+        bf_extents_clip(extents, req.extents_start);
+        req.length = node->limits.max_transfer;
+        ret = co_request(node, &req);
+    }
+    return ret;
 }
 
 /* As QEMU shows it. */

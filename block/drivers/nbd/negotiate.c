@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The client's side of the handshake: greeting, TLS, structured replies, a
- * metadata context, and the choice of the export (NBD proto.md, "Option
- * haggling").
+ * The client's side of the handshake: greeting, TLS, extended headers or
+ * structured replies, a metadata context, and the choice of the export (NBD
+ * proto.md, "Option haggling").
  *
  * Exactly the bytes of each message are read, so nothing that came in the clear
  * can be taken for something said inside of TLS. The server may say anything:
@@ -287,6 +287,34 @@ talk_co_export_name(BfNbdcTalk *talk, BfNbdcExport *exp, GError **error)
     return ok;
 }
 
+/* Extended headers include structured replies. A server that does not know
+ * them, or does not want them now, is asked for those alone. */
+static bool
+talk_co_choose_replies(BfNbdcTalk *talk, BfNbdcExport *exp, GError **error)
+{
+    if (!bf_nbdc_talk_co_ask(talk, BF_NBD_OPTION_EXTENDED_HEADERS,
+                             &exp->extended, error)) {
+        return false;
+    }
+    exp->structured = exp->extended;
+    return exp->extended ||
+           bf_nbdc_talk_co_ask(talk, BF_NBD_OPTION_STRUCTURED_REPLY,
+                               &exp->structured, error);
+}
+
+/* For servers that do not know GO. */
+static bool
+talk_co_choose_by_name(BfNbdcTalk *talk, BfNbdcExport *exp, GError **error)
+{
+    if (exp->extended) {
+        bf_set_error(error, "the server agrees to extended headers, but does "
+                            "not know option 7 (go), which they need");
+        return false;
+    }
+    return talk_co_find_in_list(talk, error) &&
+           talk_co_export_name(talk, exp, error);
+}
+
 /* Everything after the greeting of a server that can haggle. */
 static bool
 talk_co_haggle(BfNbdcTalk *talk, BfChannel **channel, BfNbdcExport *exp,
@@ -298,8 +326,7 @@ talk_co_haggle(BfNbdcTalk *talk, BfChannel **channel, BfNbdcExport *exp,
         !bf_nbdc_talk_co_start_tls(talk, channel, error)) {
         return false;
     }
-    if (!bf_nbdc_talk_co_ask(talk, BF_NBD_OPTION_STRUCTURED_REPLY,
-                             &exp->structured, error)) {
+    if (!talk_co_choose_replies(talk, exp, error)) {
         return false;
     }
     if (exp->structured && !talk_co_select_context(talk, exp, error)) {
@@ -308,8 +335,7 @@ talk_co_haggle(BfNbdcTalk *talk, BfChannel **channel, BfNbdcExport *exp,
     if (!talk_co_go(talk, exp, &go_known, error)) {
         return false;
     }
-    if (!go_known && (!talk_co_find_in_list(talk, error) ||
-                      !talk_co_export_name(talk, exp, error))) {
+    if (!go_known && !talk_co_choose_by_name(talk, exp, error)) {
         return false;
     }
     if (talk->target->context_required && !exp->has_context) {

@@ -388,6 +388,9 @@ set_up_limits(BfNbdcNode *self)
     node->limits.alignment = node->alignment;
     node->limits.max_transfer = max;
     node->limits.preferred = MAX(preferred, node->alignment);
+    if (self->first.extended && (info->flags & BF_NBD_EXPORT_FAST_ZERO) != 0) {
+        node->limits.long_zeroes = NBDC_LONG_PIECE_MAX;
+    }
 }
 
 static BfChannel *

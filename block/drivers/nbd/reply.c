@@ -26,11 +26,8 @@
 /* Error chunks in one reply. */
 #define ERRORS_MAX 64
 
-/* Error and status chunks have limits of their own. */
+/* Error chunks have a limit of their own. */
 #define ERROR_CHUNK_MAX (BF_NBD_CHUNK_ERROR_BYTES + 65535 + 8)
-#define STATUS_CHUNK_MAX                                                       \
-    (BF_NBD_STATUS_ID_BYTES +                                                  \
-     BF_NBD_STATUS_EXTENT_BYTES * BF_NBD_STATUS_EXTENTS_MAX)
 
 /* Input. */
 
@@ -182,8 +179,8 @@ static bool G_GNUC_PRINTF(3, 4)
     what = g_strdup_vprintf(format, args);
     va_end(args);
     bf_set_error(error,
-                 "the server broke the protocol in its reply to a %s of %u "
-                 "bytes at %" PRIu64 ": %s",
+                 "the server broke the protocol in its reply to a %s of "
+                 "%" PRIu64 " bytes at %" PRIu64 ": %s",
                  bf_nbd_command_name(req->command), req->length, req->offset,
                  what);
     return false;
@@ -418,17 +415,53 @@ chunk_co_hole(BfNbdcConn *conn, BfNbdcRequest *req, const BfNbdChunk *chunk,
     return true;
 }
 
-/* One extent; those past the request or the list are dropped. */
+/* A chunk with a status is a head and extents, of 32 or of 64 bits. With
+ * extended headers a server may take either. */
+typedef struct StatusForm {
+    size_t head_bytes;
+    size_t extent_bytes;
+    bool (*parse)(const uint8_t *data, uint64_t *ret_bytes,
+                  uint64_t *ret_flags);
+} StatusForm;
+
 static bool
-take_extent(BfNbdcRequest *req, const uint8_t *data, bool *ret_full,
-            GError **error)
+parse_short_extent(const uint8_t *data, uint64_t *ret_bytes,
+                   uint64_t *ret_flags)
 {
-    uint64_t covered = req->extents->bytes - req->extents_start;
     uint32_t bytes = 0;
     uint32_t flags = 0;
+    bool ok = bf_nbd_parse_status_extent(data, &bytes, &flags);
 
-    if (!bf_nbd_parse_status_extent(data, &bytes, &flags)) {
-        return set_violation(req, error, "an extent is empty");
+    *ret_bytes = bytes;
+    *ret_flags = flags;
+    return ok;
+}
+
+static const StatusForm short_status = {
+    .head_bytes = BF_NBD_STATUS_ID_BYTES,
+    .extent_bytes = BF_NBD_STATUS_EXTENT_BYTES,
+    .parse = parse_short_extent,
+};
+
+static const StatusForm long_status = {
+    .head_bytes = BF_NBD_STATUS_EXT_HEAD_BYTES,
+    .extent_bytes = BF_NBD_STATUS_EXT_EXTENT_BYTES,
+    .parse = bf_nbd_parse_status_ext_extent,
+};
+
+/* One extent; those past the request or the list are dropped. */
+static bool
+take_extent(BfNbdcRequest *req, const StatusForm *form, const uint8_t *data,
+            bool *ret_full, GError **error)
+{
+    uint64_t covered = req->extents->bytes - req->extents_start;
+    uint64_t bytes = 0;
+    uint64_t flags = 0;
+
+    if (!form->parse(data, &bytes, &flags)) {
+        return set_violation(
+            req, error, "an extent has %" PRIu64 " bytes, which none can have",
+            bytes);
     }
     /* For x-dirty-bitmap, too: dirty has the number of "hole". */
     if (covered < req->length && !*ret_full) {
@@ -440,35 +473,62 @@ take_extent(BfNbdcRequest *req, const uint8_t *data, bool *ret_full,
     return true;
 }
 
+/* The head of a chunk with @n extents. */
+static bool
+status_co_head(BfNbdcConn *conn, const BfNbdcRequest *req,
+               const StatusForm *form, size_t n, GError **error)
+{
+    const uint8_t *data = NULL;
+    uint32_t id = 0;
+    uint32_t count = 0;
+
+    if (!input_co_fill(conn, form->head_bytes, error)) {
+        return false;
+    }
+    data = conn->input + conn->start;
+    conn->start += form->head_bytes;
+    if (form == &long_status) {
+        bf_nbd_parse_status_ext_head(data, &id, &count);
+    } else {
+        id = bf_get_be32(data);
+    }
+    if (id != conn->exp.context_id) {
+        return set_violation(req, error,
+                             "the status is for context %u instead of %u", id,
+                             conn->exp.context_id);
+    }
+    if (count != 0 && count != n) {
+        return set_violation(req, error,
+                             "the status says that it has %u extents, and has "
+                             "%zu",
+                             count, n);
+    }
+    return true;
+}
+
 static bool
 chunk_co_status(BfNbdcConn *conn, BfNbdcRequest *req, const BfNbdChunk *chunk,
-                GError **error)
+                const StatusForm *form, GError **error)
 {
-    uint32_t left = chunk->length - BF_NBD_STATUS_ID_BYTES;
+    size_t n = chunk->length < form->head_bytes
+                   ? 0
+                   : (chunk->length - form->head_bytes) / form->extent_bytes;
     bool full = false;
 
     if (req->command != BF_NBD_COMMAND_BLOCK_STATUS || req->got_status ||
-        chunk->length > STATUS_CHUNK_MAX ||
-        chunk->length < BF_NBD_STATUS_ID_BYTES + BF_NBD_STATUS_EXTENT_BYTES ||
-        left % BF_NBD_STATUS_EXTENT_BYTES != 0) {
+        n == 0 || n > BF_NBD_STATUS_EXTENTS_MAX ||
+        chunk->length != form->head_bytes + n * form->extent_bytes) {
         return set_bad_chunk(req, chunk, error);
     }
-    if (!input_co_fill(conn, BF_NBD_STATUS_ID_BYTES, error)) {
+    if (!status_co_head(conn, req, form, n, error)) {
         return false;
     }
-    if (bf_get_be32(conn->input + conn->start) != conn->exp.context_id) {
-        return set_violation(
-            req, error, "the status is for context %u instead of %u",
-            bf_get_be32(conn->input + conn->start), conn->exp.context_id);
-    }
-    conn->start += BF_NBD_STATUS_ID_BYTES;
-    while (left > 0) {
-        if (!input_co_fill(conn, BF_NBD_STATUS_EXTENT_BYTES, error) ||
-            !take_extent(req, conn->input + conn->start, &full, error)) {
+    for (; n > 0; n--) {
+        if (!input_co_fill(conn, form->extent_bytes, error) ||
+            !take_extent(req, form, conn->input + conn->start, &full, error)) {
             return false;
         }
-        conn->start += BF_NBD_STATUS_EXTENT_BYTES;
-        left -= BF_NBD_STATUS_EXTENT_BYTES;
+        conn->start += form->extent_bytes;
     }
     req->got_status = true;
     return true;
@@ -518,13 +578,34 @@ chunk_co_payload(BfNbdcConn *conn, BfNbdcRequest *req, const BfNbdChunk *chunk,
     case BF_NBD_CHUNK_TYPE_OFFSET_HOLE:
         return chunk_co_hole(conn, req, chunk, error);
     case BF_NBD_CHUNK_TYPE_BLOCK_STATUS:
-        return chunk_co_status(conn, req, chunk, error);
+        return chunk_co_status(conn, req, chunk, &short_status, error);
+    case BF_NBD_CHUNK_TYPE_BLOCK_STATUS_EXT:
+        return conn->exp.extended
+                   ? chunk_co_status(conn, req, chunk, &long_status, error)
+                   : set_bad_chunk(req, chunk, error);
     default:
         if ((chunk->type & (1u << 15)) == 0) {
             return set_bad_chunk(req, chunk, error);
         }
         return chunk_co_error(conn, req, chunk, error);
     }
+}
+
+/* What follows the header of a chunk. */
+static bool
+reader_co_rest(BfNbdcConn *conn, BfNbdcRequest *req, const BfNbdChunk *chunk,
+               GError **error)
+{
+    if (!chunk_co_payload(conn, req, chunk, error)) {
+        return false;
+    }
+    if ((chunk->flags & BF_NBD_CHUNK_DONE) != 0) {
+        if (!check_complete(req, error)) {
+            return false;
+        }
+        bf_nbdc_request_replied(conn, req);
+    }
+    return true;
 }
 
 static bool
@@ -546,44 +627,68 @@ reader_co_chunk(BfNbdcConn *conn, GError **error)
         return set_violation(req, error,
                              "it is structured, which was not negotiated");
     }
-    if (!chunk_co_payload(conn, req, &chunk, error)) {
+    return reader_co_rest(conn, req, &chunk, error);
+}
+
+static bool
+reader_co_extended(BfNbdcConn *conn, GError **error)
+{
+    const uint8_t *head = NULL;
+    BfNbdChunk chunk;
+    BfNbdcRequest *req = NULL;
+    uint64_t offset = 0;
+
+    if (!input_co_fill(conn, BF_NBD_EXTENDED_CHUNK_BYTES, error)) {
         return false;
     }
-    if ((chunk.flags & BF_NBD_CHUNK_DONE) != 0) {
-        if (!check_complete(req, error)) {
-            return false;
-        }
-        bf_nbdc_request_replied(conn, req);
+    head = conn->input + conn->start;
+    if (!bf_nbd_parse_extended_chunk(head, &chunk, &offset)) {
+        bf_set_error(error,
+                     "the server broke the protocol: a chunk has %" PRIu64
+                     " bytes, which none can have",
+                     bf_get_be64(head + 24));
+        return false;
     }
-    return true;
+    conn->start += BF_NBD_EXTENDED_CHUNK_BYTES;
+    req = find_request(conn, chunk.cookie, error);
+    if (req == NULL) {
+        return false;
+    }
+    if (offset != req->offset) {
+        return set_violation(req, error, "a chunk is for offset %" PRIu64,
+                             offset);
+    }
+    return reader_co_rest(conn, req, &chunk, error);
+}
+
+/* The kinds of replies that go with extended headers, and without. */
+static bool
+reader_co_reply(BfNbdcConn *conn, uint32_t magic, GError **error)
+{
+    if (conn->exp.extended) {
+        if (magic == BF_NBD_EXTENDED_CHUNK_MAGIC) {
+            return reader_co_extended(conn, error);
+        }
+    } else if (magic == BF_NBD_SIMPLE_REPLY_MAGIC) {
+        return reader_co_simple(conn, error);
+    } else if (magic == BF_NBD_CHUNK_MAGIC) {
+        return reader_co_chunk(conn, error);
+    }
+    bf_set_error(error,
+                 "the server broke the protocol: bad magic number 0x%08x of "
+                 "a reply%s",
+                 magic, conn->exp.extended ? " with extended headers" : "");
+    return false;
 }
 
 void
 bf_nbdc_co_receive(BfNbdcConn *conn, GError **error)
 {
-    bool ok = true;
-
     conn->start = 0;
     conn->end = 0;
     conn->window = NBDC_INPUT_BYTES;
-    while (ok) {
-        uint32_t magic = 0;
-
-        ok = input_co_fill(conn, BF_NBD_SIMPLE_REPLY_BYTES, error);
-        if (!ok) {
-            break;
-        }
-        magic = bf_get_be32(conn->input + conn->start);
-        if (magic == BF_NBD_SIMPLE_REPLY_MAGIC) {
-            ok = reader_co_simple(conn, error);
-        } else if (magic == BF_NBD_CHUNK_MAGIC) {
-            ok = reader_co_chunk(conn, error);
-        } else {
-            bf_set_error(error,
-                         "the server broke the protocol: bad magic number "
-                         "0x%08x of a reply",
-                         magic);
-            ok = false;
-        }
+    while (
+        input_co_fill(conn, BF_NBD_SIMPLE_REPLY_BYTES, error) &&
+        reader_co_reply(conn, bf_get_be32(conn->input + conn->start), error)) {
     }
 }

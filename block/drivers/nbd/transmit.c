@@ -130,6 +130,13 @@ batch_add(Batch *batch, const void *data, size_t bytes)
     batch->bytes += bytes;
 }
 
+static size_t
+head_bytes(const BfNbdcConn *conn)
+{
+    return conn->exp.extended ? BF_NBD_EXTENDED_REQUEST_BYTES
+                              : BF_NBD_REQUEST_BYTES;
+}
+
 /* What comes behind the header. */
 static int
 count_pieces(const BfNbdcRequest *req)
@@ -154,7 +161,7 @@ gather(BfNbdcConn *conn, Batch *batch)
         int n = count_pieces(req);
 
         if (req->pieces == 0) {
-            batch_add(batch, req->head, sizeof(req->head));
+            batch_add(batch, req->head, head_bytes(conn));
             req->pieces = 1;
         }
         while (req->pieces <= n && batch_has_room(batch)) {
@@ -242,6 +249,31 @@ enter_table(BfNbdcConn *conn, BfNbdcRequest *req)
     req->cookie = generation << COOKIE_PLACE_BITS | place;
 }
 
+/* Each connection has negotiated its own kind of headers. Only a request
+ * without payload can be too long for the short ones. */
+static void
+put_head(const BfNbdcConn *conn, BfNbdcRequest *req)
+{
+    BfNbdRequest head = {
+        .flags = req->flags,
+        .command = req->command,
+        .cookie = req->cookie,
+        .offset = req->offset,
+    };
+
+    if (!conn->exp.extended) {
+        req->length = MIN(req->length, NBDC_PIECE_MAX);
+        head.length = req->length;
+        bf_nbd_put_request(req->head, &head);
+        return;
+    }
+    head.length = req->length;
+    if (req->command == BF_NBD_COMMAND_WRITE) {
+        head.flags |= BF_NBD_REQUEST_PAYLOAD_LEN;
+    }
+    bf_nbd_put_extended_request(req->head, &head);
+}
+
 static void
 start_request(BfNbdcConn *conn, BfNbdcRequest *req)
 {
@@ -255,13 +287,7 @@ start_request(BfNbdcConn *conn, BfNbdcRequest *req)
     req->n_ranges = 0;
     req->next = NULL;
     enter_table(conn, req);
-    bf_nbd_put_request(req->head, &(BfNbdRequest){
-                                      .flags = req->flags,
-                                      .command = req->command,
-                                      .cookie = req->cookie,
-                                      .offset = req->offset,
-                                      .length = req->length,
-                                  });
+    put_head(conn, req);
     *conn->queue_tail = req;
     conn->queue_tail = &req->next;
     if (!conn->writing) {
@@ -394,13 +420,14 @@ bf_nbdc_co_flush_all(BfNbdcNode *self)
 void
 bf_nbdc_co_say_bye(BfNbdcConn *conn)
 {
-    uint8_t head[BF_NBD_REQUEST_BYTES];
+    BfNbdcRequest req = {.command = BF_NBD_COMMAND_DISC};
 
     if (conn->writing || conn->error != NULL) {
         return; /* in the middle of something */
     }
-    bf_nbd_put_request(head, &(BfNbdRequest){.command = BF_NBD_COMMAND_DISC});
-    if (bf_channel_co_write_all(conn->channel, head, sizeof(head), NULL)) {
+    put_head(conn, &req);
+    if (bf_channel_co_write_all(conn->channel, req.head, head_bytes(conn),
+                                NULL)) {
         bf_channel_co_bye(conn->channel);
     }
 }

@@ -274,6 +274,46 @@ bf_root_abort(BfRoot *root)
     }
 }
 
+static bool
+is_for_aborted_only(const BfNode *node)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->root != NULL ? !edge->root->aborted
+                               : !is_for_aborted_only(edge->parent)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+cancel_where_aborted(BfNode *node)
+{
+    if (!is_for_aborted_only(node)) {
+        return;
+    }
+    if (node->driver->cancel_requests != NULL) {
+        node->driver->cancel_requests(node);
+    }
+    for (unsigned i = 0; i < node->edges->len; i++) {
+        const BfEdge *edge = g_ptr_array_index(node->edges, i);
+
+        if (edge->child != NULL) {
+            cancel_where_aborted(edge->child);
+        }
+    }
+}
+
+void
+bf_root_cancel_requests(BfRoot *root)
+{
+    bf_assert_main();
+    g_assert(root->aborted);
+    cancel_where_aborted(root->node);
+}
+
 void
 bf_root_stats(BfRoot *root, BfIoStats *ret_stats)
 {

@@ -126,6 +126,16 @@ void bf_root_co_free(BfRoot *root);
 void bf_root_abort(BfRoot *root);
 
 /**
+ * bf_root_cancel_requests:
+ * @root: a root that was aborted
+ *
+ * Makes requests under way fail with -EIO, where a driver can, rather than wait
+ * for storage that does not answer. What others use too is left alone, unless
+ * they were aborted themselves.
+ */
+void bf_root_cancel_requests(BfRoot *root);
+
+/**
  * bf_root_node:
  * @root: a root
  *

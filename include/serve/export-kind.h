@@ -54,6 +54,7 @@ typedef struct BfExportOps {
  * @allow_resize: the node may be resized
  * @published: on the lists
  * @closing: see bf_export_is_closing()
+ * @patience: while it is closing and clients are left
  */
 struct BfExport {
     const BfExportOps *ops;
@@ -73,6 +74,7 @@ struct BfExport {
     bool allow_resize;
     bool published;
     bool closing;
+    BfTimer patience;
 };
 
 /**

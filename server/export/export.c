@@ -17,6 +17,10 @@
 /* NBD and every other kind serve whole sectors of this size. */
 #define EXPORT_SECTOR_BYTES 512
 
+/* How long requests under way may keep an export that is being removed, before
+ * storage that can be told to give them up is told so. */
+#define PATIENCE_NS (5 * BF_NS_PER_SEC)
+
 struct BfExportTable {
     BfGraph *graph; /* borrowed: lives longer */
     const BfExportEvents *events;
@@ -202,6 +206,7 @@ export_co_finish(void *arg)
     BfExportTable *table = exp->table;
     g_autofree char *id = g_strdup(exp->id);
 
+    bf_timer_stop(&exp->patience);
     /* It stays on the lists until the node is free. */
     exp->node_name = g_strdup(bf_node_name(bf_root_node(exp->root)));
     if (exp->ops->co_close != NULL) {
@@ -224,6 +229,19 @@ export_co_finish(void *arg)
     bf_wait_group_done(&table->alive);
 }
 
+/* A server behind the node may drip its answers for hours. Whoever else uses
+ * the node may leave later, so this is tried again. */
+static void
+patience_over(void *arg)
+{
+    BfExport *exp = arg;
+
+    if (exp->clients > 0) {
+        bf_root_cancel_requests(exp->root);
+        bf_timer_start(&exp->patience, PATIENCE_NS, patience_over, exp);
+    }
+}
+
 void
 bf_export_start_close(BfExport *exp)
 {
@@ -236,6 +254,8 @@ bf_export_start_close(BfExport *exp)
     bf_root_abort(exp->root);
     if (exp->clients == 0) {
         bf_co_spawn_later(export_co_finish, exp);
+    } else {
+        bf_timer_start(&exp->patience, PATIENCE_NS, patience_over, exp);
     }
 }
 

@@ -124,6 +124,49 @@ def test_deleting_a_node_whose_server_hangs_takes_seconds(daemon, serve,
     add(daemon, server)  # the name is free
 
 
+class Drips(rawserver.RawServer):
+    """Answers a read at 0 by single bytes of a long error text: it is never
+    silent."""
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        if command != nbd.CMD_READ or offset != 0:
+            super().answer(conn, command, cookie, offset, length, data)
+            return
+        conn.sendall(struct.pack(">IHHQI", nbd.CHUNK_MAGIC, 0,
+                                 nbd.CHUNK_ERROR, cookie, 6 + 60000) +
+                     struct.pack(">IH", nbd.EIO, 60000))
+        while not self.stopped.wait(0.1):  # for longer than an hour
+            conn.sendall(b"x")
+        raise rawserver.Gone
+
+    def __init__(self, path, data):
+        self.stopped = threading.Event()
+        super().__init__(path, data)
+
+    def stop(self):
+        self.stopped.set()
+        super().stop()
+
+
+def test_dripping_server_does_not_keep_an_export(daemon, serve):
+    """Two exports of its node are removed, one after the other."""
+    server = serve(Drips)
+    add(daemon, server, **{"reconnect-delay": 3600, "silence-timeout": 3600})
+    daemon.start_nbd()
+    clients = []
+    for name in ("one", "two"):
+        daemon.add_export("n0", name, name=name)
+        clients.append(nbd.RawNbd(daemon.nbd_path).go(name))
+    clients[0].send_request(nbd.CMD_READ, 0, 4096)
+    server.wait_for(lambda: (nbd.CMD_READ, 0, 0, 4096) in server.requests)
+    clients[1].send_request(nbd.CMD_READ, 4096, 4096)
+    for name in ("one", "two"):
+        daemon.cmd("block-export-del", id=name, mode="hard")
+    for name in ("one", "two"):
+        daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id=name)
+    daemon.cmd("blockdev-del", node_name="n0")
+
+
 def test_deleting_while_connections_are_being_made(daemon, serve):
     """The node is there with the first connection; the others are on the way."""
     server = serve()

@@ -316,6 +316,31 @@ test_cancelled_requests_fail(void *arg)
     bf_nbd_use_co_close(&fix);
 }
 
+/* Not those that others wait for. */
+static void
+test_cancelled_requests_of_one_of_two_users(void *arg)
+{
+    BfNbdUse fix;
+    uint8_t buf[512];
+    BfNbdOp op = {.kind = NBD_OP_READ, .bytes = sizeof(buf), .buf = buf};
+    BfRoot *other = NULL;
+
+    co_open(&fix, 3600);
+    other = bf_test_co_root(fix.graph, "n0", BF_PERM_CONSISTENT_READ);
+    bf_nbd_op_start(&op, fix.handle);
+    bf_nbd_script_co_expect(bf_nbd_script_co_peer(&fix.script, 0),
+                            BF_NBD_COMMAND_READ);
+    bf_root_abort(fix.root);
+    bf_root_cancel_requests(fix.root);
+    bf_test_advance(BF_NS_PER_SEC);
+    g_assert_false(op.done);
+    bf_root_abort(other);
+    bf_root_cancel_requests(other);
+    g_assert_cmpint(bf_nbd_op_co_wait(&op), ==, -EIO);
+    bf_root_co_free(other);
+    bf_nbd_use_co_close(&fix);
+}
+
 /* Opening. */
 
 static void
@@ -558,6 +583,8 @@ main(int argc, char **argv)
                      test_other_export_at_the_same_place);
     bf_test_add_fake("/block/nbd-link/cancelled-requests-fail",
                      test_cancelled_requests_fail);
+    bf_test_add_fake("/block/nbd-link/cancelled-requests-of-one-of-two-users",
+                     test_cancelled_requests_of_one_of_two_users);
     bf_test_add_fake("/block/nbd-link/silent-server-is-given-up",
                      test_silent_server_is_given_up);
     bf_test_add_fake("/block/nbd-link/opening-is-tried-again-for-its-time",

@@ -35,6 +35,16 @@ co_pass_time_until_done(BfNbdOp *op)
     return seconds;
 }
 
+/* Moves the clock until a connection is there that is made again. */
+static BfChannel *
+co_peer_again(BfNbdUse *fix, unsigned index)
+{
+    while (fix->script.n_peers <= index) {
+        bf_test_advance(10 * BF_NS_PER_MS);
+    }
+    return fix->script.peers[index];
+}
+
 /* Adding a node, in the background. */
 typedef struct Adding {
     BfGraph *graph;
@@ -107,7 +117,7 @@ test_requests_are_sent_again(void *arg)
     bf_nbd_script_co_data(peer, request.cookie, 0, 8192, 1, 2048);
     bf_nbd_script_drop(&fix.script, 0);
 
-    peer = bf_nbd_script_co_peer(&fix.script, 1);
+    peer = co_peer_again(&fix, 1);
     for (unsigned i = 0; i < 2; i++) {
         request = bf_nbd_script_co_request(peer, payload);
         if (request.command == BF_NBD_COMMAND_READ) {
@@ -148,11 +158,41 @@ test_write_from_a_pipe_is_not_sent_again(void *arg)
     bf_nbd_script_drop(&fix.script, 0);
     g_assert_cmpint(bf_nbd_op_co_wait(&piped), ==, -EIO);
 
-    peer = bf_nbd_script_co_peer(&fix.script, 1);
+    peer = co_peer_again(&fix, 1);
     request = bf_nbd_script_co_request(peer, NULL);
     g_assert_cmpuint(request.offset, ==, plain.offset);
     bf_nbd_script_co_simple(peer, request.cookie, 0, NULL, 0);
     g_assert_cmpint(bf_nbd_op_co_wait(&plain), ==, 0);
+    bf_nbd_use_co_close(&fix);
+}
+
+/* What was lost together does not come back in the same instant. */
+static void
+test_attempts_are_spread(void *arg)
+{
+    const unsigned n = 8;
+    BfNbdUse fix;
+    BfBlockdevOptions *options = NULL;
+    unsigned ms = 0;
+
+    bf_nbd_script_open(&fix.script);
+    fix.script.flags |= BF_NBD_EXPORT_MULTI_CONN;
+    options = bf_nbd_script_options(&fix.script);
+    options->u.nbd->has_connections = true;
+    options->u.nbd->connections = n;
+    options->u.nbd->reconnect_delay = 60;
+    bf_nbd_use_co_begin(&fix, options);
+    bf_nbd_script_co_peer(&fix.script, n - 1);
+    bf_test_advance(0); /* the client knows of all of them */
+    for (unsigned i = 0; i < n; i++) {
+        bf_nbd_script_drop(&fix.script, i);
+    }
+    bf_test_advance(0);
+    g_assert_cmpuint(fix.script.n_accepted, ==, n);
+    for (; fix.script.n_peers < 2 * n; ms++) {
+        bf_test_advance(BF_NS_PER_MS);
+    }
+    g_assert_cmpuint(ms, >, 1);
     bf_nbd_use_co_close(&fix);
 }
 
@@ -284,7 +324,7 @@ test_other_export_at_the_same_place(void *arg)
     fix.script.size /= 2;
     bf_nbd_op_start(&op, fix.handle);
     bf_nbd_script_drop(&fix.script, 0);
-    bf_nbd_script_co_peer(&fix.script, 1);
+    co_peer_again(&fix, 1);
     co_pass_time_until_done(&op);
     g_assert_cmpint(op.ret, ==, -EIO);
     g_assert_cmpuint(fix.script.n_peers, >, 1);
@@ -306,7 +346,7 @@ test_cancelled_requests_fail(void *arg)
     bf_node_cancel_requests(bf_graph_find_node(fix.graph, "n0"));
     g_assert_cmpint(bf_nbd_op_co_wait(&op), ==, -EIO);
     /* Also those that wait for a connection. */
-    bf_nbd_script_co_peer(&fix.script, 1);
+    co_peer_again(&fix, 1);
     bf_nbd_script_co_stop(&fix.script);
     bf_nbd_script_drop(&fix.script, 1);
     bf_nbd_op_start(&held, fix.handle);
@@ -571,6 +611,8 @@ main(int argc, char **argv)
                      test_requests_are_sent_again);
     bf_test_add_fake("/block/nbd-link/write-from-a-pipe-is-not-sent-again",
                      test_write_from_a_pipe_is_not_sent_again);
+    bf_test_add_fake("/block/nbd-link/attempts-are-spread",
+                     test_attempts_are_spread);
     bf_test_add_fake("/block/nbd-link/requests-wait-for-the-delay-only",
                      test_requests_wait_for_the_delay_only);
     bf_test_add_fake("/block/nbd-link/requests-fail-at-once-without-delay",

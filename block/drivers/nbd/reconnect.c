@@ -22,6 +22,12 @@
 /* The longest pause while somebody waits for a connection. */
 #define PAUSE_WANTED_NS (BF_NS_PER_SEC)
 
+/* The first attempt after a loss comes within this time, or within so large a
+ * part of the reconnect delay: others have lost the server at the same instant.
+ */
+#define PAUSE_FIRST_NS (100 * BF_NS_PER_MS)
+#define PAUSE_FIRST_PART 10
+
 /* A connection that was up as long, or got a reply, is a success. */
 #define SUCCESS_NS (10 * BF_NS_PER_SEC)
 
@@ -251,15 +257,42 @@ conn_free(BfNbdcConn *conn)
     g_free(conn);
 }
 
+static uint64_t
+random_below(uint64_t ns)
+{
+    return (uint64_t)(g_random_double() * (double)ns);
+}
+
+/* At least half of a pause, so that what was lost together does not come back
+ * in step: many nodes would be too much for one server. */
+static uint64_t
+spread(uint64_t pause_ns)
+{
+    return pause_ns - random_below(pause_ns / 2);
+}
+
+static uint64_t
+choose_pause(const BfNbdcConn *conn)
+{
+    uint64_t delay_ns = conn->node->reconnect_delay_ns;
+
+    if (conn->pause_ns > 0) {
+        return spread(conn->pause_ns);
+    }
+    return conn->was_up
+               ? random_below(MIN(PAUSE_FIRST_NS, delay_ns / PAUSE_FIRST_PART))
+               : 0;
+}
+
 /* The pause before an attempt; not longer than needed. */
 static void
 keeper_co_nap(BfNbdcConn *conn)
 {
-    uint64_t left_ns = conn->pause_ns;
+    uint64_t left_ns = choose_pause(conn);
 
     conn->nap = (BfCancel){.fired = false};
     while (left_ns > 0 && !bf_nbdc_is_ending(conn->node)) {
-        uint64_t piece_ns = MIN(left_ns, PAUSE_WANTED_NS);
+        uint64_t piece_ns = MIN(left_ns, spread(PAUSE_WANTED_NS));
 
         if (bf_co_sleep_cancel(piece_ns, &conn->nap) < 0 ||
             conn->node->wanted) {

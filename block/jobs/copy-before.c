@@ -112,6 +112,7 @@ bf_copy_co_before_write(BfCopy *copy, uint64_t offset, uint64_t bytes)
     int ret = 0;
 
     bf_assert_loop(copy->config.job->loop);
+    bf_copy_note_overwritten(copy, start, end);
     copy->in_flight++;
     ret = co_copy_before(copy, start, end);
     copy->in_flight--;

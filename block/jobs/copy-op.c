@@ -42,6 +42,10 @@ bf_copy_new(const BfCopyConfig *config, GError **error)
     bf_copy_tune_init(&copy->tune);
     bf_extents_init(&copy->span.extents, 1);
     copy->is_target_zero = (config->flags & BF_COPY_TARGET_ZERO) != 0;
+    copy->touched = bf_bitmap_new(NULL, copy->size, copy->granularity, error);
+    if (copy->touched == NULL) {
+        return NULL;
+    }
     if ((config->flags & (BF_COPY_TARGET_ZERO | BF_COPY_TARGET_MAYBE_ZERO)) !=
         0) {
         copy->written =
@@ -62,6 +66,7 @@ bf_copy_free(BfCopy *copy)
         bf_extents_clear(&copy->span.extents);
         bf_bitmap_free(copy->written);
         bf_copy_close_pipes(copy);
+        bf_bitmap_free(copy->touched);
         g_free(copy);
     }
 }
@@ -144,6 +149,8 @@ bf_copy_end_range(BfCopy *copy, BfCopyRange *range)
 {
     const BfCopySpan *span = &copy->span;
 
+    /* Its user may have written to the target. */
+    bf_copy_note_loose(copy, range->start, range->end);
     /* What is known about zeroes there may be from before. */
     if (range->start < span->end && span->pos < range->end) {
         bf_copy_release_span(copy);
@@ -345,6 +352,7 @@ op_co_run(void *arg)
         note_error(copy, is_read, -ret);
     } else {
         bf_copy_note_done(copy, bytes);
+        bf_copy_note_loose(copy, offset, offset + bytes);
         if (!op->zeroes) {
             copy->unflushed += bytes;
             now_ns = bf_loop_now_ns();

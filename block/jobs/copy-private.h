@@ -26,6 +26,12 @@ typedef struct BfCopySpan {
 /* A pipe that carries data from source to target without a copy of ours. */
 typedef struct BfCopyPipe BfCopyPipe;
 
+/* A range from its first to its last byte; none if @end is not above. */
+typedef struct BfCopyRun {
+    uint64_t start;
+    uint64_t end;
+} BfCopyRun;
+
 struct BfCopy {
     BfCopyConfig config;
     uint64_t size;
@@ -53,11 +59,16 @@ struct BfCopy {
     bool err_is_read;
     bool flushing;
     int flush_ret;
-    uint64_t unflushed; /* bytes of data written since a flush was begun */
-    bool has_lost;      /* a flush has failed */
-    uint64_t credit;    /* bytes that the throttle group has let pass already */
-    bool fetching;      /* a coroutine waits for more of them */
-    BfCoQueue changed;  /* an operation has ended, or a timer */
+    uint64_t unflushed;    /* bytes of data written since a flush was begun */
+    BfBitmap *touched;     /* owned: what was ever written to the target */
+    BfCopyRun loose;       /* in the target since a flush was begun */
+    BfCopyRun in_flush;    /* what that flush covers */
+    BfCopyRun overwritten; /* changed in the source after it was copied */
+    bool has_lost;         /* a flush has failed */
+    bool is_beyond_repair; /* and what it lost cannot be copied again */
+    uint64_t credit;   /* bytes that the throttle group has let pass already */
+    bool fetching;     /* a coroutine waits for more of them */
+    BfCoQueue changed; /* an operation has ended, or a timer */
     BfTimer timer;
     bool expired;
     BfTimer rate_timer;
@@ -84,3 +95,11 @@ void bf_copy_close_pipes(BfCopy *copy);
 int bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
                     bool *ret_is_read);
 void bf_copy_note_done(BfCopy *copy, uint64_t bytes);
+
+/* copy-loose.c */
+/* The target has acknowledged this range. */
+void bf_copy_note_loose(BfCopy *copy, uint64_t start, uint64_t end);
+/* The source will not have any more what it had there. */
+void bf_copy_note_overwritten(BfCopy *copy, uint64_t start, uint64_t end);
+void bf_copy_flush_begins(BfCopy *copy);
+void bf_copy_flush_failed(BfCopy *copy);

@@ -210,8 +210,9 @@ co_deal_with_error(BfCopy *copy, GError **error)
 
     bf_copy_co_settle(copy);
     err = copy->err;
-    policy = copy->err_is_read ? copy->config.on_source_error
-                               : copy->config.on_target_error;
+    policy = copy->is_beyond_repair ? BF_BLOCKDEV_ON_ERROR_REPORT
+             : copy->err_is_read    ? copy->config.on_source_error
+                                    : copy->config.on_target_error;
     if (!bf_job_is_cancelled(job) &&
         bf_job_co_error(job, bf_job_error_action(policy, err),
                         copy->err_is_read, err)) {
@@ -274,21 +275,20 @@ flush_co_run(void *arg)
     copy->flushing = false;
     copy->in_flight--;
     if (copy->flush_ret < 0) {
-        copy->has_lost = true;
+        bf_copy_flush_failed(copy);
         bf_copy_note_error(copy, -copy->flush_ret);
     }
     bf_co_queue_wake_all(&copy->changed);
 }
 
-/* A flush that nobody waits for counts as under way, too. What it ends with is
- * not forgotten: the next one may well succeed, but does not bring back what
- * was lost. */
+/* A flush that nobody waits for counts as under way, too. */
 static void
 start_flush(BfCopy *copy)
 {
     copy->flushing = true;
     copy->in_flight++;
     copy->unflushed = 0;
+    bf_copy_flush_begins(copy);
     bf_co_spawn(flush_co_run, copy);
 }
 

@@ -82,6 +82,15 @@ def job_events(daemon, job):
     return found
 
 
+def wait_until_copied(disk, job="b0"):
+    """All is in the target; only a flush is missing."""
+    def copied():
+        info, = disk.daemon.cmd("query-block-jobs")
+        assert info["device"] == job
+        return info["offset"] == info["len"]
+    harness.wait_until(copied)
+
+
 # The copy.
 
 def test_full_backup_tells_its_life(disk):
@@ -337,6 +346,29 @@ def test_late_failure_of_a_flush_is_no_completion(disk, policy):
     error = disk.daemon.qmp.take_event("BLOCK_JOB_ERROR", device="b0")["data"]
     assert (error["operation"], error["action"]) == ("write", policy)
     assert ("error" in ended(disk.daemon)) == (policy == "report")
+
+
+def test_what_a_failed_flush_lost_is_copied_again(disk):
+    name, path = disk.target(fault=[{"op": "flush", "count": 1}])
+    disk.backup(name, on_target_error="stop")
+    disk.daemon.qmp.take_event("JOB_STATUS_CHANGE", id="b0", status="paused")
+    path.write_bytes(bytes(SIZE))
+    before = disk.contents()
+    disk.nbd.pwrite(b"w" * 4096, SIZE // 2 - 4096)
+    disk.daemon.cmd("job-resume", id="b0")
+    assert "error" not in ended(disk.daemon)
+    assert path.read_bytes() == before
+
+
+def test_what_a_failed_flush_lost_and_a_guest_overwrote_fails(disk):
+    """It is nowhere any more; no policy brings it back."""
+    name, _ = disk.target(fault=[{"op": "flush", "delay-ms": 1500, "count": 1}])
+    disk.backup(name, on_target_error="ignore")
+    wait_until_copied(disk)
+    disk.nbd.pwrite(b"w" * 4096, 0)
+    error = disk.daemon.qmp.take_event("BLOCK_JOB_ERROR", device="b0")["data"]
+    assert error["action"] == "report"
+    assert ended(disk.daemon)["error"] == "Input/output error"
 
 
 def test_a_write_goes_on_when_its_copy_fails(disk):

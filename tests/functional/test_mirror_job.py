@@ -645,6 +645,54 @@ def test_failed_flush_is_no_completion(faulty):
     assert "error" not in end["data"]
 
 
+@pytest.mark.ours("the reference has no fault nodes")
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+def test_what_a_failed_flush_lost_is_copied_again(faulty, mode):
+    """The next flush says nothing about it; first all of the disk, then what
+    a guest wrote."""
+    pair = faulty("target", op="flush", count=1)
+    daemon = pair.daemon
+    pair.mirror(on_target_error="stop", copy_mode=mode)
+    wait_status(daemon, "m", "paused")
+    pair.target.write_bytes(bytes(SIZE))
+    daemon.cmd("job-resume", id="m")
+    pair.ready()
+    with pair.connect() as client:
+        daemon.execute("blockdev-reopen", {"options": [{
+            "driver": "fault", "node-name": "dst", "seed": 1,
+            "image": "dst-file", "rules": [{"op": "flush", "count": 1}]}]})
+        assert client.write(SIZE - 4096, b"w" * 4096) == 0
+        daemon.cmd("block-job-complete", device="m")
+        wait_status(daemon, "m", "standby")
+        assert sha(pair.source) == sha(pair.target)
+        with open(pair.target, "r+b") as file:
+            file.seek(SIZE - 4096)
+            file.write(bytes(4096))
+        daemon.cmd("job-resume", id="m")
+        end = wait_event(daemon, "BLOCK_JOB_COMPLETED", device="m")["data"]
+    assert "error" not in end and end["len"] > 2 * SIZE
+    assert sha(pair.source) == sha(pair.target)
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+@pytest.mark.parametrize("end", ("complete", "cancel", "finalize"))
+def test_target_that_is_never_flushed_is_never_done(faulty, end):
+    pair = faulty("target", op="flush", after=1)
+    daemon = pair.daemon
+    pair.mirror(on_target_error="ignore", auto_finalize=end != "finalize")
+    pair.ready()
+    if end == "cancel":
+        daemon.cmd("block-job-cancel", device="m")
+    else:
+        daemon.cmd("block-job-complete", device="m")
+    for _ in range(3):
+        wait_event(daemon, "BLOCK_JOB_ERROR", device="m", action="ignore")
+    job, = daemon.cmd("query-block-jobs")
+    assert job["status"] == "ready"
+    daemon.cmd("job-cancel", id="m")
+    wait_event(daemon, "BLOCK_JOB_CANCELLED", device="m")
+
+
 @pytest.mark.ours("the reference flushes at the end only")
 def test_target_is_flushed_while_the_copy_goes_on(daemon):
     for node in ("src", "dst"):

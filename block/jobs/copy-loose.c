@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The copy engine's care for what the target has acknowledged and not yet made
+ * stable.
+ *
+ * A flush that fails says that some of it may be gone, and one that succeeds
+ * afterwards says nothing about it: storage tells each loss once. So all that
+ * was written since the last flush that did not fail is copied again. It is
+ * known as what was ever written within one run from the lowest to the highest
+ * byte since that flush, which is cheap to keep; too much of it costs only
+ * time. What a user of the source has overwritten since cannot be copied again;
+ * then the job must fail.
+ */
+#include "copy-private.h"
+
+#include "core/util.h"
+
+static void
+run_add(BfCopyRun *run, uint64_t start, uint64_t end)
+{
+    if (start >= end) {
+        return;
+    }
+    if (run->start >= run->end) {
+        *run = (BfCopyRun){start, end};
+    } else {
+        run->start = MIN(run->start, start);
+        run->end = MAX(run->end, end);
+    }
+}
+
+void
+bf_copy_note_loose(BfCopy *copy, uint64_t start, uint64_t end)
+{
+    bf_bitmap_put_back(copy->touched, start, end - start);
+    run_add(&copy->loose, start, end);
+}
+
+void
+bf_copy_note_overwritten(BfCopy *copy, uint64_t start, uint64_t end)
+{
+    run_add(&copy->overwritten, start, end);
+}
+
+void
+bf_copy_flush_begins(BfCopy *copy)
+{
+    copy->in_flush = copy->loose;
+    copy->loose = (BfCopyRun){0};
+}
+
+static void
+copy_again(BfCopy *copy, BfCopyRun lost)
+{
+    uint64_t offset = lost.start;
+    uint64_t bytes = 0;
+
+    while (offset < lost.end &&
+           bf_bitmap_next_dirty(copy->touched, offset, lost.end, &offset,
+                                &bytes)) {
+        bf_bitmap_put_back(copy->config.dirty, offset, bytes);
+        offset += bytes;
+    }
+}
+
+/* What came while the flush was under way may be lost as well. */
+void
+bf_copy_flush_failed(BfCopy *copy)
+{
+    BfCopyRun lost = copy->loose;
+    const BfCopyRun *gone = &copy->overwritten;
+
+    run_add(&lost, copy->in_flush.start, copy->in_flush.end);
+    copy->loose = (BfCopyRun){0};
+    copy->has_lost = true;
+    if (lost.start < gone->end && gone->start < lost.end) {
+        copy->is_beyond_repair = true;
+    } else {
+        copy_again(copy, lost);
+    }
+}

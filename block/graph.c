@@ -539,3 +539,18 @@ bf_graph_require_named(BfGraph *graph, const char *node_name, GError **error)
     }
     return node;
 }
+
+BfNode *
+bf_graph_find_on_file(BfGraph *graph, dev_t device, ino_t inode)
+{
+    bf_assert_main();
+    for (unsigned i = 0; i < graph->nodes->len; i++) {
+        BfNode *node = g_ptr_array_index(graph->nodes, i);
+
+        if (node->driver->is_on_file != NULL &&
+            node->driver->is_on_file(node, device, inode)) {
+            return node;
+        }
+    }
+    return NULL;
+}

@@ -3,8 +3,9 @@
  * file: making images.
  *
  * A file that exists is emptied, as a new image has nothing of the old one;
- * but only after its locks have shown that nobody relies on its contents. One
- * that did not exist is removed again if something fails.
+ * but only if no node of ours is on it, whatever its name there, and its locks
+ * show that nobody else relies on its contents. One that did not exist is
+ * removed again if something fails.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/graph.h"
 #include "block/job-kind.h"
 #include "core/co-io.h"
 #include "core/error.h"
@@ -36,7 +38,10 @@
 /* What the calls on a thread of the pool share. */
 typedef struct Create {
     const BfBlockdevCreateOptionsFile *options;
-    int fd;      /* owned; -1 before it is open */
+    BfGraph *graph;
+    int fd;       /* owned; -1 before it is open */
+    dev_t device; /* which file it is, with @inode */
+    ino_t inode;
     bool is_new; /* the file did not exist */
     bool failed; /* to be removed if it is new */
     GError *error;
@@ -65,6 +70,8 @@ open_file(Create *self)
                      path);
         return false;
     }
+    self->device = st.st_dev;
+    self->inode = st.st_ino;
     return true;
 }
 
@@ -102,10 +109,34 @@ run_open(void *arg)
 {
     Create *self = arg;
 
+    self->failed = !open_file(self);
+}
+
+static void
+run_empty(void *arg)
+{
+    Create *self = arg;
+
     self->failed =
-        !open_file(self) ||
         !file_lock_to_create(self->fd, self->options->filename, &self->error) ||
         !empty_file(self);
+}
+
+/* On main. A node without users has no locks. */
+static void
+check_no_node(void *arg)
+{
+    Create *self = arg;
+    const BfNode *node =
+        bf_graph_find_on_file(self->graph, self->device, self->inode);
+
+    self->failed = node != NULL;
+    if (node != NULL) {
+        bf_set_error(&self->error,
+                     "'%s' is in use by node '%s'; give another path or remove "
+                     "that node first",
+                     self->options->filename, bf_node_name(node));
+    }
 }
 
 static void
@@ -201,12 +232,25 @@ co_fill(BfJob *job, Create *self, GError **error)
     return ret == 0;
 }
 
+/* Opens and empties it, if nobody uses it. */
+static void
+co_prepare(BfPoolLane *lane, Create *self)
+{
+    bf_co_offload(lane, run_open, self);
+    if (!self->failed) {
+        bf_co_call(bf_loop_get_main(bf_loop_self()), check_no_node, self);
+    }
+    if (!self->failed) {
+        bf_co_offload(lane, run_empty, self);
+    }
+}
+
 bool
-file_co_create(BfJob *job, const BfBlockdevCreateOptions *options,
-               GError **error)
+file_co_create(BfGraph *graph, BfJob *job,
+               const BfBlockdevCreateOptions *options, GError **error)
 {
     g_autoptr(BfPoolLane) lane = bf_pool_lane_new("file-create", 1);
-    Create self = {.options = options->u.file, .fd = -1};
+    Create self = {.options = options->u.file, .graph = graph, .fd = -1};
     const bool fills = self.options->preallocation != BF_PREALLOC_MODE_OFF;
 
     if (!check_options(self.options, error)) {
@@ -216,7 +260,7 @@ file_co_create(BfJob *job, const BfBlockdevCreateOptions *options,
     if (job != NULL) {
         bf_job_set_remaining(job, fills ? self.options->size : 1);
     }
-    bf_co_offload(lane, run_open, &self);
+    co_prepare(lane, &self);
     if (self.error != NULL) {
         g_propagate_error(error, self.error);
     } else {

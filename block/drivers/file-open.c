@@ -145,6 +145,8 @@ file_note_size(FileDesc *desc, const struct stat *st)
 {
     off_t end;
 
+    desc->device = st->st_dev;
+    desc->inode = st->st_ino;
     desc->actual_size = (uint64_t)st->st_blocks * 512;
     if (desc->kind == FILE_REGULAR) {
         desc->size = (uint64_t)st->st_size;
@@ -737,4 +739,12 @@ file_query(BfNode *node, BfNodeInfo *info)
     if (self->desc.local && fstat(self->desc.fd, &st) == 0) {
         info->actual_size = (uint64_t)st.st_blocks * 512;
     }
+}
+
+bool
+file_is_on_file(const BfNode *node, dev_t device, ino_t inode)
+{
+    const FileDesc *desc = &((const BfFileNode *)node)->desc;
+
+    return desc->device == device && desc->inode == inode;
 }

@@ -33,6 +33,8 @@ typedef struct FileDesc {
     bool writable;
     bool local;
     bool in_memory;
+    dev_t device; /* which file it is, with @inode */
+    ino_t inode;
     uint32_t align;
     uint32_t buffer_align;
     uint64_t size;
@@ -126,8 +128,9 @@ bool file_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
 bool file_co_resize(BfNode *node, uint64_t size, GError **error);
 void file_co_invalidate(BfNode *node);
 void file_query(BfNode *node, BfNodeInfo *info);
-bool file_co_create(BfJob *job, const BfBlockdevCreateOptions *options,
-                    GError **error);
+bool file_is_on_file(const BfNode *node, dev_t device, ino_t inode);
+bool file_co_create(BfGraph *graph, BfJob *job,
+                    const BfBlockdevCreateOptions *options, GError **error);
 bool file_co_perm_prepare(BfNode *node, unsigned perm, unsigned shared,
                           bool *ret_needs_drain, GError **error);
 void file_co_perm_commit(BfNode *node);

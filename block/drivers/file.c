@@ -699,6 +699,7 @@ file_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes, int pipe_fd)
 const BfDriver bf_driver_file = {
     .name = "file",
     .kind = BF_BLOCKDEV_DRIVER_FILE,
+    .is_on_file = file_is_on_file,
     .co_create = file_co_create,
     FILE_DRIVER,
 };

@@ -13,6 +13,7 @@
 typedef struct CreateJob {
     BfJob base;
     const BfDriver *driver;
+    BfGraph *graph;                   /* borrowed */
     BfBlockdevCreateOptions *options; /* owned */
 } CreateJob;
 
@@ -21,7 +22,7 @@ create_co_run(BfJob *job, GError **error)
 {
     CreateJob *self = (CreateJob *)job;
 
-    return self->driver->co_create(job, self->options, error);
+    return self->driver->co_create(self->graph, job, self->options, error);
 }
 
 static void
@@ -57,6 +58,7 @@ bf_create_start(BfJobTable *table, BfGraph *graph, const char *job_id,
         return false;
     }
     self->driver = driver;
+    self->graph = graph;
     self->options = bf_blockdev_create_options_copy(options);
     self->base.loop = bf_graph_pick_loop(graph);
     bf_job_start(&self->base);

@@ -12,14 +12,15 @@
 #include "core/error.h"
 
 static bool
-co_make_file(const BfDriveTarget *target, uint64_t size, GError **error)
+co_make_file(BfGraph *graph, const BfDriveTarget *target, uint64_t size,
+             GError **error)
 {
     BfBlockdevCreateOptionsFile file = {.filename = (char *)target->filename,
                                         .size = size};
     const BfBlockdevCreateOptions create = {.driver = BF_BLOCKDEV_DRIVER_FILE,
                                             .u.file = &file};
 
-    return bf_driver_file.co_create(NULL, &create, error);
+    return bf_driver_file.co_create(graph, NULL, &create, error);
 }
 
 static BfNode *
@@ -45,8 +46,6 @@ bf_drive_co_open_target(BfGraph *graph, const BfDriveTarget *target,
                         GError **error)
 {
     BfNode *source = bf_graph_require_node(graph, target->device, error);
-    BfRoot *guard = NULL;
-    bool ok;
 
     bf_assert_main();
     if (source == NULL) {
@@ -57,16 +56,9 @@ bf_drive_co_open_target(BfGraph *graph, const BfDriveTarget *target,
                      target->format);
         return NULL;
     }
-    if (target->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS) {
-        /* A source without users has no locks, and could be made empty. */
-        guard = bf_root_co_new(graph, source, "the source of a copy",
-                               BF_PERM_CONSISTENT_READ,
-                               BF_PERM_ALL & ~(unsigned)BF_PERM_RESIZE, error);
-        ok = guard != NULL && co_make_file(target, source->size, error);
-        bf_root_co_free(guard);
-        if (!ok) {
-            return NULL;
-        }
+    if (target->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS &&
+        !co_make_file(graph, target, source->size, error)) {
+        return NULL;
     }
     return co_open_file(graph, target, error);
 }

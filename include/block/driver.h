@@ -14,6 +14,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "block/extents.h"
 #include "block/handle.h"
 #include "block/node.h"
@@ -249,9 +251,11 @@ typedef struct BfNodeInfo {
  * @cancel_requests: requests under way fail as soon as they can, -EIO; the
  *     node can be used again afterwards
  * @query: adds what it knows; must not wait
+ * @is_on_file: its storage is the file that is known by device and inode; must
+ *     not wait
  * @co_create: of no node: makes an image, as the co_run of @job and on its
- *     loop; on any loop without a job, if nothing is to be preallocated;
- *     absent: it cannot
+ *     loop; on any loop without a job, if nothing is to be preallocated. What
+ *     a node of @graph is on is left alone. Absent: it cannot
  */
 struct BfDriver {
     const char *name;
@@ -313,8 +317,9 @@ struct BfDriver {
     void (*stop_waiting)(BfNode *node);
     void (*cancel_requests)(BfNode *node);
     void (*query)(BfNode *node, BfNodeInfo *info);
-    bool (*co_create)(BfJob *job, const BfBlockdevCreateOptions *options,
-                      GError **error);
+    bool (*is_on_file)(const BfNode *node, dev_t device, ino_t inode);
+    bool (*co_create)(BfGraph *graph, BfJob *job,
+                      const BfBlockdevCreateOptions *options, GError **error);
 };
 
 /**

@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "block/bitmap.h"
 #include "block/node.h"
 #include "block/throttle.h"
@@ -45,6 +47,17 @@ BfNode *bf_graph_require_device(BfGraph *graph, const char *device,
  */
 BfNode *bf_graph_require_named(BfGraph *graph, const char *node_name,
                                GError **error);
+
+/**
+ * bf_graph_find_on_file:
+ * @graph: the graph
+ * @device: of the file system
+ * @inode: of the file
+ *
+ * Returns: (transfer none) (nullable): a node that is on this file, whether
+ *     anybody uses it or not
+ */
+BfNode *bf_graph_find_on_file(BfGraph *graph, dev_t device, ino_t inode);
 
 /**
  * bf_node_below_jobs:

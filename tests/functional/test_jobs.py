@@ -94,6 +94,32 @@ def test_create_empties_a_file_that_exists(daemon, box):
     assert path.read_bytes() == bytes(4096)
 
 
+@pytest.mark.ours("the reference empties it")
+@pytest.mark.parametrize("name", ["path", "symlink", "hard link"])
+@pytest.mark.parametrize("under", [False, True])
+def test_create_leaves_the_file_of_a_node_alone(daemon, box, name, under):
+    """Nobody uses the node, so there are no locks."""
+    path, other = box / "old.img", box / "other.img"
+    path.write_bytes(b"x" * 8192)
+    options = {"driver": "file", "node-name": "idle", "filename": str(path)}
+    if under:
+        options = {"driver": "raw", "node-name": "top", "file": options}
+    daemon.execute("blockdev-add", options)
+    if name == "symlink":
+        other.symlink_to(path)
+    elif name == "hard link":
+        other.hardlink_to(path)
+    where = path if name == "path" else other
+    info = create(daemon, filename=str(where), size=4096)
+    assert info["error"].startswith(
+        f"'{where}' is in use by node 'idle'")
+    assert path.read_bytes() == b"x" * 8192
+    daemon.cmd("blockdev-del", node_name="top" if under else "idle")
+    daemon.cmd("job-dismiss", id="c0")
+    assert "error" not in create(daemon, filename=str(where), size=4096)
+    assert path.read_bytes() == bytes(4096)
+
+
 @pytest.mark.ours("texts and limits differ")
 def test_create_fails_by_the_job(daemon, box):
     info = create(daemon, "a", filename="/nonexistent/x.img", size=512)
@@ -127,7 +153,8 @@ def test_create_leaves_an_image_in_use_alone(daemon, box):
     daemon.cmd("block-export-add", type="nbd", id="e0", node_name="f0",
                writable=True)
     info = create(daemon, filename=str(path), size=512)
-    assert "lock" in info["error"]
+    assert ("lock" if daemon.is_reference else
+            "in use by node 'f0'") in info["error"]
     assert path.stat().st_size == 1 << 20
 
 

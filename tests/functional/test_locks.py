@@ -202,3 +202,18 @@ def test_readers_share_with_anyone(daemon, disk, first_direct):
     daemon.serve_file(disk, writable=False, cache={"direct": first_direct})
     run("qemu-io", "-r", "-f", "raw", "-c", "read 0 512", disk)
     run("qemu-io", "-f", "raw", "-c", "write 0 512", disk)
+
+
+@pytest.mark.peers("qemu-system-x86_64")
+def test_no_image_is_made_where_a_machine_has_its_disk(daemon, box, disk):
+    disk.write_bytes(b"x" * SIZE)
+    guest = machine(box, disk)
+    try:
+        daemon.cmd("blockdev-create", job_id="c0", options={
+            "driver": "file", "filename": str(disk), "size": 4096})
+        daemon.qmp.take_event("JOB_STATUS_CHANGE", id="c0", status="concluded")
+        job, = daemon.cmd("query-jobs")
+        assert f"'{disk}' is in use" in job["error"]
+        assert disk.read_bytes() == b"x" * SIZE
+    finally:
+        assert guest.finish() is None

@@ -228,6 +228,12 @@ backup_ends(const BfJob *job, BfJobEnds *ret_ends)
     ret_ends->target_handle = backup->target_handle;
 }
 
+static BfRoot *
+backup_source_root(const BfJob *job)
+{
+    return ((const BfBackup *)job)->source_root;
+}
+
 static const BfJobOps backup_ops = {
     .type = BF_JOB_TYPE_BACKUP,
     .is_block_job = true,
@@ -237,6 +243,7 @@ static const BfJobOps backup_ops = {
     .co_clean = backup_co_clean,
     .aborted = backup_aborted,
     .ends = backup_ends,
+    .source_root = backup_source_root,
     .use_of = backup_use_of,
 };
 

@@ -47,6 +47,10 @@ void bf_job_txn_co_abort(BfJobTxn *txn);
 /* All are pending: prepares and ends them. */
 void bf_job_txn_co_finalize(BfJobTxn *txn);
 
+/* job-source.c: from the cancelling to the end */
+void bf_job_source_start(BfJob *job);
+void bf_job_source_stop(BfJob *job);
+
 /* job-watch.c */
 void bf_job_watch_start(BfJob *job);
 void bf_job_watch_stop(BfJob *job);

@@ -114,6 +114,7 @@ co_conclude(BfJob *job)
     if (job->ops->co_clean != NULL) {
         job->ops->co_clean(job);
     }
+    bf_job_source_stop(job);
     emit_end(job);
     bf_job_set_status(job, BF_JOB_STATUS_CONCLUDED);
     if (!job->manual_dismiss || !job->started || job->internal) {

@@ -477,6 +477,7 @@ bf_job_mark_cancelled(BfJob *job)
         if (job->ops->aborted != NULL) {
             job->ops->aborted(job);
         }
+        bf_job_source_start(job);
         bf_job_kick(job);
     }
 }

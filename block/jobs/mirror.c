@@ -175,6 +175,12 @@ mirror_ends(const BfJob *job, BfJobEnds *ret_ends)
     ret_ends->target_handle = mirror->target_handle;
 }
 
+static BfRoot *
+mirror_source_root(const BfJob *job)
+{
+    return ((const BfMirror *)job)->source_root;
+}
+
 static const BfJobOps mirror_ops = {
     .type = BF_JOB_TYPE_MIRROR,
     .is_block_job = true,
@@ -188,6 +194,7 @@ static const BfJobOps mirror_ops = {
     .co_change = mirror_co_change,
     .query = mirror_query,
     .ends = mirror_ends,
+    .source_root = mirror_source_root,
     .use_of = mirror_use_of,
 };
 

@@ -97,6 +97,8 @@ typedef enum BfJobUse {
  * @co_change: (nullable): the verb change
  * @query: (nullable): adds what only this kind tells
  * @ends: (nullable): says what it reads from and writes to; while it runs
+ * @source_root: (nullable): what it reads by, or NULL once that is gone; if the
+ *     node does not answer, a job that is cancelled makes its requests fail
  * @use_of: (nullable): how it works on @node
  */
 typedef struct BfJobOps {
@@ -115,6 +117,7 @@ typedef struct BfJobOps {
                       GError **error);
     void (*query)(BfJob *job, BfBlockJobInfo *info);
     void (*ends)(const BfJob *job, BfJobEnds *ret_ends);
+    BfRoot *(*source_root)(const BfJob *job);
     BfJobUse (*use_of)(const BfJob *job, const BfNode *node);
 } BfJobOps;
 
@@ -170,6 +173,8 @@ struct BfJob {
     bool reported; /* that a request failed, and so will it */
     BfBlockDeviceIoStatus io_status;
     BfJobWatch watch;
+    BfTimer answers_timer; /* since it was cancelled */
+    uint64_t answers;      /* of the source */
 
     /* Any thread. */
     BfAtomicU64 cancelled;

@@ -7,6 +7,7 @@ when it is said to, and names must be usable again at once.
 """
 import time
 
+import nbd
 import pytest
 
 import blackhole
@@ -279,3 +280,57 @@ def test_daemon_ends_in_the_middle_of_a_job(pair):
     clock = Clock()
     assert pair.source.daemon.finish() is None
     assert clock.seconds() < PROMPT
+
+
+# A source that does not answer.
+
+
+@pytest.fixture
+def far_source(daemons, proxies, box):
+    """A daemon whose disk "far" is behind a proxy, and an empty one, "near"."""
+    there = replication.Site(daemons, box, "there", harness.make_image(
+        box / "there.img", SIZE, {0: harness.random_bytes(SIZE)}))
+    here = replication.Site(daemons, box, "here",
+                            harness.make_image(box / "here.img", SIZE))
+    port = harness.free_port()
+    here.proxy = proxies(f"tcp:{port}", f"tcp:{there.port}")
+    here.add_remote(port, "far", **{"reconnect-delay": 3600})
+    here.cmd("block-export-del", id="exp-disk")
+    here.daemon.add_export("far", writable=True)
+    pinger = replication.Pinger(here.daemon)
+    yield here
+    pinger.stop()
+
+
+@pytest.mark.parametrize("guest", (False, True))
+@pytest.mark.parametrize("kind", ("mirror", "backup"))
+def test_job_ends_by_force_while_its_source_is_silent(
+        far_source, connect_nbd, kind, guest):
+    """A guest that waits for the same does so no longer than the job."""
+    here = far_source
+    reader = connect_nbd(("127.0.0.1", here.port), "far") if guest else None
+    here.cmd(f"blockdev-{kind}", job_id="job0", device="far", target="disk",
+             sync="full", speed=SLOW)
+    harness.wait_until(lambda: here.jobs()[0]["current-progress"] > 0)
+    here.proxy.stall()
+    if guest:
+        cookie = reader.aio_pread(nbd.Buffer(4096), SIZE - 4096)
+        reader.poll(0)
+    harness.wait_until(lambda: here.daemon.cmd("query-block-jobs")[0]["busy"])
+    here.cmd("block-job-cancel", device="job0", force=True)
+    end = here.take_end()
+    assert end["event"] == "BLOCK_JOB_CANCELLED", end
+    if guest:
+        with pytest.raises(nbd.Error, match="Input/output error"):
+            while not reader.aio_command_completed(cookie):
+                assert reader.poll(int(harness.LIMIT) * 1000) == 1
+    # The network is back, and all can be used again.
+    here.proxy.cut()
+    here.proxy.go()
+    here.cmd(f"blockdev-{kind}", job_id="job0", device="far", target="disk",
+             sync="full")
+    if kind == "mirror":
+        here.daemon.qmp.take_event("BLOCK_JOB_READY", device="job0")
+        here.cmd("block-job-cancel", device="job0")
+    assert "error" not in here.take_end()["data"]
+    assert here.image.read_bytes() == harness.random_bytes(SIZE)

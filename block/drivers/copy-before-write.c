@@ -6,7 +6,8 @@
  *
  * All state belongs to the home loop. What is still to be copied is in @todo; a
  * copy takes its clusters from there before it begins and puts them back if it
- * fails, and whoever meets a copy under way waits for it.
+ * fails, and whoever meets a copy under way waits for it. Copies of different
+ * clusters run at the same time, as many as there is memory for.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -26,6 +27,11 @@
 
 /* Most bytes in one copy, unless a cluster is larger. */
 #define COPY_MAX (1 * BF_MIB)
+
+/* Most bytes that are being copied at once, unless a cluster is larger, and
+ * most copies for one change, so that a large one does not starve others. */
+#define COPYING_MAX (64 * BF_MIB)
+#define CHANGE_COPIES_MAX 16
 
 /* A range that is being copied, or read for a snapshot; on a stack. */
 typedef struct CbwRange {
@@ -49,6 +55,8 @@ typedef struct BfCbwNode {
     BfBitmap *done;       /* owned: was copied, and is in the target */
     BfBitmap *accessible; /* owned: part of the snapshot */
     CbwRange *copies;     /* under way */
+    uint64_t copying;     /* their bytes */
+    BfCoQueue room;       /* waits for fewer of them */
     CbwRange *frozen;     /* being read from the child for the snapshot */
     bool broken;          /* changes went on without a copy */
 } BfCbwNode;
@@ -118,33 +126,103 @@ co_copy_taken(BfCbwNode *self, uint64_t offset, uint64_t bytes)
         return -ENOMEM;
     }
     range_add(&self->copies, &range, offset, offset + bytes);
+    self->copying += bytes;
     ret = co_copy_data(self, buf, offset, bytes);
     bf_bitmap_put_back(ret == 0 ? self->done : self->todo, offset, bytes);
+    self->copying -= bytes;
     range_remove(&self->copies, &range);
+    bf_co_queue_wake_all(&self->room);
     bf_buffer_free(buf, bytes);
     return ret;
 }
 
-/* Copies what is left to be copied of whole clusters. */
+/* What one change has copied; on the stack of its coroutine. */
+typedef struct Change {
+    BfCbwNode *self;
+    int ret; /* of the first copy that failed */
+    unsigned copies;
+    BfCoQueue ended;
+} Change;
+
+typedef struct Piece {
+    Change *change;
+    uint64_t offset;
+    uint64_t bytes;
+} Piece;
+
+static void
+piece_co_run(void *arg)
+{
+    Piece piece = *(Piece *)arg;
+    Change *change = piece.change;
+    int ret = co_copy_taken(change->self, piece.offset, piece.bytes);
+
+    change->ret = change->ret == 0 ? ret : change->ret;
+    change->copies--;
+    bf_co_queue_wake_all(&change->ended);
+}
+
+static uint64_t
+copy_max(const BfCbwNode *self)
+{
+    return MAX(COPY_MAX, self->cluster);
+}
+
+static void
+co_wait_for_room(Change *change)
+{
+    BfCbwNode *self = change->self;
+
+    while (change->copies >= CHANGE_COPIES_MAX) {
+        bf_co_queue_co_wait(&change->ended);
+    }
+    while (self->copying > 0 && self->copying + copy_max(self) > COPYING_MAX) {
+        bf_co_queue_co_wait(&self->room);
+    }
+}
+
+/* Starts copies of all that is left to be copied; the last, which is the only
+ * one of most changes, needs no coroutine of its own. */
+static void
+co_copy_pieces(Change *change, uint64_t start, uint64_t end)
+{
+    BfBitmap *todo = change->self->todo;
+    Piece piece = {.change = change};
+    uint64_t next, bytes;
+
+    while (change->ret == 0) {
+        co_wait_for_room(change);
+        if (change->ret != 0 ||
+            !bf_bitmap_take(todo, start, end, copy_max(change->self),
+                            &piece.offset, &piece.bytes)) {
+            return;
+        }
+        change->copies++;
+        if (bf_bitmap_next_dirty(todo, start, end, &next, &bytes)) {
+            bf_co_spawn(piece_co_run, &piece);
+        } else {
+            piece_co_run(&piece);
+        }
+    }
+}
+
+/* Copies what is left to be copied of whole clusters; what others have begun is
+ * waited for, and tried again if it fails. */
 static int
 co_copy(BfCbwNode *self, uint64_t start, uint64_t end)
 {
-    int ret = 0;
+    Change change = {.self = self};
+    uint64_t next, bytes;
 
-    while (ret == 0) {
-        uint64_t offset;
-        uint64_t bytes;
-
-        if (co_wait_range(&self->copies, start, end)) {
-            continue; /* it may have failed */
+    do {
+        co_copy_pieces(&change, start, end);
+        while (change.copies > 0) {
+            bf_co_queue_co_wait(&change.ended);
         }
-        if (!bf_bitmap_take(self->todo, start, end,
-                            MAX(COPY_MAX, self->cluster), &offset, &bytes)) {
-            break;
-        }
-        ret = co_copy_taken(self, offset, bytes);
-    }
-    return ret;
+    } while (change.ret == 0 &&
+             (co_wait_range(&self->copies, start, end) ||
+              bf_bitmap_next_dirty(self->todo, start, end, &next, &bytes)));
+    return change.ret;
 }
 
 /* A copy that its request may leave behind when the time is up. */

@@ -47,6 +47,41 @@ def test_past_stays(fleecing, image, connect_nbd):
         past.pwrite(b"x" * 512, 2 << 20)
 
 
+@pytest.mark.ours("the reference has no fault nodes")
+def test_ranges_of_a_change_are_copied_at_the_same_time(daemons, image, box,
+                                                        connect_nbd):
+    """Where the target hangs, the rest of a large change is saved; what
+    overlaps that waits, and what does not goes on."""
+    before, daemon = image.read_bytes(), daemons("--allow-fault-injection")
+    add(daemon, "file", "f0", filename=str(image))
+    target = harness.make_image(box / "target.img", SIZE)
+    add(daemon, "file", "t0-file", filename=str(target))
+    add(daemon, "fault", "t0", image="t0-file", rules=[
+        {"op": "write", "offset": 0, "bytes": 4096, "park": True}])
+    add(daemon, "copy-before-write", "c0", file="f0", target="t0")
+    daemon.start_nbd()
+    daemon.add_export("c0", name="disk", writable=True)
+    one, other, third = (connect_nbd(daemon.nbd_path, "disk")
+                         for _ in range(3))
+    zeroes = one.aio_zero(3 << 20, 0)
+    one.poll(0)
+    harness.wait_until(lambda: target.read_bytes()[1 << 20:3 << 20]
+                       == before[1 << 20:3 << 20])
+    other.pwrite(b"n" * 4096, 3 << 20)
+    late = third.aio_pwrite(b"o" * 4096, 64 << 10)
+    third.poll(0)
+    other.pwrite(b"m" * 4096, (3 << 20) + 4096)
+    assert image.read_bytes()[:3 << 20] == before[:3 << 20]
+    daemon.execute("blockdev-reopen", {"options": [{
+        "driver": "fault", "node-name": "t0", "discard": "unmap",
+        "image": "t0-file"}]})
+    for client, cookie in ((one, zeroes), (third, late)):
+        while not client.aio_command_completed(cookie):
+            assert client.poll(int(harness.LIMIT) * 1000) == 1
+    assert target.read_bytes()[:3 << 20] == before[:3 << 20]
+    assert image.read_bytes()[1 << 20:3 << 20] == bytes(2 << 20)
+
+
 @pytest.mark.peers("qemu-img", "qemu-io")
 def test_real_clients(fleecing, image, box):
     before = image.read_bytes()

@@ -194,13 +194,14 @@ uint64_t
 bf_job_rate_wait(BfJob *job, uint64_t bytes, uint64_t in_flight)
 {
     const uint64_t slice = bf_job_rate_slice(job);
+    const uint64_t now = bf_loop_now_ns();
     uint64_t due_ns, wait_ns;
 
     if (slice == UINT64_MAX) {
         return 0;
     }
     /* After a wait of this much there is a slice's worth of room. */
-    due_ns = job->rate_free_ns - bf_loop_now_ns() +
+    due_ns = job->rate_free_ns - MIN(job->rate_free_ns, now) +
              MIN(time_of(bytes, job->rate_speed), RATE_SLICE_NS);
     wait_ns = due_ns - MIN(due_ns, RATE_SLICE_NS);
     if (in_flight > 0 && (in_flight >= slice || bytes > slice - in_flight)) {

@@ -486,6 +486,17 @@ def test_force_cancel_when_ready(pair):
         assert client.write(0, b"x" * 512) == 0
 
 
+@pytest.mark.parametrize("speed", (10 ** 15, 1 << 53, (1 << 63) - 1))
+def test_speed_beyond_all_storage_is_no_limit(pair, speed):
+    pair.mirror(speed=speed)
+    pair.ready()
+    pair.daemon.cmd("block-job-set-speed", device="m", speed=1)
+    pair.daemon.cmd("block-job-set-speed", device="m", speed=speed)
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_status(pair.daemon, "m", "null")
+    assert sha(pair.source) == sha(pair.target)
+
+
 def test_cancel_while_it_copies(pair):
     pair.mirror(speed=65536)
     wait_status(pair.daemon, "m", "running")

@@ -318,41 +318,41 @@ bf_bitmap_count(const BfBitmap *bitmap)
     return bits << bitmap->shift;
 }
 
-/* The first bit from @bit on that is @dirty, or n_bits. */
+/* The first bit in [@bit, @stop) that is @dirty, or @stop; looks no further, as
+ * there may be a lot behind it. */
 static uint64_t
-find_bit(const BfBitmap *bitmap, uint64_t bit, bool dirty)
+find_bit(const BfBitmap *bitmap, uint64_t bit, uint64_t stop, bool dirty)
 {
-    while (bit < bitmap->n_bits) {
+    while (bit < stop) {
         uint64_t word = get_word(bitmap, bit / 64);
 
         word = (dirty ? word : ~word) >> (bit % 64);
         if (word != 0) {
-            return MIN(bit + __builtin_ctzll(word), bitmap->n_bits);
+            return MIN(bit + __builtin_ctzll(word), stop);
         }
         bit = (bit / 64 + 1) * 64;
     }
-    return bitmap->n_bits;
+    return stop;
 }
 
 bool
 bf_bitmap_next_dirty(const BfBitmap *bitmap, uint64_t offset, uint64_t end,
                      uint64_t *ret_offset, uint64_t *ret_bytes)
 {
-    uint64_t first, last;
+    uint64_t first, last, stop;
 
     end = MIN(end, bitmap->size);
     if (offset >= end) {
         return false;
     }
-    first = find_bit(bitmap, offset >> bitmap->shift, true);
-    if (first == bitmap->n_bits || first << bitmap->shift >= end) {
+    stop = bits_for(end, bitmap->shift);
+    first = find_bit(bitmap, offset >> bitmap->shift, stop, true);
+    if (first >= stop) {
         return false;
     }
-    last = find_bit(bitmap, first, false);
+    last = find_bit(bitmap, first, stop, false);
     *ret_offset = MAX(offset, first << bitmap->shift);
-    *ret_bytes = last == bitmap->n_bits
-                     ? end - *ret_offset
-                     : MIN(end, last << bitmap->shift) - *ret_offset;
+    *ret_bytes = (last == stop ? end : last << bitmap->shift) - *ret_offset;
     return true;
 }
 
@@ -392,8 +392,8 @@ bf_bitmap_take(BfBitmap *bitmap, uint64_t offset, uint64_t end, uint64_t max,
     if (offset >= end) {
         return false;
     }
-    first = find_bit(bitmap, offset >> bitmap->shift, true);
     stop = bits_for(end, bitmap->shift);
+    first = find_bit(bitmap, offset >> bitmap->shift, stop, true);
     if (first >= stop) {
         return false;
     }

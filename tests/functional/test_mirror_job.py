@@ -509,6 +509,27 @@ def test_cancel_while_it_copies(pair):
     pair.ready()
 
 
+@pytest.mark.parametrize("size", (0, 512, (1 << 20) + 512, 5 << 40))
+def test_disk_of_any_size(daemon, box, size):
+    """An empty one of terabytes takes no longer than its holes are many."""
+    for node in ("src", "dst"):
+        path = harness.make_image(box / f"{node}.img", size)
+        daemon.add_file(path, node, discard="unmap")
+    if size:
+        with open(box / "src.img", "r+b") as file:
+            file.seek(size - 512)
+            file.write(b"t" * 512)
+    daemon.cmd("blockdev-mirror", job_id="m", device="src", target="dst",
+               sync="full")
+    ready = wait_event(daemon, "BLOCK_JOB_READY", device="m")["data"]
+    assert ready["len"] == ready["offset"] == size
+    daemon.cmd("block-job-complete", device="m")
+    wait_status(daemon, "m", "null")
+    with open(box / "dst.img", "rb") as file:
+        file.seek(max(size - 512, 0))
+        assert file.read() == (b"t" * 512 if size else b"")
+
+
 @pytest.mark.ours("the reference does not tell rates")
 def test_rates_tell_how_far_it_is(pair):
     pair.mirror(speed=1 << 20)

@@ -18,6 +18,7 @@ bf_backup_co_open_target(BfGraph *graph, const BfDriveBackup *options,
         .filename = options->target,
         .format = options->format,
         .mode = options->mode,
+        .sync = options->sync,
     };
 
     return bf_drive_co_open_target(graph, &target, error);

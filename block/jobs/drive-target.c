@@ -57,6 +57,14 @@ bf_drive_co_open_target(BfGraph *graph, const BfDriveTarget *target,
         return NULL;
     }
     if (target->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS &&
+        target->sync == BF_MIRROR_SYNC_MODE_NONE) {
+        bf_set_error(error,
+                     "Sync mode 'none' needs an image that has the rest, and "
+                     "a new one has nothing; use mode 'existing', or sync mode "
+                     "'full'");
+        return NULL;
+    }
+    if (target->mode == BF_NEW_IMAGE_MODE_ABSOLUTE_PATHS &&
         !co_make_file(graph, target, source->size, error)) {
         return NULL;
     }

@@ -16,6 +16,7 @@ bf_mirror_co_start_drive(BfGraph *graph, BfJobTable *table,
         .format = options->format,
         .node_name = options->node_name,
         .mode = options->mode,
+        .sync = options->sync,
     };
     BfBlockdevMirror mirror = {
         .job_id = options->job_id,

@@ -13,6 +13,7 @@
  * @format: (nullable): raw, or NULL for the same
  * @node_name: (nullable): of its node; NULL makes one up
  * @mode: whether it is made
+ * @sync: what the job copies to it
  */
 typedef struct BfDriveTarget {
     const char *device;
@@ -20,6 +21,7 @@ typedef struct BfDriveTarget {
     const char *format;
     const char *node_name;
     BfNewImageMode mode;
+    BfMirrorSyncMode sync;
 } BfDriveTarget;
 
 /**

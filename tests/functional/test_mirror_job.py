@@ -300,6 +300,7 @@ def test_drive_mirror_refuses(daemon, box, noise):
             ({"device": "zz"}, "Cannot find device='zz'"),
             ({"format": "qcow2"}, "only 'raw' is supported"),
             ({"mode": "existing"}, "Could not open"),
+            ({"sync": "none"}, "Sync mode 'none' needs an image that has"),
             ({"target": "/nowhere/x"}, "/nowhere/x")):
         error = daemon.error("drive-mirror", **{
             "job_id": "m", "device": "src", "target": str(target),

@@ -179,6 +179,14 @@ typedef struct BfBudget {
 bool bf_budget_try_take(BfBudget *budget, size_t bytes);
 
 /**
+ * bf_budget_free:
+ * @budget: a budget
+ *
+ * Returns: how many bytes may be taken now; others may be taking them
+ */
+size_t bf_budget_free(const BfBudget *budget);
+
+/**
  * bf_budget_force_take:
  * @budget: a budget
  * @bytes: how many to take, even past the limit: for a user's reserve

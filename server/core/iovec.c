@@ -352,6 +352,14 @@ bf_budget_try_take(BfBudget *budget, size_t bytes)
     return true;
 }
 
+size_t
+bf_budget_free(const BfBudget *budget)
+{
+    size_t used = __atomic_load_n(&budget->used, __ATOMIC_RELAXED);
+
+    return used < budget->limit ? budget->limit - used : 0;
+}
+
 void
 bf_budget_force_take(BfBudget *budget, size_t bytes)
 {

@@ -115,6 +115,10 @@ command_co_read(BfNbdTask *task)
         bf_nbd_reply_data(task);
         return;
     }
+    if (G_UNLIKELY(task->in_pieces)) {
+        bf_nbd_pieces_co_read(task);
+        return;
+    }
     if (request->length >= client->pipe_min_bytes && !wants_look(task) &&
         bf_nbd_pipe_co_read(task)) {
         return;
@@ -169,6 +173,30 @@ command_co_write_pipe(BfNbdTask *task)
     return ret;
 }
 
+int
+bf_nbd_command_co_write_piece(BfNbdTask *task, uint64_t offset, size_t bytes)
+{
+    BfIoVec vec;
+    int ret = 0;
+
+    bf_iovec_init_buf(&vec, task->buf, bytes);
+    ret = bf_handle_co_write(task->client->handle, offset, &vec,
+                             write_flags(task));
+    bf_iovec_clear(&vec);
+    return ret;
+}
+
+void
+bf_nbd_command_end_write(BfNbdTask *task, int ret)
+{
+    if (ret < 0) {
+        bf_nbd_reply_error(task, change_error(task, ret),
+                           "writing to file failed");
+    } else {
+        bf_nbd_reply_done(task);
+    }
+}
+
 static void
 command_co_write(BfNbdTask *task)
 {
@@ -182,12 +210,7 @@ command_co_write(BfNbdTask *task)
     if (task->input != NULL) {
         bf_nbd_input_unpin(task->client, g_steal_pointer(&task->input));
     }
-    if (ret < 0) {
-        bf_nbd_reply_error(task, change_error(task, ret),
-                           "writing to file failed");
-    } else {
-        bf_nbd_reply_done(task);
-    }
+    bf_nbd_command_end_write(task, ret);
 }
 
 /* Calls @fn for the pieces of a request, which end at multiples of @piece. */
@@ -251,12 +274,7 @@ command_co_write_zeroes(BfNbdTask *task)
         flags |= BF_IO_NO_FALLBACK;
     }
     ret = command_co_zero(task, flags);
-    if (ret < 0) {
-        bf_nbd_reply_error(task, change_error(task, ret),
-                           "writing to file failed");
-    } else {
-        bf_nbd_reply_done(task);
-    }
+    bf_nbd_command_end_write(task, ret);
 }
 
 static void
@@ -318,15 +336,21 @@ command_co_throttle(const BfNbdTask *task)
 }
 
 void
-bf_nbd_command_co_run(void *arg)
+bf_nbd_command_co_begin(BfNbdTask *task)
 {
-    BfNbdTask *task = arg;
-
     if (G_UNLIKELY(task->client->throttle != NULL)) {
         command_co_throttle(task);
     }
     BF_TRACE(nbd, request_start, task->client->id, task->request.cookie,
              task->request.command, task->request.offset, task->request.length);
+}
+
+void
+bf_nbd_command_co_run(void *arg)
+{
+    BfNbdTask *task = arg;
+
+    bf_nbd_command_co_begin(task);
     switch (task->request.command) {
     case BF_NBD_COMMAND_READ:
         command_co_read(task);

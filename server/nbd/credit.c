@@ -4,38 +4,49 @@
  * of their data, and the input buffers that running writes hold.
  *
  * Credits come back when the reply is sent, so a peer that does not read its
- * replies stops being read. A connection without anything in flight may always
- * have one request, whatever the daemon's budget says: so no set of connections
- * can block each other for ever.
+ * replies stops being read. No connection takes more of the daemon's budget
+ * than it leaves to the others, so there is always some left for a new one. A
+ * connection without anything in flight may always have one request, whatever
+ * the budget says: so no set of connections can block each other for ever. If
+ * its data do not fit, it is done in pieces, and only one of them is paid for.
  */
 #include "core/iovec.h"
 #include "nbd-private.h"
 #include "stats-private.h"
 
-/* Takes @bytes from the daemon's budget; in steps, to do it seldom. */
+/* Takes @bytes more from the daemon's budget, if as much as the connection then
+ * has is left to others. */
+static bool
+take_share(BfNbdClient *client, size_t bytes)
+{
+    BfBudget *budget = client->server->budget;
+
+    if (client->held_bytes + 2 * bytes > bf_budget_free(budget) ||
+        !bf_budget_try_take(budget, bytes)) {
+        return false;
+    }
+    client->held_bytes += bytes;
+    return true;
+}
+
+/* What has to be taken for @bytes more to be used. */
+static size_t
+missing_bytes(const BfNbdClient *client, size_t bytes)
+{
+    size_t needed = client->used_bytes + bytes;
+
+    return needed > client->held_bytes ? needed - client->held_bytes : 0;
+}
+
+/* Sees to @bytes being held; in steps, to do it seldom. */
 static bool
 hold_bytes(BfNbdClient *client, size_t bytes)
 {
-    BfBudget *budget = client->server->budget;
-    size_t missing = 0;
+    size_t missing = missing_bytes(client, bytes);
 
-    if (client->used_bytes + bytes <= client->held_bytes) {
-        return true;
-    }
-    missing = client->used_bytes + bytes - client->held_bytes;
-    if (missing < NBD_BUDGET_STEP &&
-        bf_budget_try_take(budget, NBD_BUDGET_STEP)) {
-        client->held_bytes += NBD_BUDGET_STEP;
-        return true;
-    }
-    if (!bf_budget_try_take(budget, missing)) {
-        if (client->in_flight > 0) {
-            return false;
-        }
-        bf_budget_force_take(budget, missing);
-    }
-    client->held_bytes += missing;
-    return true;
+    return missing == 0 ||
+           (missing < NBD_BUDGET_STEP && take_share(client, NBD_BUDGET_STEP)) ||
+           take_share(client, missing);
 }
 
 /* Keeps no more than one step beside what is used, and that only while the
@@ -52,16 +63,29 @@ give_back_bytes(BfNbdClient *client)
     }
 }
 
-static bool
+/* Returns what is charged for a request of @bytes, 0 if it has to wait. */
+static size_t
 try_take(BfNbdClient *client, size_t bytes)
 {
-    if (client->in_flight >= NBD_REQUESTS_MAX) {
-        return false;
+    size_t missing = 0;
+
+    if (client->in_flight >= NBD_REQUESTS_MAX || client->in_pieces) {
+        return 0;
     }
     if (client->in_flight > 0 && client->used_bytes + bytes > NBD_BYTES_MAX) {
-        return false;
+        return 0;
     }
-    return hold_bytes(client, bytes);
+    if (hold_bytes(client, bytes)) {
+        return bytes;
+    }
+    if (client->in_flight > 0) {
+        return 0;
+    }
+    bytes = MIN(bytes, NBD_REQUEST_BYTES + NBD_PIECE_BYTES);
+    missing = missing_bytes(client, bytes);
+    bf_budget_force_take(client->server->budget, missing);
+    client->held_bytes += missing;
+    return bytes;
 }
 
 /* Reads do not run far ahead of what the peer takes. With data for more than
@@ -82,9 +106,14 @@ BfNbdTask *
 bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
 {
     BfNbdTask *task = NULL;
+    size_t credit = 0;
 
     bytes += NBD_REQUEST_BYTES;
-    while (!client->closing && !client->broken && !try_take(client, bytes)) {
+    while (!client->closing && !client->broken) {
+        credit = try_take(client, bytes);
+        if (credit > 0) {
+            break;
+        }
         bf_co_queue_co_wait(&client->reader_wait);
     }
     if (client->closing || client->broken) {
@@ -92,7 +121,8 @@ bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
     }
     client->in_flight++;
     bf_atomic_store(&client->stats->in_flight, client->in_flight);
-    client->used_bytes += bytes;
+    client->used_bytes += credit;
+    client->in_pieces = credit < bytes;
     task = client->free_tasks;
     if (task != NULL) {
         client->free_tasks = task->next;
@@ -107,7 +137,9 @@ bf_nbd_credit_co_take(BfNbdClient *client, size_t bytes)
         task->pipes = NULL;
     }
     task->next = NULL;
-    task->credit = bytes;
+    task->credit = credit;
+    task->in_pieces = credit < bytes;
+    task->is_part = false;
     task->payload = NULL;
     task->body = NULL;
     task->body_bytes = 0;
@@ -138,6 +170,7 @@ bf_nbd_credit_release(BfNbdTask *task)
     client->used_bytes -= task->credit;
     client->reply_bytes -= task->reply_bytes;
     client->in_flight--;
+    client->in_pieces = false;
     bf_atomic_store(&client->stats->in_flight, client->in_flight);
     give_back_bytes(client);
     task->next = client->free_tasks;

@@ -254,9 +254,11 @@ chunk_head_bytes(const BfNbdClient *client)
                : BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES;
 }
 
-/* Extents of a context in a reply at most. A hole has at least a sector. */
+/* Extents of a context in a reply at most, if @bytes may be used for all. A
+ * hole has at least a sector. */
 static size_t
-max_extents(const BfNbdClient *client, const BfNbdRequest *request)
+max_extents(const BfNbdClient *client, const BfNbdRequest *request,
+            size_t bytes)
 {
     size_t each =
         sizeof(BfExtent) + bf_nbd_meta_count(client) * extent_bytes(client);
@@ -264,7 +266,7 @@ max_extents(const BfNbdClient *client, const BfNbdRequest *request)
     if ((request->flags & BF_NBD_REQUEST_REQ_ONE) != 0) {
         return 1;
     }
-    return MIN(MIN(BF_NBD_STATUS_EXTENTS_MAX, NBD_STATUS_BYTES_MAX / each),
+    return MIN(MIN(BF_NBD_STATUS_EXTENTS_MAX, bytes / each),
                request->length / 512 + 2);
 }
 
@@ -273,8 +275,16 @@ bf_nbd_meta_credit(const BfNbdClient *client, const BfNbdRequest *request)
 {
     size_t contexts = bf_nbd_meta_count(client);
 
-    return max_extents(client, request) *
+    return max_extents(client, request, NBD_STATUS_BYTES_MAX) *
            (sizeof(BfExtent) + contexts * extent_bytes(client));
+}
+
+/* The same for a request that was started. */
+static size_t
+max_extents_of(const BfNbdTask *task)
+{
+    return max_extents(task->client, &task->request,
+                       task->credit - NBD_REQUEST_BYTES);
 }
 
 /* The chunk of one context, as it is being made. */
@@ -437,7 +447,7 @@ room_for(const BfNbdTask *task, const BfExtents *extents, uint32_t context)
         return extents->len;
     }
     bitmap = bitmap_of(task->client, context);
-    return MIN(max_extents(task->client, request),
+    return MIN(max_extents_of(task),
                request->length / bf_bitmap_granularity(bitmap) + 2);
 }
 
@@ -495,7 +505,7 @@ bf_nbd_meta_co_status(BfNbdTask *task)
         reply_status(task, NULL);
         return;
     }
-    bf_extents_init(&extents, max_extents(client, request));
+    bf_extents_init(&extents, max_extents_of(task));
     ret = bf_handle_co_extents(client->handle, request->offset, request->length,
                                &extents);
     if (ret == 0 && extents.bytes > request->length) {

@@ -52,6 +52,10 @@
  * small requests of several loops do not fight for one counter. */
 #define NBD_BUDGET_STEP ((size_t)1024 * 1024)
 
+/* What is in memory of a request that is done in pieces, which end at multiples
+ * of this. */
+#define NBD_PIECE_BYTES ((size_t)256 * 1024)
+
 /* Size of an input buffer, and how many of them writes that are under way may
  * hold for one connection. */
 #define NBD_INPUT_BYTES ((size_t)256 * 1024)
@@ -237,6 +241,8 @@ typedef struct BfNbdTask {
     BfNbdRequest request;
     uint64_t begun_ns; /* when it was there, payload included */
     size_t credit;     /* bytes charged to the connection */
+    bool in_pieces;    /* they are too few for all of its data */
+    bool is_part;      /* what is queued of its reply is not the end of it */
 
     uint8_t *payload;  /* of a write; in @buf or in @input */
     BfNbdInput *input; /* (nullable) pinned */
@@ -346,10 +352,12 @@ struct BfNbdClient {
     unsigned n_inputs;
     BfNbdInput *free_inputs;
     BfNbdTask *free_tasks;
-    unsigned in_flight; /* tasks that are not released */
-    size_t used_bytes;  /* sum of their credits */
-    size_t held_bytes;  /* taken from the budget, at least @used_bytes */
-    BfNbdTask *replies; /* to be sent, oldest first */
+    unsigned in_flight;  /* tasks that are not released */
+    size_t used_bytes;   /* sum of their credits */
+    size_t held_bytes;   /* taken from the budget, at least @used_bytes */
+    bool in_pieces;      /* there is one task only, and it is done like that */
+    BfCoQueue part_wait; /* this task, for a part of its reply to be sent */
+    BfNbdTask *replies;  /* to be sent, oldest first */
     BfNbdTask **replies_tail;
     unsigned n_replies;
     size_t reply_bytes;    /* data of the replies that are queued or sent */
@@ -688,6 +696,31 @@ void bf_nbd_pipe_release(BfNbdClient *client, BfNbdPipe *pipes);
 /* Closes the free pipes. */
 void bf_nbd_pipe_clear(BfNbdClient *client);
 
+/* Gets @bytes of payload into @buf; transmit.c. */
+bool bf_nbd_input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
+                             GError **error);
+
+/* What precedes a request, or its pieces; command.c. */
+void bf_nbd_command_co_begin(BfNbdTask *task);
+
+/* Writes a piece of the payload, which is in the task's buffer. */
+int bf_nbd_command_co_write_piece(BfNbdTask *task, uint64_t offset,
+                                  size_t bytes);
+
+/* Replies to a WRITE that came to @ret. */
+void bf_nbd_command_end_write(BfNbdTask *task, int ret);
+
+/*
+ * pieces.c: requests whose task is done in pieces.
+ */
+
+/* Does a READ and replies. */
+void bf_nbd_pieces_co_read(BfNbdTask *task);
+
+/* Does a WRITE, of which no payload was read yet, and replies. False: the
+ * connection ends, and the task is released. Called by the reader. */
+bool bf_nbd_pieces_co_write(BfNbdTask *task, GError **error);
+
 /*
  * reply.c: on the client's loop. Each of the first group makes the reply of a
  * task and queues it; the task belongs to the writer then.
@@ -708,6 +741,17 @@ void bf_nbd_reply_pipe(BfNbdTask *task);
 
 /* Success of a READ that found only zeroes; needs structured replies. */
 void bf_nbd_reply_hole(BfNbdTask *task);
+
+/* Sends head and body of the task as a part of its reply, and waits until they
+ * have left. False: nothing more can be sent. */
+bool bf_nbd_reply_co_part(BfNbdTask *task);
+
+/* Head and body of the task are the last part of a successful reply. */
+void bf_nbd_reply_last_part(BfNbdTask *task);
+
+/* Parts of a simple reply have left, and the rest cannot be had: @err. Ends the
+ * connection. */
+void bf_nbd_reply_break(BfNbdTask *task, int err);
 
 /* Success in @n pieces that are in the task's heap buffer, as is the list: all
  * that is sent. Few enough for any batch. */

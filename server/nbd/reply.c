@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "core/error.h"
 #include "core/trace.h"
 #include "core/util.h"
 #include "nbd-private.h"
@@ -155,7 +156,12 @@ release_tasks(BfNbdTask *task)
     while (task != NULL) {
         BfNbdTask *next = task->next;
 
-        bf_nbd_credit_release(task);
+        if (G_UNLIKELY(task->is_part)) {
+            task->is_part = false;
+            bf_co_queue_wake_one(&task->client->part_wait);
+        } else {
+            bf_nbd_credit_release(task);
+        }
         task = next;
     }
 }
@@ -318,6 +324,41 @@ bf_nbd_reply_pipe(BfNbdTask *task)
     task->reply_bytes = task->request.length;
     put_read_head(task);
     queue_reply(task);
+}
+
+bool
+bf_nbd_reply_co_part(BfNbdTask *task)
+{
+    BfNbdClient *client = task->client;
+
+    task->is_part = true;
+    queue_reply(task);
+    while (task->is_part) {
+        bf_co_queue_co_wait(&client->part_wait);
+    }
+    return !client->broken;
+}
+
+void
+bf_nbd_reply_last_part(BfNbdTask *task)
+{
+    note_done(task, 0);
+    queue_reply(task);
+}
+
+void
+bf_nbd_reply_break(BfNbdTask *task, int err)
+{
+    BfNbdClient *client = task->client;
+
+    if (!client->broken) {
+        bf_set_errno(&client->write_error, err,
+                     "reading failed in the middle of a reply");
+        client->broken = true;
+        bf_channel_shutdown(client->channel);
+    }
+    note_done(task, -err);
+    queue_reply(task); /* only to be released */
 }
 
 void

@@ -200,10 +200,10 @@ input_co_skip(BfNbdClient *client, size_t bytes, GError **error)
     }
 }
 
-/* Receives payload into @buf, and what follows it into the input buffer. */
-static bool
-input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
-                 GError **error)
+/* What follows it goes into the input buffer. */
+bool
+bf_nbd_input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
+                        GError **error)
 {
     size_t piece = MIN(bytes, input_bytes(client));
 
@@ -400,7 +400,7 @@ reader_co_leave_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
     client->write_pipe_skip = NBD_PIPE_SKIP;
     client->window = SMALL_WINDOW;
     return bf_nbd_pipe_unload(task)
-               ? input_co_receive(client, task->buf + done, rest, error)
+               ? bf_nbd_input_co_receive(client, task->buf + done, rest, error)
                : input_co_skip(client, rest, error);
 }
 
@@ -464,7 +464,7 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
     if (task->buf == NULL) {
         return input_co_skip(client, bytes, error);
     }
-    return input_co_receive(client, task->buf, bytes, error);
+    return bf_nbd_input_co_receive(client, task->buf, bytes, error);
 }
 
 static size_t
@@ -511,6 +511,12 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
     task->request = *request;
     task->begun_ns = client->arrived_ns;
     task->contexts = contexts;
+    if (G_UNLIKELY(task->in_pieces &&
+                   request->command == BF_NBD_COMMAND_WRITE)) {
+        client->large_writes = true;
+        client->window = SMALL_WINDOW;
+        return bf_nbd_pieces_co_write(task, error);
+    }
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
         client->receiving = true;
         if (!reader_co_take_payload(client, task, error)) {

@@ -256,13 +256,13 @@ def test_cve_2022_26496_option_longer_than_its_name(server, option):
                                     nbd.OPT_STRUCTURED, nbd.OPT_ABORT, 77))
 def test_cve_2017_15119_large_options(server, option):
     """Payloads that are announced and hardly ever come cost no memory."""
-    memory = resident(server)
+    memory = server.resident()
     clients = [nbd.RawNbd(server.nbd_path) for _ in range(20)]
     for client in clients:
         with contextlib.suppress(nbd.Closed):
             client.send_option(option, bytes(1000), length=32 << 20)
     check_alive(server)
-    assert resident(server) < memory + (64 << 20)
+    assert server.resident() < memory + (64 << 20)
     for client in clients:
         client.close()
     for length in ((32 << 20) + 1, 0x80000000, U32_MAX):
@@ -271,12 +271,6 @@ def test_cve_2017_15119_large_options(server, option):
             if option != nbd.OPT_ABORT:
                 client.assert_closed()
     check_alive(server)
-
-
-def resident(daemon):
-    """Bytes of memory that the daemon uses."""
-    with open(f"/proc/{daemon.pid}/statm", encoding="utf-8") as statm:
-        return int(statm.read().split()[1]) * 4096
 
 
 # TLS.

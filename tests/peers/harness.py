@@ -105,6 +105,11 @@ class Process:
     def running(self):
         return self.popen.poll() is None
 
+    def resident(self):
+        """Bytes of memory that it uses."""
+        with open(f"/proc/{self.pid}/statm", encoding="utf-8") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
     def kill(self):
         """SIGKILL, as part of a test."""
         self.expected = {-signal.SIGKILL}

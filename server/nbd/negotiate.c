@@ -364,6 +364,13 @@ apply_session(const BfNbdClient *client, BfNbdString name,
     }
 }
 
+/* Has the client asked for block sizes, which it keeps to then? */
+static bool
+asked(const BfNbdGoRequest *request)
+{
+    return (request->wanted & (1u << BF_NBD_INFO_BLOCK_SIZE)) != 0;
+}
+
 static void
 add_info(GByteArray *out, uint32_t option, const BfNbdGoRequest *request,
          const BfNbdExportAnswer *answer)
@@ -371,7 +378,6 @@ add_info(GByteArray *out, uint32_t option, const BfNbdGoRequest *request,
     BfNbdExportInfo info = answer->info;
     uint8_t size[BF_NBD_INFO_EXPORT_BYTES];
     uint8_t block[BF_NBD_INFO_BLOCK_SIZE_BYTES];
-    bool asked = (request->wanted & (1u << BF_NBD_INFO_BLOCK_SIZE)) != 0;
 
     if ((request->wanted & (1u << BF_NBD_INFO_NAME)) != 0) {
         g_autoptr(GByteArray) text = g_byte_array_new();
@@ -389,8 +395,8 @@ add_info(GByteArray *out, uint32_t option, const BfNbdGoRequest *request,
         bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_INFO, text->data,
                                    text->len);
     }
-    /* Who goes without asking does not align; we do it for him. */
-    if (option == BF_NBD_OPTION_GO && !asked) {
+    /* Who does not ask does not align; we do it for him. */
+    if (!asked(request)) {
         info.min_block = 1;
     }
     bf_nbd_put_info_block_size(block, &info);
@@ -399,13 +405,7 @@ add_info(GByteArray *out, uint32_t option, const BfNbdGoRequest *request,
     bf_nbd_put_info_export(size, &info);
     bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_INFO, size,
                                sizeof(size));
-    if (option == BF_NBD_OPTION_INFO && !asked && info.min_block > 1) {
-        bf_nbd_negotiate_add_error(
-            out, option, BF_NBD_REPLY_ERR_BLOCK_SIZE_REQD,
-            "request NBD_INFO_BLOCK_SIZE to use this export");
-    } else {
-        bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
-    }
+    bf_nbd_negotiate_add_reply(out, option, BF_NBD_REPLY_ACK, NULL, 0);
 }
 
 /* INFO and GO. */

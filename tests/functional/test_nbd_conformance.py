@@ -407,15 +407,17 @@ def test_block_size_is_true(direct):
         assert block_sizes(client)[0] in (512, 4096)
 
 
-def test_block_size_demand_comes_with_the_sizes(direct):
+@pytest.mark.ours("the reference refuses INFO")
+def test_block_sizes_are_not_demanded(direct):
+    """INFO tells what GO would: who does not ask may do without."""
     with nbd.RawNbd(direct.nbd_path) as client:
-        replies = client.option(nbd.OPT_INFO, nbd.go_data("disk"))
-        assert replies[-1].type == nbd.ERR_BLOCK_SIZE_REQD
-        client.keep_infos(replies)
-        assert block_sizes(client)[0] > 1
-        for option in (nbd.OPT_INFO, nbd.OPT_GO):
-            assert client.option_type(option, nbd.go_data(
-                "disk", [nbd.INFO_BLOCK_SIZE])) == nbd.REP_ACK
+        for infos, smallest in (((), {1}), ((nbd.INFO_BLOCK_SIZE,),
+                                            {512, 4096})):
+            assert client.info("disk", *infos) == nbd.REP_ACK
+            told = client.infos
+            assert block_sizes(client)[0] in smallest
+        client.go("disk", nbd.INFO_BLOCK_SIZE)
+        assert client.infos == told
 
 
 @pytest.mark.parametrize("way", ("go", "name", "asked"))

@@ -346,9 +346,11 @@ struct BfNbdClient {
     BfNbdInput *input;                /* the current input buffer */
     size_t start; /* of the bytes in it that were not parsed yet */
     size_t end;
-    size_t window;        /* how much to read ahead */
-    size_t request_bytes; /* of a header */
-    bool large_writes;    /* the last request was one */
+    size_t window;           /* how much to read ahead */
+    size_t request_bytes;    /* of a header */
+    uint64_t unaligned_bits; /* not set in offsets and lengths, as it has agreed
+                                on block sizes; written in negotiation */
+    bool large_writes;       /* the last request was one */
     unsigned n_inputs;
     BfNbdInput *free_inputs;
     BfNbdTask *free_tasks;

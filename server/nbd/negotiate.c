@@ -434,6 +434,7 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
         return BF_NBD_STEP_NEXT;
     }
     bf_nbd_meta_bind(client, request.name, answer.contexts->list);
+    client->unaligned_bits = asked(&request) ? answer.info.min_block - 1 : 0;
     return BF_NBD_STEP_READY;
 }
 

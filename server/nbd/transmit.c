@@ -278,6 +278,14 @@ changes_data(uint16_t command)
            command == BF_NBD_COMMAND_TRIM;
 }
 
+/* Should a client that has agreed on block sizes keep to them? TRIM is a hint,
+ * and QEMU gives it for the parts of blocks too. */
+static bool
+has_to_be_aligned(uint16_t command)
+{
+    return command != BF_NBD_COMMAND_FLUSH && command != BF_NBD_COMMAND_TRIM;
+}
+
 /* READ, WRITE and CACHE have a limit; the others move no data. */
 static bool
 is_too_long(const BfNbdRequest *request)
@@ -326,6 +334,10 @@ check_request(const BfNbdClient *client, const BfNbdRequest *request)
     }
     if ((request->flags & ~allowed_flags(client, request->command)) != 0) {
         return (BfNbdRefusal){EINVAL, "unsupported flags"};
+    }
+    if (((request->offset | request->length) & client->unaligned_bits) != 0 &&
+        has_to_be_aligned(request->command)) {
+        return (BfNbdRefusal){EINVAL, "not a multiple of the block size"};
     }
     if (request->command == BF_NBD_COMMAND_BLOCK_STATUS) {
         if (bf_nbd_meta_count(client) == 0) {

@@ -420,9 +420,9 @@ def test_block_sizes_are_not_demanded(direct):
         assert client.infos == told
 
 
-@pytest.mark.parametrize("way", ("go", "name", "asked"))
+@pytest.mark.parametrize("way", ("go", "name", "info"))
 def test_unaligned_requests_are_served(direct, box, way):
-    """Read-modify-write, whether the client has asked or not."""
+    """Read-modify-write for clients that have not agreed on sizes with GO."""
     path = box / "direct.img"
     model = bytearray(path.read_bytes())
     with nbd.RawNbd(direct.nbd_path) as client:
@@ -432,7 +432,8 @@ def test_unaligned_requests_are_served(direct, box, way):
         elif way == "name":
             client.export_name("disk")
         else:
-            client.go("disk", nbd.INFO_BLOCK_SIZE)
+            client.info("disk", nbd.INFO_BLOCK_SIZE)
+            client.go("disk")
         for offset, length in ((0, 1), (1, 511), (511, 2), (4095, 4098),
                                ((1 << 20) - 3, 6), (SIZE - 1, 1), (777, 70000),
                                (12345, 1 << 20)):
@@ -449,6 +450,35 @@ def test_unaligned_requests_are_served(direct, box, way):
         assert client.request(nbd.CMD_FLUSH) == 0
         assert client.read(0, SIZE) == (0, bytes(model))
     assert path.read_bytes() == model
+
+
+@pytest.mark.ours("the reference serves them")
+@pytest.mark.parametrize("negotiate", (None, nbd.RawNbd.negotiate_structured,
+                                       nbd.RawNbd.negotiate_extended))
+def test_unaligned_requests_against_the_agreement(direct, box, negotiate):
+    """Who has asked for sizes with GO keeps to them: EINVAL, no disconnect."""
+    content = (box / "direct.img").read_bytes()
+    with nbd.RawNbd(direct.nbd_path) as client:
+        if negotiate:
+            negotiate(client)
+            client.set_meta("disk", "base:allocation")
+        client.go("disk", nbd.INFO_BLOCK_SIZE)
+        small = block_sizes(client)[0]
+        for offset, length in ((0, 1), (1, small), (small, small - 1),
+                               (small // 2, small), (SIZE - 1, 1)):
+            assert client.read(offset, length)[0] == nbd.EINVAL
+            assert client.write(offset, b"x" * length) == nbd.EINVAL
+            for command in (nbd.CMD_CACHE, nbd.CMD_WRITE_ZEROES):
+                assert client.request(command, offset, length) == nbd.EINVAL
+            if negotiate:
+                assert client.status(offset, length)[0] == nbd.EINVAL
+            # A hint, which QEMU gives for parts of blocks as well.
+            assert client.request(nbd.CMD_TRIM, offset, length) == 0
+        assert client.read(0, 0)[0] == 0
+        assert client.request(nbd.CMD_FLUSH) == 0
+        assert client.read(0, SIZE) == (0, content)
+        assert client.write(small, content[:small]) == 0
+        assert client.read(small, small) == (0, content[:small])
 
 
 # Options.

@@ -53,6 +53,26 @@ def test_qemu_io_patterns(served):
     assert data[6 << 20:(6 << 20) + 65536] == b"\x11" * 65536
 
 
+@pytest.mark.peers("qemu-io")
+def test_qemu_io_at_odd_places_of_an_aligned_export(daemon, box):
+    """QEMU agrees on block sizes, and discards parts of blocks all the same."""
+    path = harness.make_image(box / "direct.img", 1 << 20,
+                              {0: harness.random_bytes(1 << 20)})
+    data = bytearray(path.read_bytes())
+    daemon.serve_file(path, cache={"direct": True})
+    run("qemu-io", *[word for c in (
+        "write -P 0xa5 1 1", "write -P 0x5a 1000 777", "write -z 5000 12345",
+        "discard 40099 10000", "discard 45000 3", "write -zu 60001 5000",
+        "read -P 0x5a 1000 777", "write -P 0x11 1048175 401", "flush")
+        for word in ("-c", c)], "--image-opts",
+        f"driver=nbd,server.type=unix,server.path={daemon.nbd_path},"
+        "export=disk")
+    data[1:2], data[1000:1777] = b"\xa5", b"\x5a" * 777
+    data[5000:17345], data[60001:65001] = bytes(12345), bytes(5000)
+    data[1048175:] = b"\x11" * 401
+    assert path.read_bytes() == data
+
+
 @pytest.mark.peers("nbdinfo")
 def test_nbdinfo_tells_export(served):
     size = served.path.stat().st_size

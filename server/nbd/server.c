@@ -261,11 +261,14 @@ describe_export(const BfNbdListener *listener, const BfNbdExport *exp,
     while (info->min_block > 1 && info->size % info->min_block != 0) {
         info->min_block /= 2;
     }
-    info->preferred_block = MAX(PREFERRED_BLOCK_MIN, limits->alignment);
     if (limits->max_transfer != 0) {
         max = MIN(max, MAX(limits->max_transfer, MAX_BLOCK_MIN));
     }
     info->max_block = max;
+    info->preferred_block = MAX(PREFERRED_BLOCK_MIN, limits->preferred);
+    while (info->preferred_block > max) {
+        info->preferred_block /= 2; /* of one child, and @max of another */
+    }
 }
 
 /* A question to main; on the asking coroutine's stack. */

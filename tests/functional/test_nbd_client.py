@@ -382,6 +382,23 @@ def test_server_with_large_blocks_gets_whole_ones(daemon, serve):
     assert server.data[512:] == model
 
 
+@pytest.mark.ours("the reference prefers what is smallest")
+def test_block_sizes_of_the_server_are_told_to_clients(daemon, serve):
+    class PrefersLarge(LargeBlocks):
+        def answer_go(self, conn):
+            self.reply(conn, nbd.OPT_GO, nbd.REP_INFO, struct.pack(
+                ">HIII", nbd.INFO_BLOCK_SIZE, 512, 1 << 16, 2 << 20))
+            return rawserver.RawServer.answer_go(self, conn)
+
+    add(daemon, serve(PrefersLarge))
+    daemon.start_nbd()
+    daemon.add_export("n0")
+    with nbd.RawNbd(daemon.nbd_path) as raw:
+        raw.go("n0", nbd.INFO_BLOCK_SIZE)
+        assert struct.unpack(">III", raw.infos[nbd.INFO_BLOCK_SIZE]) == (
+            512, 1 << 16, 2 << 20)
+
+
 def check_status(raw, offset, length):
     error, contexts = raw.status(offset, length)
     assert error == 0

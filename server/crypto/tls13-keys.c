@@ -11,7 +11,6 @@
 #include <endian.h>
 #include <string.h>
 
-#define KEY_MAX_BYTES 32
 #define LABEL_PREFIX "tls13 "
 /* Length, label with its length, and an empty context with its length. */
 #define INFO_MAX_BYTES (2 + 1 + 32 + 1)
@@ -55,10 +54,8 @@ expand_label(const BfTls13Suite *suite, const uint8_t *secret,
     return gnutls_hkdf_expand(suite->hash, &key, &info_datum, dest, len);
 }
 
-/* Makes key and IV of the secret. The raw key is left in @key for the caller
- * to compare and to wipe. */
-static int
-derive(BfTls13Keys *keys, const BfTls13Suite *suite, uint8_t *key)
+int
+bf_tls13_keys_derive(BfTls13Keys *keys, const BfTls13Suite *suite, uint8_t *key)
 {
     const gnutls_datum_t datum = {key, suite->key_bytes};
     int ret = expand_label(suite, keys->secret, "key", key, suite->key_bytes);
@@ -88,7 +85,7 @@ bool
 bf_tls13_keys_match(BfTls13Keys *keys, const BfTls13Suite *suite,
                     gnutls_session_t tls, bool read)
 {
-    uint8_t key[KEY_MAX_BYTES];
+    uint8_t key[BF_TLS13_KEY_MAX_BYTES];
     gnutls_datum_t their_key;
     gnutls_datum_t their_iv;
     uint8_t sequence[8];
@@ -100,7 +97,7 @@ bf_tls13_keys_match(BfTls13Keys *keys, const BfTls13Suite *suite,
                                 sequence) < 0) {
         return false;
     }
-    match = derive(keys, suite, key) >= 0 &&
+    match = bf_tls13_keys_derive(keys, suite, key) >= 0 &&
             is_equal(key, suite->key_bytes, &their_key) &&
             is_equal(keys->iv, sizeof(keys->iv), &their_iv);
     explicit_bzero(key, sizeof(key));
@@ -113,13 +110,13 @@ int
 bf_tls13_keys_next(BfTls13Keys *keys, const BfTls13Suite *suite)
 {
     uint8_t secret[BF_TLS13_SECRET_MAX_BYTES];
-    uint8_t key[KEY_MAX_BYTES];
+    uint8_t key[BF_TLS13_KEY_MAX_BYTES];
     int ret = expand_label(suite, keys->secret, "traffic upd", secret,
                            suite->secret_bytes);
 
     if (ret >= 0) {
         memcpy(keys->secret, secret, suite->secret_bytes);
-        ret = derive(keys, suite, key);
+        ret = bf_tls13_keys_derive(keys, suite, key);
     }
     explicit_bzero(secret, sizeof(secret));
     explicit_bzero(key, sizeof(key));

@@ -15,6 +15,7 @@
 
 /* SHA-384 */
 #define BF_TLS13_SECRET_MAX_BYTES 48
+#define BF_TLS13_KEY_MAX_BYTES 32
 #define BF_TLS13_IV_BYTES 12
 #define BF_TLS13_TAG_BYTES 16
 #define BF_TLS13_HEADER_BYTES 5
@@ -124,6 +125,20 @@ const BfTls13Suite *bf_tls13_find_suite(gnutls_session_t tls);
  */
 bool bf_tls13_keys_match(BfTls13Keys *keys, const BfTls13Suite *suite,
                          gnutls_session_t tls, bool read);
+
+/**
+ * bf_tls13_keys_derive:
+ * @keys: a direction with its secret
+ * @suite: what was agreed on
+ * @key: (out caller-allocates): room for BF_TLS13_KEY_MAX_BYTES; the raw key,
+ * for the caller to compare and to wipe, also when it fails
+ *
+ * Makes key and IV of the secret; the next record is number 0.
+ *
+ * Returns: 0, or a gnutls error code
+ */
+int bf_tls13_keys_derive(BfTls13Keys *keys, const BfTls13Suite *suite,
+                         uint8_t *key);
 
 /**
  * bf_tls13_keys_next:

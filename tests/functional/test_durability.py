@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kills of the daemon, and failures of power, under clients that write.
 
-BLOCKFERRY_ROUNDS says how many crashes each test makes, BLOCKFERRY_SEED
+BLOCKFERRY_ROUNDS says how many crashes each test makes at least, BLOCKFERRY_SEED
 repeats a run as far as timing allows.
 """
 import functools
@@ -18,6 +18,7 @@ from stuckfs import StuckFs
 
 SIZE = 1 << 20
 ROUNDS = int(os.environ.get("BLOCKFERRY_ROUNDS", 20))
+KILLS = 100  # they take a tenth of a second each
 CONNECTIONS = 2  # a flush on one covers what the other wrote
 
 pytestmark = pytest.mark.timeout(600)
@@ -90,14 +91,14 @@ class Crashes:
         assert read_all(address) == content
         self.disk.restart(content)
 
-    def run(self, power=None):
+    def run(self, rounds, power=None):
         """power: (file system that loses it, its path of the file)"""
-        for number in range(ROUNDS + 1):
+        for number in range(rounds + 1):
             print(f"round {number}")
             address, daemons = SERVERS[self.server](
                 self.daemons, power[1] if power else self.path)
             self.check(address, power is not None)
-            if number == ROUNDS:
+            if number == rounds:
                 return
             writer = Writer([address] * CONNECTIONS, self.disk, self.source)
             assert writer.clients[0].flags & nbd.FLAG_MULTI
@@ -110,7 +111,7 @@ class Crashes:
 def test_killed_daemon_loses_nothing(daemons, box, server, source):
     path = harness.make_image(box / "disk.img", SIZE, {
         0: harness.random_bytes(SIZE // 2)})
-    Crashes(daemons, path, server, source).run()
+    Crashes(daemons, path, server, source).run(max(ROUNDS, KILLS))
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -118,4 +119,5 @@ def test_power_failure_spares_what_was_flushed(daemons, fs, server, source):
     """A disk with a cache that reorders loses all that no fsync covered."""
     path = harness.make_image(fs.source / "disk.img", SIZE, {
         0: harness.random_bytes(SIZE // 2)})
-    Crashes(daemons, path, server, source).run((fs, fs.mount / "disk.img"))
+    Crashes(daemons, path, server, source).run(
+        ROUNDS, (fs, fs.mount / "disk.img"))

@@ -38,6 +38,7 @@ def test_all_is_within_tls(server, image, tls_context):
         assert client.option_type(nbd.OPT_STARTTLS) == nbd.ERR_INVALID
         client.negotiate_structured()
         client.go("disk")
+        assert client.read(0, 512)[0] == 0  # the choice was accepted before
         info, = server.cmd("query-nbd-clients")
         assert info["tls"]["name"] == "O=blockferry test,CN=client1"
         client.disconnect()

@@ -8,7 +8,6 @@ this file without a row.
 """
 import ast
 import pathlib
-import ssl
 import struct
 
 import pytest
@@ -298,7 +297,6 @@ def test_end_of_tls_is_announced(daemon, image, tls_dir, tls_context):
     """close_notify precedes the end, for DISC and for ABORT."""
     daemon.add_creds(tls_dir)
     daemon.serve_file(image, tls="tls0")
-    tls_context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     for leave in (lambda c: c.option(nbd.OPT_ABORT),
                   lambda c: c.go("disk").send_request(nbd.CMD_DISC)):
         with nbd.RawNbd(daemon.nbd_path) as client:
@@ -348,7 +346,6 @@ def test_requests_in_flight_are_answered_at_the_end(daemon, tls_dir,
     with nbd.RawNbd(daemon.nbd_path) as client:
         if way == "tls":
             assert client.option_type(nbd.OPT_STARTTLS) == nbd.REP_ACK
-            tls_context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
             client.sock = tls_context.wrap_socket(
                 client.sock, server_hostname="localhost",
                 suppress_ragged_eofs=False)

@@ -311,8 +311,10 @@ def sha256(path):
 
 
 def client_context(directory, certificate=True):
+    """For sessions whose end has to be announced, to who looks for it."""
     context = ssl.create_default_context(
         cafile=str(pathlib.Path(directory) / "ca-cert.pem"))
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if certificate:
         context.load_cert_chain(str(pathlib.Path(directory) / "client-cert.pem"),
                                 str(pathlib.Path(directory) / "client-key.pem"))

@@ -231,7 +231,7 @@ take_number(Parser *parser)
     }
     if (g_ascii_isdigit(*end) || *end == '.' || *end == 'e' || *end == 'E') {
         size_t len = strspn(parser->at, "+-0123456789.eE");
-        size_t whole = strcspn(parser->at, ".eE");
+        size_t whole = strspn(parser->at, "+-0123456789");
 
         return take_long_number(parser, parser->at + len, whole < len);
     }

@@ -162,6 +162,26 @@ test_duplicate_key_is_refused(void)
     }
 }
 
+/* Each alone says nothing about what follows it: with a look at that, this
+ * would not end. */
+static void
+test_time_is_linear_in_long_numbers(void)
+{
+    const size_t count = 300 * 1000;
+    g_autoptr(GString) text = g_string_new("[");
+    g_autoptr(GError) error = NULL;
+    json_t *value = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        g_string_append(text, "1234567890123456789,");
+    }
+    g_string_append(text, "1]");
+    value = parse(text->str, text->len, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(json_array_size(value), ==, count + 1);
+    json_decref(value);
+}
+
 static void
 test_depth_has_a_limit(void)
 {
@@ -211,6 +231,8 @@ main(int argc, char **argv)
                     test_other_text_is_refused);
     g_test_add_func("/qmp/json-parse/frame/duplicate-key-is-refused",
                     test_duplicate_key_is_refused);
+    g_test_add_func("/qmp/json-parse/frame/time-is-linear-in-long-numbers",
+                    test_time_is_linear_in_long_numbers);
     g_test_add_func("/qmp/json-parse/frame/depth-has-a-limit",
                     test_depth_has_a_limit);
     g_test_add_func("/qmp/json-parse/scan/ends-at-each-special-byte",

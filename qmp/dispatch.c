@@ -15,51 +15,24 @@
 #include "core/wipe.h"
 #include "qmp/gen-commands.h"
 #include "qmp/gen-json.h"
+#include "qmp/json-doc.h"
 #include "qmp/json-value.h"
 #include "qmp/monitor.h"
 #include "qmp/monitors-private.h"
 
 #define LINE_END "\r\n"
 
-/* A function on its way to the loop's own stack. */
-typedef struct PlainCall {
-    BfFn *fn;
-    void *arg;
-    BfCo *co;
-} PlainCall;
-
 static void
-run_plain(void *arg)
+wake(void *arg)
 {
-    PlainCall *call = arg;
-
-    call->fn(call->arg);
-    bf_co_wake(call->co);
-}
-
-/* Runs @fn where there is stack for jansson's recursion. */
-static void
-co_run_off_stack(BfFn *fn, void *arg, bool is_big, BfPoolLane *lane)
-{
-    PlainCall call = {.fn = fn, .arg = arg, .co = bf_co_self()};
-
-    if (is_big) {
-        bf_co_offload(lane, fn, arg);
-        return;
-    }
-    bf_loop_post(bf_loop_self(), run_plain, &call);
-    bf_co_suspend();
-}
-
-static void
-do_nothing(void *arg)
-{
+    bf_co_wake(arg);
 }
 
 void
 bf_dispatch_co_next_turn(void)
 {
-    co_run_off_stack(do_nothing, NULL, false, NULL);
+    bf_loop_post(bf_loop_self(), wake, bf_co_self());
+    bf_co_suspend();
 }
 
 static bool
@@ -68,24 +41,39 @@ is_big(const BfRequest *request)
     return request->frame->len >= BF_REQUEST_BIG_BYTES;
 }
 
+/* Does what takes long if the request is big where it holds nobody up. */
+static void
+co_run(BfFn *fn, BfRequest *request, BfPoolLane *lane)
+{
+    if (is_big(request)) {
+        bf_co_offload(lane, fn, request);
+    } else {
+        fn(request);
+    }
+}
+
 static void
 parse(void *arg)
 {
     BfRequest *request = arg;
+    BfFrame *frame = request->frame;
 
-    request->value = bf_json_parse_frame(request->frame->text,
-                                         request->frame->len, &request->error);
+    /* The document changes the text. */
+    request->id = bf_frame_echo_id(frame);
+    request->doc = bf_json_doc_parse(g_steal_pointer(&frame->text), frame->len,
+                                     &request->error);
     bf_wipe_traces();
 }
 
-/* What takes long if it is big: both are wiped. */
+/* Both are wiped. */
 static void
 free_texts(void *arg)
 {
     BfRequest *request = arg;
 
-    json_decref(request->value);
+    bf_json_doc_free(request->doc);
     bf_frame_free(request->frame);
+    g_free(request->id);
     bf_wipe_traces();
 }
 
@@ -98,7 +86,7 @@ bf_request_co_new(BfFrame *frame, BfPoolLane *lane)
     if (frame->error != NULL) {
         bf_set_error(&request->error, "%s", frame->error);
     } else {
-        co_run_off_stack(parse, request, is_big(request), lane);
+        co_run(parse, request, lane);
     }
     return request;
 }
@@ -109,36 +97,38 @@ bf_request_co_free(BfRequest *request, BfPoolLane *lane)
     if (request == NULL) {
         return;
     }
-    co_run_off_stack(free_texts, request, is_big(request), lane);
+    co_run(free_texts, request, lane);
     g_clear_error(&request->error);
     g_free(request);
-    bf_wipe_traces();
 }
 
 bool
 bf_request_is_oob(const BfRequest *request)
 {
-    return json_object_get(request->value, "exec-oob") != NULL;
+    const BfJsonNode *root =
+        request->doc != NULL ? bf_json_doc_root(request->doc) : NULL;
+
+    return bf_json_node_is(root, BF_JSON_KIND_OBJECT) &&
+           bf_json_node_find(root, "exec-oob") != NULL;
 }
 
 /* A request that has the right form. */
 typedef struct Command {
     const char *name;
-    const json_t *arguments; /* (nullable) */
+    const BfJsonNode *arguments; /* (nullable) */
     bool has_nul; /* the name goes on after a NUL: no command has it */
     bool is_oob;
 } Command;
 
 static bool
-check_member(Command *command, const char *key, const json_t *value,
+check_member(Command *command, const char *key, const BfJsonNode *value,
              bool has_oob, GError **error)
 {
     bool is_exec = strcmp(key, "execute") == 0;
     bool is_oob = has_oob && strcmp(key, "exec-oob") == 0;
-    uint64_t number = 0;
 
     if (is_exec || is_oob) {
-        if (!json_is_string(value) || bf_json_get_big_uint(value, &number)) {
+        if (!bf_json_node_is(value, BF_JSON_KIND_STRING)) {
             bf_set_error(error, "QMP input member '%s' must be a string", key);
             return false;
         }
@@ -147,11 +137,11 @@ check_member(Command *command, const char *key, const json_t *value,
                                 "'exec-oob'");
             return false;
         }
-        command->name = json_string_value(value);
-        command->has_nul = strlen(command->name) != json_string_length(value);
+        command->name = bf_json_node_text(value);
+        command->has_nul = strlen(command->name) != bf_json_node_size(value);
         command->is_oob = is_oob;
     } else if (strcmp(key, "arguments") == 0) {
-        if (!json_is_object(value)) {
+        if (!bf_json_node_is(value, BF_JSON_KIND_OBJECT)) {
             bf_set_error(error, "QMP input member 'arguments' must be an "
                                 "object");
             return false;
@@ -165,16 +155,22 @@ check_member(Command *command, const char *key, const json_t *value,
 }
 
 static bool
-check_form(Command *command, const json_t *value, bool has_oob, GError **error)
+check_form(Command *command, const BfJsonNode *root, bool has_oob,
+           GError **error)
 {
-    if (!json_is_object(value)) {
+    const BfJsonNode *value = NULL;
+
+    if (!bf_json_node_is(root, BF_JSON_KIND_OBJECT)) {
         bf_set_error(error, "QMP input must be a JSON object");
         return false;
     }
-    for (void *iter = json_object_iter((json_t *)value); iter != NULL;
-         iter = json_object_iter_next((json_t *)value, iter)) {
-        if (!check_member(command, json_object_iter_key(iter),
-                          json_object_iter_value(iter), has_oob, error)) {
+    for (size_t i = 0; i < bf_json_node_size(root); i++) {
+        const BfJsonNode *key =
+            i == 0 ? bf_json_node_begin(root) : bf_json_node_next(value);
+
+        value = bf_json_node_next(key);
+        if (!check_member(command, bf_json_node_text(key), value, has_oob,
+                          error)) {
             return false;
         }
     }
@@ -232,7 +228,7 @@ co_execute(BfQmpCall *call, const BfRequest *request, GError **error)
         }
         return NULL;
     }
-    if (!check_form(&command, request->value,
+    if (!check_form(&command, bf_json_doc_root(request->doc),
                     bf_monitor_client_has_oob(call->client), error)) {
         return NULL;
     }
@@ -271,41 +267,6 @@ error_to_json(const char *class, const char *message)
     return error;
 }
 
-/* Behind the closing quote of the string that begins at @at: valid JSON. */
-static const char *
-string_end(const char *at)
-{
-    at++;
-    for (;;) {
-        at += strcspn(at, "\"\\");
-        if (*at == '"') {
-            return at + 1;
-        }
-        at += 2; /* never a NUL */
-    }
-}
-
-/* An id as the framer gave it, with the spaces that all output has. */
-static void
-append_id(GString *text, const char *id)
-{
-    while (*id != '\0') {
-        size_t run = strcspn(id, "\",:");
-
-        g_string_append_len(text, id, (gssize)run);
-        id += run;
-        if (*id == '"') {
-            const char *end = string_end(id);
-
-            g_string_append_len(text, id, end - id);
-            id = end;
-        } else if (*id != '\0') {
-            g_string_append_c(text, *id++);
-            g_string_append_c(text, ' ');
-        }
-    }
-}
-
 json_t *
 bf_qmp_call_give_text(BfQmpCall *call, const char *text)
 {
@@ -323,17 +284,24 @@ bf_qmp_call_take_fd(void *opaque, const char *name, GError **error)
                : bf_monitors_take_fd(call->monitors, name, error);
 }
 
+/* Enough for @id and the rest of a short reply, so that it does not move. */
+static size_t
+id_room(const char *id)
+{
+    return (id != NULL ? strlen(id) : 0) + 256;
+}
+
 /* Writes {"return": @value, "id": @id} with a value that is text already. */
 static GBytes *
 write_text_reply(const char *value, const char *id)
 {
-    GString *text = g_string_sized_new(strlen(value) + 64);
+    GString *text = g_string_sized_new(strlen(value) + id_room(id));
 
     g_string_append(text, "{\"return\": ");
     g_string_append(text, value);
     if (id != NULL) {
         g_string_append(text, ", \"id\": ");
-        append_id(text, id);
+        g_string_append(text, id);
     }
     g_string_append(text, "}" LINE_END);
     return g_string_free_to_bytes(text);
@@ -345,7 +313,7 @@ write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
 {
     static const char *const ends[] = {
         [BF_JSON_STYLE_COMPACT] = "}", [BF_JSON_STYLE_PRETTY] = LINE_END "}"};
-    GString *text = g_string_new(NULL);
+    GString *text = g_string_sized_new(id_room(id));
     json_t *reply = json_object();
 
     json_object_set_new(reply, key, value);
@@ -357,7 +325,7 @@ write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
         g_string_append(text, style == BF_JSON_STYLE_PRETTY ? "," LINE_END
                                                               "    \"id\": "
                                                             : ", \"id\": ");
-        append_id(text, id);
+        g_string_append(text, id);
         g_string_append(text, ends[style]);
     }
     g_string_append(text, LINE_END);
@@ -384,7 +352,7 @@ bf_dispatch_co_run(BfQmpCall *call, const BfRequest *request, BfJsonStyle style)
 {
     g_autoptr(GError) error = NULL;
     /* A text that cannot be parsed has no id that could be trusted. */
-    const char *id = request->error != NULL ? NULL : request->frame->id;
+    const char *id = request->error != NULL ? NULL : request->id;
     json_t *ret = NULL;
 
     bf_assert_main();

@@ -1,13 +1,75 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What framer.c uses of framer-scan.c, the ends of tokens, and framer-text.c,
- * source tokens to strict JSON text.
+ * What framer.c uses of framer-scan.c, the ends of tokens, framer-text.c,
+ * source tokens to strict JSON text, and framer-run.c, many tokens at once.
  */
 #pragma once
 
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#define BF_FRAMER_NESTING_MAX 1024
+
+/* What the grammar wants next. */
+typedef enum BfFramerExpect {
+    BF_FRAMER_EXPECT_VALUE,
+    BF_FRAMER_EXPECT_VALUE_OR_END,
+    BF_FRAMER_EXPECT_KEY,
+    BF_FRAMER_EXPECT_KEY_OR_END,
+    BF_FRAMER_EXPECT_COLON,
+    BF_FRAMER_EXPECT_SEPARATOR,
+} BfFramerExpect;
+
+/* Flags of an open array or object. */
+enum {
+    BF_FRAMER_LEVEL_IS_OBJECT = 1,
+    BF_FRAMER_LEVEL_IS_KEY = 2, /* it stands where a key should */
+};
+
+/* Room in the text that a run has besides that for its input. */
+#define BF_FRAMER_RUN_SLACK 64
+
+/**
+ * BfFramerRun: tokens that are taken at once
+ * @at: between tokens; moves behind the last one that was taken
+ * @end: behind the input; so near that no limit on bytes can be passed
+ * @text: strict text is appended here
+ * @to: where in @text; set by bf_framer_run()
+ * @levels: flags of what is open, %BF_FRAMER_NESTING_MAX of them and one more
+ * @depth: how much is open
+ * @floor: what is open and must stay so, at least 1
+ * @expect: what the grammar wants next
+ * @tokens: how many were taken
+ * @tokens_max: how many may be
+ * @spaces: bytes that belong to no token
+ * @braces: opened less those closed
+ * @brackets: opened less those closed
+ */
+typedef struct BfFramerRun {
+    const char *at;
+    const char *end;
+    GString *text;
+    char *to;
+    uint8_t *levels;
+    size_t depth;
+    size_t floor;
+    BfFramerExpect expect;
+    size_t tokens;
+    size_t tokens_max;
+    size_t spaces;
+    int64_t braces;
+    int64_t brackets;
+} BfFramerRun;
+
+/**
+ * bf_framer_run:
+ * @run: a value in which nothing is wrong so far
+ *
+ * Takes tokens up to the first that is not simple. The key "id" of the
+ * outermost object is not.
+ */
+void bf_framer_run(BfFramerRun *run);
 
 /**
  * bf_framer_is_control:
@@ -41,14 +103,17 @@ const char *bf_framer_scan_string(const char *at, const char *end, char quote);
 const char *bf_framer_find_string_end(const char *at, const char *end);
 
 /**
- * bf_framer_find_integer_end:
+ * bf_framer_find_number_end:
  * @at: a sign or digit that begins a number
- * @end: behind the last byte that is there; a NUL follows
+ * @end: behind the last byte that is there
+ * @ret_is_float: (out): whether it has a fraction or an exponent; written on
+ *   success only
  *
- * Returns: behind the number, or NULL if it is not short, no integer, or not
- *   ended by what follows it
+ * Returns: behind the number, or NULL if it needs a closer look: it is none, or
+ *   not ended by what follows it
  */
-const char *bf_framer_find_integer_end(const char *at, const char *end);
+const char *bf_framer_find_number_end(const char *at, const char *end,
+                                      bool *ret_is_float);
 
 /* The longest source of one character: two escapes of four digits each. */
 #define BF_FRAMER_CHAR_BYTES_MAX 12
@@ -72,7 +137,7 @@ const char *bf_framer_convert_string(const char *at, const char *limit,
 
 /**
  * bf_framer_convert_number:
- * @token: source text of a number
+ * @token: source text of a number; a byte that ends it follows
  * @len: bytes of @token
  * @is_float: whether it has a fraction or an exponent
  * @out: the number is appended here, in a form that jansson can hold
@@ -81,10 +146,22 @@ void bf_framer_convert_number(const char *token, size_t len, bool is_float,
                               GString *out);
 
 /**
+ * bf_framer_show:
+ * @text: bad input
+ * @len: bytes of @text
+ * @is_string: whether it begins with the quote of a string. What a string holds
+ *   may be secret, and messages are kept by many, so no more is shown of it
+ *
+ * Returns: (transfer full): what a message shows of it
+ */
+char *bf_framer_show(const char *text, size_t len, bool is_string);
+
+/**
  * bf_framer_echo:
  * @text: a value in the text that the framer made
  * @len: bytes of @text
  *
- * Returns: (transfer full): the same as plain JSON in ASCII, to be sent back
+ * Returns: (transfer full): the same as plain JSON in ASCII, with the spaces
+ * that all output has, to be sent back
  */
 char *bf_framer_echo(const char *text, size_t len);

@@ -15,11 +15,17 @@
 #include "qmp/json-value.h"
 #include "qmp/json-write.h"
 
+#define STRAY_BYTES_MAX 1000 /* of bad input that is shown */
 #define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
 /* Longer numbers are rounded here, not in jansson. */
 #define NUMBER_BYTES_MAX 400
+/* So many digits make no infinity. */
+#define SMALL_BYTES_MAX 200
 /* What is no longer fits 64 bits. */
 #define INTEGER_CHARS_SAFE 18
+
+/* Converted at a time. Nothing becomes more than twice as long. */
+#define PART_BYTES 4096
 
 /* QEMU allows no surrogates and no noncharacters. */
 static bool
@@ -29,41 +35,38 @@ is_valid_char(gint64 c)
            !(c >= 0xFDD0 && c <= 0xFDEF) && (c & 0xFFFE) != 0xFFFE;
 }
 
-/* Appends few bytes, without a call if there is room. */
-static inline void
-append_few(GString *out, const char *bytes, size_t len)
-{
-    if (out->allocated_len - out->len <= len) {
-        bf_wipe_reserve(out, len);
-    }
-    for (size_t i = 0; i < len; i++) {
-        out->str[out->len + i] = bytes[i];
-    }
-    out->len += len;
-    out->str[out->len] = '\0';
-}
-
-static void
-append_char(GString *out, gunichar c, bool is_key)
+/* Returns how many bytes were written to @to. */
+static inline size_t
+put_char(char *to, gunichar c, bool is_key)
 {
     static const char hex[] = "0123456789ABCDEF";
-    char text[6] = "\\u00";
-    size_t len = 0;
+    static const char letters[] = {
+        ['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
 
-    if (c == '"' || c == '\\') {
-        text[1] = (char)c;
-        len = 2;
-    } else if (c == 0 && is_key) {
-        len = MARK_LEN;
-        memcpy(text, BF_JSON_MARK, MARK_LEN);
-    } else if (c < 0x20) {
-        text[4] = hex[c >> 4];
-        text[5] = hex[c & 15];
-        len = 6;
-    } else {
-        len = (size_t)g_unichar_to_utf8(c, text);
+    if (c == 0 && is_key) {
+        memcpy(to, BF_JSON_MARK, MARK_LEN);
+        return MARK_LEN;
     }
-    append_few(out, text, len);
+    if (c >= 0x80) {
+        return (size_t)g_unichar_to_utf8(c, to);
+    }
+    if (c >= 0x20 && c != '"' && c != '\\') {
+        to[0] = (char)c;
+        return 1;
+    }
+    to[0] = '\\';
+    if (c >= 0x20) {
+        to[1] = (char)c;
+        return 2;
+    }
+    if (c < sizeof(letters) && letters[c] != 0) {
+        to[1] = letters[c];
+        return 2;
+    }
+    memcpy(to + 1, "u00", 3);
+    to[4] = hex[c >> 4];
+    to[5] = hex[c & 15];
+    return 6;
 }
 
 /* The value of 4 hexadecimal digits, or -1. */
@@ -106,22 +109,24 @@ parse_unicode_escape(const char **at, const char *end)
     return 0x10000 + ((c & 0x3FF) << 10) + (low & 0x3FF);
 }
 
-/* @at: behind the backslash. Returns NULL or a problem (transfer full). */
+/* @at: behind the backslash. Moves @to; returns NULL or a problem (transfer
+ * full). */
 static char *
-convert_escape(const char **at, const char *end, bool is_key, GString *out)
+convert_escape(const char **at, const char *end, bool is_key, char **to)
 {
-    static const char from[] = "\"'\\/bfnrt";
-    static const char to[] = "\"'\\/\b\f\n\r\t";
+    static const char letters[] = {
+        ['"'] = '"',  ['\''] = '\'', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b',
+        ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r',  ['t'] = '\t'};
     const char *start = *at - 1;
-    const char *known = strchr(from, **at);
+    const uint8_t letter = (uint8_t) * *at;
     gint64 c;
 
-    if (known != NULL && **at != '\0') {
+    if (letter < sizeof(letters) && letters[letter] != 0) {
         (*at)++;
-        append_char(out, (guchar)to[known - from], is_key);
+        *to += put_char(*to, (guchar)letters[letter], is_key);
         return NULL;
     }
-    if (**at != 'u') {
+    if (letter != 'u') {
         return g_strdup("invalid escape sequence in string");
     }
     (*at)++;
@@ -132,28 +137,64 @@ convert_escape(const char **at, const char *end, bool is_key, GString *out)
 
         return g_strdup_printf("%s is not a valid Unicode character", shown);
     }
-    append_char(out, (gunichar)c, is_key);
+    *to += put_char(*to, (gunichar)c, is_key);
     return NULL;
 }
 
 /* Takes one character of more than one byte; C0 80 stands for NUL. */
-static bool
-convert_multibyte(const char **at, const char *end, bool is_key, GString *out)
+static inline bool
+convert_multibyte(const char **at, const char *end, bool is_key, char **to)
 {
-    gunichar c;
+    uint32_t c = 0;
+    const size_t n = bf_json_scan_char(*at, end, &c);
 
+    if (n > 0) {
+        for (size_t i = 0; i < n; i++) {
+            (*to)[i] = (*at)[i];
+        }
+        *to += n;
+        *at += n;
+        return is_valid_char(c);
+    }
     if (end - *at >= 2 && memcmp(*at, "\xC0\x80", 2) == 0) {
         *at += 2;
-        append_char(out, 0, is_key);
+        *to += put_char(*to, 0, is_key);
         return true;
     }
-    c = g_utf8_get_char_validated(*at, end - *at);
-    if (c >= (gunichar)-2 || !is_valid_char(c)) {
-        return false;
+    return false;
+}
+
+/* bf_framer_convert_string() of a part for which there is room at @to. */
+static char *
+convert_part(const char **at, const char *limit, const char *end, bool is_key,
+             char **to)
+{
+    while (*at < limit) {
+        const size_t run = bf_json_scan_plain(*at, limit, '"');
+
+        memcpy(*to, *at, run);
+        *to += run;
+        *at += run;
+        while (*at < limit && **at == '\\') {
+            char *problem = NULL;
+
+            (*at)++;
+            problem = convert_escape(at, end, is_key, to);
+            if (problem != NULL) {
+                return problem;
+            }
+        }
+        while (*at < limit && (guchar) * *at >= 0x80) {
+            if (!convert_multibyte(at, end, is_key, to)) {
+                return g_strdup("invalid UTF-8 sequence in string");
+            }
+        }
+        if (*at < limit && (**at == '"' || (guchar) * *at < 0x20)) {
+            *to += put_char(*to, (guchar) * *at, is_key);
+            (*at)++;
+        }
     }
-    append_few(out, *at, (size_t)g_utf8_skip[(guchar)(*at)[0]]);
-    *at = g_utf8_next_char(*at);
-    return true;
+    return NULL;
 }
 
 const char *
@@ -163,23 +204,15 @@ bf_framer_convert_string(const char *at, const char *limit, const char *end,
     char *problem = NULL;
 
     while (at < limit && problem == NULL) {
-        const size_t run = bf_json_scan_plain(at, limit);
+        const char *part = at + MIN(limit - at, PART_BYTES);
+        char *to = NULL;
 
-        if (run > 0) {
-            bf_wipe_append(out, at, run);
-            at += run;
-        }
-        if (at == limit) {
-            break;
-        }
-        if (*at == '\\') {
-            at++;
-            problem = convert_escape(&at, end, is_key, out);
-        } else if ((guchar)*at < 0x80) {
-            append_char(out, (guchar)*at++, is_key);
-        } else if (!convert_multibyte(&at, end, is_key, out)) {
-            problem = g_strdup("invalid UTF-8 sequence in string");
-        }
+        bf_wipe_reserve(out,
+                        2 * (size_t)(part - at) + BF_FRAMER_CHAR_BYTES_MAX);
+        to = out->str + out->len;
+        problem = convert_part(&at, part, end, is_key, &to);
+        out->len = (size_t)(to - out->str);
+        *to = '\0';
     }
     if (problem != NULL) {
         *ret_problem = problem;
@@ -205,6 +238,14 @@ append_double(GString *out, const char *token)
     }
 }
 
+/* Surely no infinity? */
+static bool
+is_small(const char *token, size_t len)
+{
+    return len <= SMALL_BYTES_MAX && memchr(token, 'e', len) == NULL &&
+           memchr(token, 'E', len) == NULL;
+}
+
 void
 bf_framer_convert_number(const char *token, size_t len, bool is_float,
                          GString *out)
@@ -215,26 +256,38 @@ bf_framer_convert_number(const char *token, size_t len, bool is_float,
     }
     bf_wipe_reserve(out, len + G_ASCII_DTOSTR_BUF_SIZE);
     if (is_float) {
-        if (len > NUMBER_BYTES_MAX || isinf(g_ascii_strtod(token, NULL))) {
-            append_double(out, token);
+        if (is_small(token, len) ||
+            (len <= NUMBER_BYTES_MAX && !isinf(g_ascii_strtod(token, NULL)))) {
+            bf_wipe_append(out, token, len);
         } else {
-            g_string_append_len(out, token, (gssize)len);
+            append_double(out, token);
         }
         return;
     }
     errno = 0;
     g_ascii_strtoll(token, NULL, 10);
     if (errno == 0) {
-        g_string_append_len(out, token, (gssize)len);
+        bf_wipe_append(out, token, len);
         return;
     }
     errno = 0;
     g_ascii_strtoull(token, NULL, 10);
     if (token[0] != '-' && errno == 0) {
-        g_string_append_printf(out, "\"" BF_JSON_MARK "%s\"", token);
+        bf_wipe_append(out, "\"" BF_JSON_MARK, 1 + MARK_LEN);
+        bf_wipe_append(out, token, len);
+        bf_wipe_append(out, "\"", 1);
     } else {
         append_double(out, token);
     }
+}
+
+char *
+bf_framer_show(const char *text, size_t len, bool is_string)
+{
+    const size_t most = is_string ? 1 : STRAY_BYTES_MAX;
+    g_autofree char *valid = g_utf8_make_valid(text, (gssize)MIN(len, most));
+
+    return g_strconcat(valid, len > most || is_string ? "..." : NULL, NULL);
 }
 
 /* @at: the opening quote. Returns what follows the string. */
@@ -277,15 +330,19 @@ echo_string(GString *out, const char *at)
 char *
 bf_framer_echo(const char *text, size_t len)
 {
-    GString *out = g_string_new(NULL);
+    GString *out = g_string_sized_new(len + len / 8);
     const char *end = text + len;
 
     while (text < end) {
         if (*text == '"') {
             text = echo_string(out, text);
-        } else {
-            g_string_append_c(out, *text++);
+            continue;
         }
+        g_string_append_c(out, *text);
+        if (*text == ',' || *text == ':') {
+            g_string_append_c(out, ' ');
+        }
+        text++;
     }
     return g_string_free(out, false);
 }

@@ -19,10 +19,8 @@
 
 #define TOKEN_BYTES_MAX (64 << 20) /* of all tokens of a value */
 #define TOKEN_COUNT_MAX (2 << 20)
-#define NESTING_MAX 1024
 #define KEEP_BYTES_MAX (64 << 10)    /* buffers above this are given back */
 #define LARGE_TEXT_BYTES (2 << 20)   /* gets room for all that may come */
-#define STRAY_BYTES_MAX 1000         /* of bad input that is shown */
 #define STRING_PART_BYTES (32 << 10) /* what is longer is taken in parts */
 
 /* Where the lexer is inside of a token; then the tokens. */
@@ -55,22 +53,6 @@ typedef struct Token {
     size_t len;
 } Token;
 
-/* What the grammar wants next. */
-typedef enum Expect {
-    EXPECT_VALUE,
-    EXPECT_VALUE_OR_END,
-    EXPECT_KEY,
-    EXPECT_KEY_OR_END,
-    EXPECT_COLON,
-    EXPECT_SEPARATOR,
-} Expect;
-
-/* Flags of an open array or object. */
-enum {
-    LEVEL_IS_OBJECT = 1,
-    LEVEL_IS_KEY = 2, /* it stands where a key should */
-};
-
 struct BfFramer {
     GString *input; /* fed; any bytes */
     size_t used;    /* of input */
@@ -88,8 +70,8 @@ struct BfFramer {
     bool skipping; /* beyond a limit: drop the rest */
 
     /* Grammar. */
-    Expect expect;
-    uint8_t levels[NESTING_MAX + 1];
+    BfFramerExpect expect;
+    uint8_t levels[BF_FRAMER_NESTING_MAX + 1];
     size_t depth;
     GString *text;
     char *error;    /* the first one, or NULL */
@@ -133,6 +115,14 @@ bf_framer_free(BfFramer *framer)
     g_free(framer);
 }
 
+char *
+bf_frame_echo_id(const BfFrame *frame)
+{
+    return frame->id_len > 0
+               ? bf_framer_echo(frame->text + frame->id_start, frame->id_len)
+               : NULL;
+}
+
 void
 bf_frame_free(BfFrame *frame)
 {
@@ -143,7 +133,6 @@ bf_frame_free(BfFrame *frame)
         explicit_bzero(frame->text, frame->len);
     }
     g_free(frame->text);
-    g_free(frame->id);
     g_free(frame->error);
     g_free(frame);
 }
@@ -179,7 +168,7 @@ reset_value(BfFramer *framer)
     framer->brackets = 0;
     framer->token_bytes = 0;
     framer->token_count = 0;
-    framer->expect = EXPECT_VALUE;
+    framer->expect = BF_FRAMER_EXPECT_VALUE;
     framer->depth = 0;
     framer->in_string = false;
     framer->in_id = false;
@@ -225,8 +214,8 @@ emit_value(BfFramer *framer)
     }
     frame = g_new0(BfFrame, 1);
     if (framer->id_end > 0) {
-        frame->id = bf_framer_echo(framer->text->str + framer->id_start,
-                                   framer->id_end - framer->id_start);
+        frame->id_start = framer->id_start;
+        frame->id_len = framer->id_end - framer->id_start;
     }
     frame->len = framer->text->len;
     frame->text = g_string_free(framer->text, false);
@@ -251,10 +240,10 @@ end_value(BfFramer *framer, bool is_key, bool is_string)
         if (!is_string) {
             set_error(framer, "key is not a string in object");
         }
-        framer->expect = EXPECT_COLON;
+        framer->expect = BF_FRAMER_EXPECT_COLON;
         return;
     }
-    framer->expect = EXPECT_SEPARATOR;
+    framer->expect = BF_FRAMER_EXPECT_SEPARATOR;
     if (framer->depth == 1 && framer->in_id) {
         framer->in_id = false;
         framer->id_end = framer->text->len;
@@ -267,7 +256,7 @@ close_level(BfFramer *framer, char c)
     uint8_t level = framer->levels[--framer->depth];
 
     append_c(framer->text, c);
-    end_value(framer, (level & LEVEL_IS_KEY) != 0, false);
+    end_value(framer, (level & BF_FRAMER_LEVEL_IS_KEY) != 0, false);
 }
 
 static void
@@ -276,9 +265,10 @@ open_level(BfFramer *framer, char c, bool is_key)
     bool is_object = c == '{';
 
     framer->levels[framer->depth++] =
-        (uint8_t)((is_object ? LEVEL_IS_OBJECT : 0) |
-                  (is_key ? LEVEL_IS_KEY : 0));
-    framer->expect = is_object ? EXPECT_KEY_OR_END : EXPECT_VALUE_OR_END;
+        (uint8_t)((is_object ? BF_FRAMER_LEVEL_IS_OBJECT : 0) |
+                  (is_key ? BF_FRAMER_LEVEL_IS_KEY : 0));
+    framer->expect =
+        is_object ? BF_FRAMER_EXPECT_KEY_OR_END : BF_FRAMER_EXPECT_VALUE_OR_END;
     append_c(framer->text, c);
 }
 
@@ -286,14 +276,15 @@ open_level(BfFramer *framer, char c, bool is_key)
 static bool
 wants_value(const BfFramer *framer)
 {
-    return framer->error == NULL && framer->expect != EXPECT_COLON &&
-           framer->expect != EXPECT_SEPARATOR;
+    return framer->error == NULL && framer->expect != BF_FRAMER_EXPECT_COLON &&
+           framer->expect != BF_FRAMER_EXPECT_SEPARATOR;
 }
 
 static bool
 wants_key(const BfFramer *framer)
 {
-    return framer->expect == EXPECT_KEY || framer->expect == EXPECT_KEY_OR_END;
+    return framer->expect == BF_FRAMER_EXPECT_KEY ||
+           framer->expect == BF_FRAMER_EXPECT_KEY_OR_END;
 }
 
 /* Adds a part of a string to the text, as bf_framer_convert_string() does. */
@@ -361,6 +352,7 @@ static void
 take_keyword(BfFramer *framer, const Token *token, bool is_key)
 {
     static const char *const known[] = {"true", "false", "null"};
+    g_autofree char *shown = NULL;
 
     for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
         if (strlen(known[i]) == token->len &&
@@ -370,9 +362,9 @@ take_keyword(BfFramer *framer, const Token *token, bool is_key)
             return;
         }
     }
+    shown = bf_framer_show(token->text, token->len, false);
     framer->error =
-        g_strdup_printf("JSON parse error, invalid keyword '%.*s'",
-                        (int)MIN(token->len, STRAY_BYTES_MAX), token->text);
+        g_strdup_printf("JSON parse error, invalid keyword '%s'", shown);
 }
 
 static void
@@ -380,8 +372,8 @@ take_value(BfFramer *framer, const Token *token, char c)
 {
     bool is_key = wants_key(framer);
 
-    if ((c == ']' && framer->expect == EXPECT_VALUE_OR_END) ||
-        (c == '}' && framer->expect == EXPECT_KEY_OR_END)) {
+    if ((c == ']' && framer->expect == BF_FRAMER_EXPECT_VALUE_OR_END) ||
+        (c == '}' && framer->expect == BF_FRAMER_EXPECT_KEY_OR_END)) {
         close_level(framer, c);
     } else if (c == '{' || c == '[') {
         open_level(framer, c, is_key);
@@ -401,12 +393,14 @@ take_value(BfFramer *framer, const Token *token, char c)
 static void
 take_separator(BfFramer *framer, char c)
 {
-    bool is_object = (framer->levels[framer->depth - 1] & LEVEL_IS_OBJECT) != 0;
+    bool is_object =
+        (framer->levels[framer->depth - 1] & BF_FRAMER_LEVEL_IS_OBJECT) != 0;
 
     if (c == (is_object ? '}' : ']')) {
         close_level(framer, c);
     } else if (c == ',') {
-        framer->expect = is_object ? EXPECT_KEY : EXPECT_VALUE;
+        framer->expect =
+            is_object ? BF_FRAMER_EXPECT_KEY : BF_FRAMER_EXPECT_VALUE;
         append_c(framer->text, c);
     } else {
         set_error(framer, is_object ? "expected separator in dict"
@@ -419,14 +413,14 @@ take_token(BfFramer *framer, const Token *token)
 {
     char c = token->kind == TOKEN_PUNCTUATION ? token->text[0] : '\0';
 
-    if (framer->expect == EXPECT_COLON) {
+    if (framer->expect == BF_FRAMER_EXPECT_COLON) {
         if (c == ':') {
-            framer->expect = EXPECT_VALUE;
+            framer->expect = BF_FRAMER_EXPECT_VALUE;
             append_c(framer->text, c);
         } else {
             set_error(framer, "missing : in object pair");
         }
-    } else if (framer->expect == EXPECT_SEPARATOR) {
+    } else if (framer->expect == BF_FRAMER_EXPECT_SEPARATOR) {
         take_separator(framer, c);
     } else {
         take_value(framer, token, c);
@@ -484,7 +478,7 @@ end_token(BfFramer *framer, const Token *token)
     if (framer->token_count > TOKEN_COUNT_MAX) {
         return fail_limit(framer, "JSON token count limit exceeded");
     }
-    if (framer->braces + framer->brackets > NESTING_MAX) {
+    if (framer->braces + framer->brackets > BF_FRAMER_NESTING_MAX) {
         return fail_limit(framer, "JSON nesting depth limit exceeded");
     }
     if (framer->error == NULL) {
@@ -603,23 +597,15 @@ lex_next(BfFramer *framer, uint8_t c, bool *ret_ahead)
 static BfFrame *
 fail_stray(BfFramer *framer)
 {
-    g_autofree char *shown = NULL;
-    const char *cut = "";
-    size_t len = strnlen(framer->token->str, framer->token->len);
+    const size_t len = strnlen(framer->token->str, framer->token->len);
+    const bool is_string =
+        framer->quote != 0 && framer->token->str[0] == framer->quote;
+    g_autofree char *shown = bf_framer_show(framer->token->str, len, is_string);
 
-    /* What a string holds may be secret, and messages are kept by many. */
-    if (framer->quote != 0 && framer->token->str[0] == framer->quote) {
-        len = 1;
-        cut = "...";
-    } else if (len > STRAY_BYTES_MAX) {
-        len = STRAY_BYTES_MAX;
-        cut = "...";
-    }
-    shown = g_utf8_make_valid(framer->token->str, (gssize)len);
     drop_token(framer);
     framer->lex = LEX_RECOVERY;
-    return emit_error(
-        framer, g_strdup_printf("JSON parse error, stray '%s%s'", shown, cut));
+    return emit_error(framer,
+                      g_strdup_printf("JSON parse error, stray '%s'", shown));
 }
 
 /* Takes one byte, or leaves it for the next call after ending a token. */
@@ -675,6 +661,7 @@ whole_token(BfFramer *framer)
     const char *end = framer->input->str + framer->input->len;
     Token token = {.kind = lex_start(framer, (uint8_t)*at), .text = at};
     const char *token_end = NULL;
+    bool is_float = false;
 
     switch (token.kind) {
     case TOKEN_PUNCTUATION:
@@ -687,8 +674,8 @@ whole_token(BfFramer *framer)
     case LEX_SIGN:
     case LEX_ZERO:
     case LEX_DIGITS:
-        token_end = bf_framer_find_integer_end(at, end);
-        token.kind = TOKEN_INTEGER;
+        token_end = bf_framer_find_number_end(at, end, &is_float);
+        token.kind = is_float ? TOKEN_FLOAT : TOKEN_INTEGER;
         break;
     default:
         break;
@@ -698,6 +685,37 @@ whole_token(BfFramer *framer)
         token.kind = LEX_START;
     }
     return token;
+}
+
+/* Takes what is simple at once; it may be nothing. */
+static void
+take_run(BfFramer *framer)
+{
+    const size_t left = framer->input->len - framer->used;
+    const size_t room = TOKEN_BYTES_MAX - 1 - framer->token_bytes;
+    const char *at = framer->input->str + framer->used;
+    BfFramerRun run = {
+        .at = at,
+        .end = at + MIN(left, room),
+        .text = framer->text,
+        .levels = framer->levels,
+        .depth = framer->depth,
+        .floor = framer->in_id ? 2 : 1,
+        .expect = framer->expect,
+        .tokens_max = TOKEN_COUNT_MAX - framer->token_count,
+    };
+
+    if (framer->error != NULL || run.depth < run.floor) {
+        return;
+    }
+    bf_framer_run(&run);
+    framer->used += (size_t)(run.at - at);
+    framer->token_bytes += (size_t)(run.at - at) - run.spaces;
+    framer->token_count += run.tokens;
+    framer->depth = run.depth;
+    framer->expect = run.expect;
+    framer->braces += run.braces;
+    framer->brackets += run.brackets;
 }
 
 /* Follows a byte that is dropped as far as strings and brackets go. */
@@ -751,8 +769,14 @@ bf_framer_next(BfFramer *framer)
             continue;
         }
         if (framer->lex == LEX_START) {
-            const Token token = whole_token(framer);
+            Token token;
 
+            take_run(framer);
+            if (framer->used == framer->input->len) {
+                break;
+            }
+            c = (uint8_t)framer->input->str[framer->used];
+            token = whole_token(framer);
             if (token.kind != LEX_START) {
                 framer->used += token.len;
                 frame = end_token(framer, &token);

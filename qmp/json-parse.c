@@ -1,23 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Strict JSON text, which the framer or we have written, to a json_t.
+ * Strict JSON text, which the framer or we have written, to a document.
  *
- * jansson's own reader takes one byte at a time through several buffers, which
- * is what large commands would wait for. This one relies on the text being
- * strict, so it has no messages for what is not; but it checks all the same,
- * and trusts in nothing but the NUL behind the text. It does not recurse.
+ * This relies on the text being strict, so it has no messages for what is not;
+ * but it checks all the same, and trusts in nothing but the NUL behind the
+ * text. Strings stay where they are: escapes make them shorter, and the quote
+ * that closes them becomes their NUL. It does not recurse.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "core/error.h"
-#include "core/wipe.h"
+#include "json-doc-private.h"
 #include "qmp/json-scan.h"
 #include "qmp/json-value.h"
 
 #define LEVELS_MAX 2048
 #define INTEGER_CHARS_SAFE 18 /* what is no longer fits 64 bits */
+#define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
+/* A longer number, or one with an exponent, may be too large for a double. */
+#define REAL_CHARS_SAFE 200
+/* A client's value has no more; what is not used costs nothing. */
+#define NODES_AT_ONCE ((size_t)1 << 21)
+#define NO_PARENT UINT64_MAX
 
 /* Why a text is refused. */
 typedef enum Problem {
@@ -26,33 +33,32 @@ typedef enum Problem {
     PROBLEM_DUPLICATE,
 } Problem;
 
-/* The contents of a string: of the text, or of a scratch string. */
-typedef struct Slice {
-    const char *text;
-    size_t len;
-} Slice;
-
 typedef struct Parser {
-    const char *at;
-    const char *end;
-    json_t *root;      /* owned */
-    GPtrArray *levels; /* open arrays and objects, borrowed from the root */
-    GString *scratch;  /* a string that had escapes */
-    GString *scratch_of_key;
+    char *at;
+    char *end;
+    BfJsonDoc *doc;
+    BfJsonNode *node;  /* the next one to be used */
+    BfJsonNode *limit; /* behind the last one that is there */
+    BfJsonNode *open;  /* the innermost array or object, or NULL */
+    unsigned levels;
     Problem problem;
 } Parser;
 
-/* Remembers why, and leaves nothing to be parsed. */
-static void
+/* All that is done for each value is one function for the compiler, which has
+ * no need then to keep a parser in memory. */
+#define QUICK static inline __attribute__((always_inline))
+
+/* Remembers why. Always returns false. */
+QUICK bool
 fail(Parser *parser, Problem problem)
 {
     if (parser->problem == PROBLEM_NONE) {
         parser->problem = problem;
     }
-    parser->at = parser->end;
+    return false;
 }
 
-static char
+QUICK char
 next_char(Parser *parser)
 {
     while (*parser->at == ' ' || *parser->at == '\n' || *parser->at == '\r' ||
@@ -62,28 +68,69 @@ next_char(Parser *parser)
     return *parser->at; /* NUL at the end */
 }
 
-static json_t *
-innermost(const Parser *parser)
+/* Gives the nodes that are used to the document, to get more. */
+static bool
+add_room(Parser *parser)
 {
-    return parser->levels->len == 0
-               ? NULL
-               : g_ptr_array_index(parser->levels, parser->levels->len - 1);
+    const ptrdiff_t open =
+        parser->open != NULL ? parser->open - parser->doc->nodes : -1;
+
+    parser->doc->n_nodes = (size_t)(parser->node - parser->doc->nodes);
+    if (!bf_json_doc_reserve(parser->doc)) {
+        return false;
+    }
+    parser->node = parser->doc->nodes + parser->doc->n_nodes;
+    parser->limit = parser->doc->nodes + parser->doc->n_allocated;
+    parser->open = open >= 0 ? parser->doc->nodes + open : NULL;
+    return true;
+}
+
+/* Returns NULL if there are too many. */
+QUICK BfJsonNode *
+add_node(Parser *parser, BfJsonKind kind, size_t size)
+{
+    BfJsonNode *node = NULL;
+
+    if (parser->node == parser->limit) {
+        Parser other = *parser;
+        const bool is_done = add_room(&other);
+
+        *parser = other;
+        if (!is_done) {
+            return NULL;
+        }
+    }
+    node = parser->node++;
+    node->size = (uint32_t)size;
+    node->kind = kind;
+    node->span = 1;
+    return node;
 }
 
 /* Strings. */
 
-/* Moves @at to what ends a part without escapes. */
-static const char *
-skip_plain(const char *at, const char *end, bool *ret_has_high)
+/* Moves @at, at a byte from 0x80 on, to what ends a part without escapes. */
+static char *
+skip_high(char *at, const char *end)
 {
-    for (;;) {
-        at += bf_json_scan_plain(at, end);
-        if (at == end || (*at != '\'' && (uint8_t)*at < 0x80)) {
-            return at;
+    while (at < end && (uint8_t)*at >= 0x80) {
+        uint32_t c = 0;
+        const size_t n = bf_json_scan_char(at, end, &c);
+
+        if (n == 0) {
+            return at; /* no UTF-8 is neither a quote nor a backslash */
         }
-        *ret_has_high |= *at != '\'';
-        at++;
+        at += n;
+        at += bf_json_scan_plain(at, end, '"');
     }
+    return at;
+}
+
+QUICK char *
+skip_plain(char *at, const char *end)
+{
+    at += bf_json_scan_plain(at, end, '"');
+    return (uint8_t)*at < 0x80 ? at : skip_high(at, end);
 }
 
 /* The value of 4 hexadecimal digits at @at, which a NUL follows somewhere. */
@@ -103,310 +150,384 @@ parse_hex4(const char *at)
     return value;
 }
 
-/* Behind \u: appends the character, and moves behind the escape. */
-static bool
-take_unicode(Parser *parser, GString *out)
+/* Behind \u: writes the character to @to, and moves behind the escape.
+ * Returns how many bytes it has, or 0. */
+static size_t
+take_unicode(Parser *parser, char *to)
 {
-    char bytes[6];
     int c = parse_hex4(parser->at);
     int low = 0;
 
     if (c < 0 || (c >= 0xDC00 && c <= 0xDFFF)) {
-        return false;
+        return 0;
     }
     parser->at += 4;
     if (c >= 0xD800 && c <= 0xDBFF) {
         if (parser->at[0] != '\\' || parser->at[1] != 'u') {
-            return false;
+            return 0;
         }
         low = parse_hex4(parser->at + 2);
         if (low < 0xDC00 || low > 0xDFFF) {
-            return false;
+            return 0;
         }
         parser->at += 6;
         c = 0x10000 + ((c & 0x3FF) << 10) + (low & 0x3FF);
     }
-    bf_wipe_append(out, bytes, (size_t)g_unichar_to_utf8((gunichar)c, bytes));
-    return true;
+    return (size_t)g_unichar_to_utf8((gunichar)c, to);
 }
 
 /* Behind the backslash. */
-static bool
-take_escape(Parser *parser, GString *out)
+static size_t
+take_escape(Parser *parser, char *to)
 {
-    static const char from[] = "\"\\/bfnrt";
-    static const char to[] = "\"\\/\b\f\n\r\t";
-    const char c = *parser->at;
-    const char *known = c != '\0' ? strchr(from, c) : NULL;
+    static const char letters[] = {
+        ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',  ['b'] = '\b',
+        ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r', ['t'] = '\t'};
+    const uint8_t c = (uint8_t)*parser->at;
 
-    parser->at += c != '\0';
-    if (known != NULL) {
-        bf_wipe_append(out, &to[known - from], 1);
-        return true;
+    if (c == 'u') {
+        parser->at++;
+        return take_unicode(parser, to);
     }
-    return c == 'u' && take_unicode(parser, out);
+    if (c >= sizeof(letters) || letters[c] == 0) {
+        return 0;
+    }
+    *to = letters[c];
+    parser->at++;
+    return 1;
 }
 
-/* From a backslash on: the rest of the string, to @out. */
-static bool
-take_escaped(Parser *parser, GString *out, bool *ret_has_high)
+/* From a backslash on: moves the rest of the string to @to. Returns where it
+ * ends there, or NULL. */
+static char *
+take_escaped(Parser *parser, char *to)
 {
     while (*parser->at == '\\') {
-        const char *run = NULL;
+        char *run = NULL;
+        size_t n = 0;
 
         parser->at++;
-        if (!take_escape(parser, out)) {
-            return false;
+        n = take_escape(parser, to);
+        if (n == 0) {
+            return NULL;
         }
+        to += n;
         run = parser->at;
-        parser->at = skip_plain(run, parser->end, ret_has_high);
-        bf_wipe_append(out, run, (size_t)(parser->at - run));
+        parser->at = skip_plain(run, parser->end);
+        memmove(to, run, (size_t)(parser->at - run));
+        to += parser->at - run;
     }
-    return *parser->at == '"';
+    return to;
 }
 
-/* At the opening quote. The result lives until @scratch is used again. */
-static Slice
-take_string(Parser *parser, GString *scratch)
+/* At the opening quote. */
+QUICK BfJsonNode *
+take_string(Parser *parser)
 {
-    bool has_high = false;
-    const char *start = ++parser->at;
-    Slice slice = {.text = start};
-    bool is_good = true;
+    char *start = ++parser->at;
+    char *stop = parser->at = skip_plain(start, parser->end);
+    BfJsonNode *node = NULL;
 
-    parser->at = skip_plain(start, parser->end, &has_high);
-    slice.len = (size_t)(parser->at - start);
-    if (*parser->at != '"') {
-        bf_wipe_truncate(scratch, 0);
-        bf_wipe_append(scratch, start, slice.len);
-        is_good = take_escaped(parser, scratch, &has_high);
-        slice = (Slice){.text = scratch->str, .len = scratch->len};
+    if (*stop == '\\') {
+        Parser other = *parser;
+
+        stop = take_escaped(&other, stop);
+        *parser = other;
     }
-    if (!is_good ||
-        (has_high &&
-         !g_utf8_validate_len(start, (gsize)(parser->at - start), NULL))) {
-        fail(parser, PROBLEM_TEXT);
-        return (Slice){.text = ""};
+    if (stop == NULL || *parser->at != '"') {
+        return NULL;
     }
     parser->at++;
-    return slice;
+    *stop = '\0';
+    node = add_node(parser, BF_JSON_KIND_STRING, (size_t)(stop - start));
+    if (node != NULL) {
+        node->u.text = start;
+    }
+    return node;
 }
 
-/* Other values. */
-
-static json_t *
-take_long_number(Parser *parser, const char *end, bool is_real)
+/* Is a string that begins with the mark a number? */
+static void
+look_for_big(BfJsonNode *node)
 {
-    const char *point = memchr(parser->at, '.', (size_t)(end - parser->at));
     char *stop = NULL;
-    json_t *value = NULL;
+    uint64_t big = g_ascii_strtoull(node->u.text + MARK_LEN, &stop, 10);
 
-    if (point != NULL && !g_ascii_isdigit(point[1])) {
+    if (stop == node->u.text + node->size && big > INT64_MAX) {
+        node->kind = BF_JSON_KIND_BIG;
+        node->size = 0;
+        node->u.big = big;
+    }
+}
+
+QUICK bool
+take_string_value(Parser *parser)
+{
+    BfJsonNode *node = take_string(parser);
+
+    if (node != NULL && node->size > MARK_LEN &&
+        memcmp(node->u.text, BF_JSON_MARK, MARK_LEN) == 0) {
+        look_for_big(node);
+    }
+    return node != NULL;
+}
+
+/* Numbers. */
+
+static char *
+skip_digits(char *at)
+{
+    while (g_ascii_isdigit(*at)) {
+        at++;
+    }
+    return at;
+}
+
+/* Behind the number at @at, which may have any length, or NULL. */
+static char *
+find_number_end(char *at, bool *ret_is_real, bool *ret_has_exponent)
+{
+    char *digits = at + (*at == '-');
+
+    at = skip_digits(digits);
+    if (at == digits || (*digits == '0' && at - digits > 1)) {
+        return NULL;
+    }
+    *ret_is_real = *at == '.' || *at == 'e' || *at == 'E';
+    if (*at == '.') {
+        digits = at + 1;
+        at = skip_digits(digits);
+        if (at == digits) {
+            return NULL;
+        }
+    }
+    *ret_has_exponent = *at == 'e' || *at == 'E';
+    if (*ret_has_exponent) {
+        digits = at + 1 + (at[1] == '+' || at[1] == '-');
+        at = skip_digits(digits);
+        if (at == digits) {
+            return NULL;
+        }
+    }
+    return at;
+}
+
+/* At a number: what it is to @number. Returns what follows it, or NULL. */
+static char *
+read_long_number(char *at, BfJsonNode *number)
+{
+    bool is_real = false;
+    bool has_exponent = false;
+    char *end = find_number_end(at, &is_real, &has_exponent);
+
+    if (end == NULL) {
         return NULL;
     }
     errno = 0;
-    value = is_real ? json_real(g_ascii_strtod(parser->at, &stop))
-                    : json_integer(g_ascii_strtoll(parser->at, &stop, 10));
-    if (stop != end || (!is_real && errno != 0)) {
-        json_decref(value);
+    if (!is_real) {
+        number->u.integer = g_ascii_strtoll(at, NULL, 10);
+        return errno == 0 ? end : NULL;
+    }
+    if ((has_exponent || end - at > REAL_CHARS_SAFE) &&
+        isinf(g_ascii_strtod(at, NULL))) {
         return NULL;
     }
-    parser->at = end;
-    return value;
+    number->kind = BF_JSON_KIND_REAL; /* converted when it is asked for */
+    number->size = (uint32_t)(end - at);
+    number->u.text = at;
+    return end;
 }
 
-static json_t *
+QUICK bool
 take_number(Parser *parser)
 {
-    const char *digits = parser->at + (*parser->at == '-');
-    const char *end = digits;
-    json_int_t value = 0;
-    json_t *number = NULL;
+    const bool is_negative = *parser->at == '-';
+    char *digits = parser->at + is_negative;
+    char *end = digits;
+    int64_t value = 0;
+    BfJsonNode *node = add_node(parser, BF_JSON_KIND_INTEGER, 0);
 
-    while (g_ascii_isdigit(*end) && end - parser->at < INTEGER_CHARS_SAFE) {
+    if (node == NULL) {
+        return false;
+    }
+    while ((uint8_t)(*end - '0') < 10 &&
+           end - parser->at < INTEGER_CHARS_SAFE) {
         value = value * 10 + (*end++ - '0');
     }
-    if (end == digits || (*digits == '0' && end - digits > 1)) {
-        return NULL;
-    }
     if (g_ascii_isdigit(*end) || *end == '.' || *end == 'e' || *end == 'E') {
-        size_t len = strspn(parser->at, "+-0123456789.eE");
-        size_t whole = strspn(parser->at, "+-0123456789");
-
-        return take_long_number(parser, parser->at + len, whole < len);
+        end = read_long_number(parser->at, node);
+    } else if (end == digits || (*digits == '0' && end - digits > 1)) {
+        return false;
+    } else {
+        node->u.integer = is_negative ? -value : value;
     }
-    number = json_integer(*parser->at == '-' ? -value : value);
     parser->at = end;
-    return number;
+    return end != NULL;
 }
 
-static json_t *
-take_word(Parser *parser, const char *word, json_t *value)
-{
-    size_t len = strlen(word);
+/* Structure. */
 
+QUICK bool
+take_word(Parser *parser, const char *word, size_t len, BfJsonKind kind)
+{
     if ((size_t)(parser->end - parser->at) < len ||
         memcmp(parser->at, word, len) != 0) {
-        return NULL;
+        return false;
     }
     parser->at += len;
-    return value;
+    return add_node(parser, kind, 0) != NULL;
 }
 
-static json_t *
-take_string_value(Parser *parser)
+QUICK bool
+open_level(Parser *parser, BfJsonKind kind)
 {
-    Slice slice = take_string(parser, parser->scratch);
+    BfJsonNode *node = add_node(parser, kind, 0);
 
-    return json_stringn_nocheck(slice.text, slice.len);
+    if (node == NULL || parser->levels == LEVELS_MAX) {
+        return false;
+    }
+    /* Nodes may move, but all of them. */
+    node->u.parent =
+        parser->open != NULL ? (size_t)(node - parser->open) : NO_PARENT;
+    parser->open = node;
+    parser->levels++;
+    parser->at++;
+    return true;
 }
 
-/* Returns NULL if there is no value here. An array or object has its opening
- * bracket taken only. */
-static json_t *
+QUICK bool
+close_level(Parser *parser)
+{
+    BfJsonNode *node = parser->open;
+
+    parser->at++;
+    parser->levels--;
+    parser->open = node->u.parent != NO_PARENT ? node - node->u.parent : NULL;
+    node->span =
+        (unsigned)(parser->node - node) & (unsigned)(BF_JSON_NODES_MAX - 1);
+    node->u.index = NULL;
+    return node->kind != BF_JSON_KIND_OBJECT || node->size < 2 ||
+           bf_json_doc_close_object(parser->doc, node) ||
+           fail(parser, PROBLEM_DUPLICATE);
+}
+
+/* An array or object has its opening bracket taken only. */
+QUICK bool
 take_value(Parser *parser)
 {
     switch (next_char(parser)) {
     case '{':
-        parser->at++;
-        return json_object();
+        return open_level(parser, BF_JSON_KIND_OBJECT);
     case '[':
-        parser->at++;
-        return json_array();
+        return open_level(parser, BF_JSON_KIND_ARRAY);
     case '"':
         return take_string_value(parser);
     case 't':
-        return take_word(parser, "true", json_true());
+        return take_word(parser, "true", 4, BF_JSON_KIND_TRUE);
     case 'f':
-        return take_word(parser, "false", json_false());
+        return take_word(parser, "false", 5, BF_JSON_KIND_FALSE);
     case 'n':
-        return take_word(parser, "null", json_null());
+        return take_word(parser, "null", 4, BF_JSON_KIND_NULL);
     default:
         return take_number(parser);
     }
 }
 
-/* Structure. */
-
-/* Takes @value over. */
-static void
-add_value(Parser *parser, Slice key, json_t *value)
-{
-    json_t *level = innermost(parser);
-    size_t before = 0;
-
-    if (level == NULL) {
-        parser->root = value;
-    } else if (json_is_array(level)) {
-        json_array_append_new(level, value);
-    } else {
-        before = json_object_size(level);
-        json_object_setn_new_nocheck(level, key.text, key.len, value);
-        if (json_object_size(level) == before) {
-            fail(parser, PROBLEM_DUPLICATE);
-        }
-    }
-}
-
 /* The key of the next member, and its colon. */
-static Slice
+QUICK bool
 take_key(Parser *parser)
 {
-    Slice key = {.text = ""};
+    const BfJsonNode *key = NULL;
 
-    if (next_char(parser) != '"') {
-        fail(parser, PROBLEM_TEXT);
-        return key;
+    if (next_char(parser) == '"') {
+        key = take_string(parser);
     }
-    key = take_string(parser, parser->scratch_of_key);
-    if (next_char(parser) != ':' || memchr(key.text, '\0', key.len) != NULL) {
-        fail(parser, PROBLEM_TEXT);
-        return key;
+    if (key == NULL || next_char(parser) != ':' ||
+        memchr(key->u.text, '\0', key->size) != NULL) {
+        return false;
     }
     parser->at++;
-    return key;
+    return true;
 }
 
 /* Takes brackets that close, up to a comma, which is taken too, or the end. */
-static void
+QUICK bool
 close_levels(Parser *parser)
 {
-    json_t *level = NULL;
+    while (parser->open != NULL) {
+        const char c = next_char(parser);
 
-    while ((level = innermost(parser)) != NULL) {
-        char c = next_char(parser);
-
-        if (c != ',' && c != (json_is_array(level) ? ']' : '}')) {
-            fail(parser, PROBLEM_TEXT);
-            return;
-        }
-        parser->at++;
         if (c == ',') {
-            return;
+            parser->at++;
+            return true;
         }
-        g_ptr_array_set_size(parser->levels, (gint)parser->levels->len - 1);
+        if (c != (parser->open->kind == BF_JSON_KIND_ARRAY ? ']' : '}') ||
+            !close_level(parser)) {
+            return false;
+        }
     }
+    return true;
 }
 
 /* Takes one value, and what follows it up to the next one. */
-static void
+QUICK bool
 take_item(Parser *parser)
 {
-    Slice key = {.text = ""};
-    json_t *value = NULL;
-    bool is_open = false;
+    const unsigned levels = parser->levels;
 
-    if (json_is_object(innermost(parser))) {
-        key = take_key(parser);
-    }
-    value = take_value(parser);
-    if (value == NULL || parser->problem != PROBLEM_NONE) {
-        json_decref(value);
-        fail(parser, PROBLEM_TEXT);
-        return;
-    }
-    is_open = json_is_array(value) || json_is_object(value);
-    add_value(parser, key, value);
-    if (is_open) {
-        if (parser->levels->len == LEVELS_MAX) {
-            fail(parser, PROBLEM_TEXT);
-            return;
-        }
-        g_ptr_array_add(parser->levels, value);
-        if (next_char(parser) != ']' && *parser->at != '}') {
-            return;
+    if (parser->open != NULL) {
+        parser->open->size++;
+        if (parser->open->kind == BF_JSON_KIND_OBJECT && !take_key(parser)) {
+            return false;
         }
     }
-    close_levels(parser);
+    if (!take_value(parser)) {
+        return false;
+    }
+    if (parser->levels > levels && next_char(parser) != ']' &&
+        *parser->at != '}') {
+        return true; /* the new level is not empty */
+    }
+    return close_levels(parser);
 }
 
-json_t *
-bf_json_parse_frame(const char *text, size_t len, GError **error)
+static bool
+take_text(Parser *parser)
 {
-    Parser parser = {
-        .at = text,
-        .end = text + len,
-        .levels = g_ptr_array_new(),
-        .scratch = g_string_new(NULL),
-        .scratch_of_key = g_string_new(NULL),
-    };
+    Parser now = *parser;
+    bool is_good = false;
 
-    g_assert(text[len] == '\0');
     do {
-        take_item(&parser);
-    } while (parser.problem == PROBLEM_NONE && parser.levels->len > 0);
-    if (next_char(&parser) != '\0' || parser.at != parser.end) {
+        is_good = take_item(&now);
+    } while (is_good && now.open != NULL);
+    is_good = is_good && next_char(&now) == '\0' && now.at == now.end;
+    *parser = now;
+    return is_good;
+}
+
+BfJsonDoc *
+bf_json_doc_parse(char *text, size_t len, GError **error)
+{
+    g_autoptr(BfJsonDoc) doc = g_new0(BfJsonDoc, 1);
+    Parser parser = {.at = text, .end = text + len, .doc = doc};
+    bool is_good = false;
+
+    g_assert(text[len] == '\0' && len < UINT32_MAX);
+    doc->text = text;
+    doc->len = len;
+    doc->n_allocated = MIN(len / 2 + 1, NODES_AT_ONCE);
+    doc->nodes = g_new(BfJsonNode, doc->n_allocated);
+    parser.node = doc->nodes;
+    parser.limit = doc->nodes + doc->n_allocated;
+    is_good = take_text(&parser);
+    doc->n_nodes = (size_t)(parser.node - doc->nodes);
+    if (!is_good) {
         fail(&parser, PROBLEM_TEXT);
+        bf_set_error(error, "JSON parse error, %s",
+                     parser.problem == PROBLEM_DUPLICATE
+                         ? "duplicate key"
+                         : "text is not strict");
+        return NULL;
     }
-    g_ptr_array_unref(parser.levels);
-    bf_wipe_string_free(parser.scratch);
-    bf_wipe_string_free(parser.scratch_of_key);
-    if (parser.problem == PROBLEM_NONE) {
-        return parser.root;
-    }
-    json_decref(parser.root);
-    bf_set_error(error, "JSON parse error, %s",
-                 parser.problem == PROBLEM_DUPLICATE ? "duplicate key"
-                                                     : "text is not strict");
-    return NULL;
+    return g_steal_pointer(&doc);
 }

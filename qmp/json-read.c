@@ -10,8 +10,6 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "qmp/json-value.h"
-#include "qmp/json-write.h"
 #include "qmp/number.h"
 
 /* Longest text of a client that is repeated in a message. */
@@ -28,9 +26,9 @@ typedef struct Place {
 } Place;
 
 static bool read_field(const Place *place, const BfField *field,
-                       const json_t *value, void *where);
+                       const BfJsonNode *value, void *where);
 static void *read_object(const Place *place, const BfTypeInfo *type,
-                         const json_t *value);
+                         const BfJsonNode *value);
 
 static void
 append_path(GString *out, const Place *place)
@@ -91,29 +89,29 @@ clip(const char *text)
 
 /* The text of a scalar in keyval mode, or NULL after setting an error. */
 static const char *
-keyval_text(const Place *place, const json_t *value)
+keyval_text(const Place *place, const BfJsonNode *value)
 {
-    if (!json_is_string(value)) {
+    const char *text = bf_json_node_text(value);
+
+    if (text == NULL) {
         fail(place, "Parameters '%s.*' are unexpected");
-        return NULL;
     }
-    return json_string_value(value);
+    return text;
 }
 
 static bool
-read_str(const Place *place, const json_t *value, char **ret)
+read_str(const Place *place, const BfJsonNode *value, char **ret)
 {
-    const char *text = json_string_value(value);
-    uint64_t big;
+    const char *text = bf_json_node_text(value);
 
     if (place->mode == BF_READ_MODE_KEYVAL &&
         keyval_text(place, value) == NULL) {
         return false;
     }
-    if (text == NULL || bf_json_get_big_uint(value, &big)) {
+    if (text == NULL) {
         return fail_type(place, "string");
     }
-    if (strlen(text) != json_string_length(value)) {
+    if (strlen(text) != bf_json_node_size(value)) {
         return fail(place, "Parameter '%s' must not contain a NUL character");
     }
     *ret = g_strdup(text);
@@ -121,23 +119,30 @@ read_str(const Place *place, const json_t *value, char **ret)
 }
 
 static bool
-read_any(const json_t *value, char **ret)
+read_any(const BfJsonNode *value, char **ret)
 {
     GString *text = g_string_new(NULL);
 
-    bf_json_write(text, value, BF_JSON_STYLE_COMPACT);
+    bf_json_node_write(text, value);
     *ret = g_string_free(text, false);
     return true;
 }
 
 static bool
-read_bool(const Place *place, const json_t *value, bool *ret)
+is_boolean(const BfJsonNode *value)
+{
+    return bf_json_node_is(value, BF_JSON_KIND_TRUE) ||
+           bf_json_node_is(value, BF_JSON_KIND_FALSE);
+}
+
+static bool
+read_bool(const Place *place, const BfJsonNode *value, bool *ret)
 {
     const char *text;
 
     if (place->mode == BF_READ_MODE_STRICT) {
-        *ret = json_is_true(value);
-        return json_is_boolean(value) || fail_type(place, "boolean");
+        *ret = bf_json_node_is(value, BF_JSON_KIND_TRUE);
+        return is_boolean(value) || fail_type(place, "boolean");
     }
     text = keyval_text(place, value);
     if (text == NULL) {
@@ -147,13 +152,14 @@ read_bool(const Place *place, const json_t *value, bool *ret)
 }
 
 static bool
-get_int(const Place *place, const json_t *value, int64_t *ret)
+get_int(const Place *place, const BfJsonNode *value, int64_t *ret)
 {
     const char *text;
 
     if (place->mode == BF_READ_MODE_STRICT) {
-        *ret = json_integer_value(value);
-        return json_is_integer(value) || fail_type(place, "integer");
+        *ret = bf_json_node_integer(value);
+        return bf_json_node_is(value, BF_JSON_KIND_INTEGER) ||
+               fail_type(place, "integer");
     }
     text = keyval_text(place, value);
     if (text == NULL) {
@@ -163,7 +169,7 @@ get_int(const Place *place, const json_t *value, int64_t *ret)
 }
 
 static bool
-read_int(const Place *place, const BfField *field, const json_t *value,
+read_int(const Place *place, const BfField *field, const BfJsonNode *value,
          void *where)
 {
     int64_t number;
@@ -191,17 +197,17 @@ read_int(const Place *place, const BfField *field, const json_t *value,
 
 /* @ret_negative instead of a failure, since the message depends on the type */
 static bool
-get_uint(const Place *place, const json_t *value, uint64_t *ret,
+get_uint(const Place *place, const BfJsonNode *value, uint64_t *ret,
          bool *ret_negative)
 {
     const char *text;
 
     *ret_negative = false;
     if (place->mode == BF_READ_MODE_STRICT) {
-        *ret = (uint64_t)json_integer_value(value);
-        *ret_negative = json_integer_value(value) < 0;
-        return json_is_integer(value) || bf_json_get_big_uint(value, ret) ||
-               fail_expects(place, "uint64");
+        *ret = (uint64_t)bf_json_node_integer(value);
+        *ret_negative = bf_json_node_integer(value) < 0;
+        return bf_json_node_is(value, BF_JSON_KIND_INTEGER) ||
+               bf_json_node_big(value, ret) || fail_expects(place, "uint64");
     }
     text = keyval_text(place, value);
     if (text == NULL) {
@@ -213,7 +219,7 @@ get_uint(const Place *place, const json_t *value, uint64_t *ret,
 }
 
 static bool
-read_uint(const Place *place, const BfField *field, const json_t *value,
+read_uint(const Place *place, const BfField *field, const BfJsonNode *value,
           void *where)
 {
     uint64_t number;
@@ -245,7 +251,7 @@ read_uint(const Place *place, const BfField *field, const json_t *value,
 }
 
 static bool
-read_size(const Place *place, const BfField *field, const json_t *value,
+read_size(const Place *place, const BfField *field, const BfJsonNode *value,
           void *where)
 {
     const char *text;
@@ -261,18 +267,12 @@ read_size(const Place *place, const BfField *field, const json_t *value,
 }
 
 static bool
-read_number(const Place *place, const json_t *value, double *ret)
+read_number(const Place *place, const BfJsonNode *value, double *ret)
 {
     const char *text;
-    uint64_t big;
 
     if (place->mode == BF_READ_MODE_STRICT) {
-        if (bf_json_get_big_uint(value, &big)) {
-            *ret = (double)big;
-            return true;
-        }
-        *ret = json_number_value(value);
-        return json_is_number(value) || fail_type(place, "number");
+        return bf_json_node_number(value, ret) || fail_type(place, "number");
     }
     text = keyval_text(place, value);
     if (text == NULL) {
@@ -303,7 +303,7 @@ fail_enum(const Place *place, const char *text)
 }
 
 static bool
-read_enum(const Place *place, const BfEnumInfo *values, const json_t *value,
+read_enum(const Place *place, const BfEnumInfo *values, const BfJsonNode *value,
           int *ret)
 {
     g_autofree char *text = NULL;
@@ -314,42 +314,43 @@ read_enum(const Place *place, const BfEnumInfo *values, const json_t *value,
 
 /* Whether a value can be read as a choice of an alternate. */
 static bool
-choice_fits(BfFieldKind kind, const json_t *value, BfReadMode mode)
+choice_fits(BfFieldKind kind, const BfJsonNode *value, BfReadMode mode)
 {
-    const char *text = json_string_value(value);
-    uint64_t big;
-    bool is_big = bf_json_get_big_uint(value, &big);
+    const char *text = bf_json_node_text(value);
+    double number;
     bool flag;
 
     switch (kind) {
     case BF_FIELD_STR:
     case BF_FIELD_SECRET:
     case BF_FIELD_ENUM:
-        return text != NULL && !is_big;
+        return text != NULL;
     case BF_FIELD_BOOL:
-        return json_is_boolean(value) ||
+        return is_boolean(value) ||
                (mode == BF_READ_MODE_KEYVAL && text != NULL &&
                 bf_parse_bool(text, &flag));
     case BF_FIELD_INT:
     case BF_FIELD_UINT:
     case BF_FIELD_SIZE:
-        return json_is_integer(value) || is_big ||
+        return bf_json_node_is(value, BF_JSON_KIND_INTEGER) ||
+               bf_json_node_is(value, BF_JSON_KIND_BIG) ||
                (mode == BF_READ_MODE_KEYVAL && text != NULL &&
                 g_ascii_isdigit(text[0]));
     case BF_FIELD_NUMBER:
-        return json_is_number(value) || is_big ||
+        return bf_json_node_number(value, &number) ||
                (mode == BF_READ_MODE_KEYVAL && text != NULL);
     case BF_FIELD_NULL:
-        return json_is_null(value);
+        return bf_json_node_is(value, BF_JSON_KIND_NULL);
     case BF_FIELD_LIST:
-        return json_is_array(value);
+        return bf_json_node_is(value, BF_JSON_KIND_ARRAY);
     default:
-        return json_is_object(value);
+        return bf_json_node_is(value, BF_JSON_KIND_OBJECT);
     }
 }
 
 static void *
-read_alternate(const Place *place, const BfTypeInfo *type, const json_t *value)
+read_alternate(const Place *place, const BfTypeInfo *type,
+               const BfJsonNode *value)
 {
     int *object = bf_type_new(type); /* begins with its kind */
 
@@ -372,28 +373,30 @@ read_alternate(const Place *place, const BfTypeInfo *type, const json_t *value)
 }
 
 static void *
-read_list(const Place *place, const BfTypeInfo *type, const json_t *value)
+read_list(const Place *place, const BfTypeInfo *type, const BfJsonNode *value)
 {
     const BfField *element = type->fields;
+    const BfJsonNode *item = NULL;
     struct {
         size_t len;
         char *items;
     } * list;
 
-    if (!json_is_array(value)) {
+    if (!bf_json_node_is(value, BF_JSON_KIND_ARRAY)) {
         fail_type(place, "array");
         return NULL;
     }
     list = bf_type_new(type);
-    list->len = json_array_size(value);
+    list->len = bf_json_node_size(value);
     list->items = g_malloc0_n(list->len, element->width);
     for (size_t i = 0; i < list->len; i++) {
         Place inside = *place;
 
+        item = i == 0 ? bf_json_node_begin(value) : bf_json_node_next(item);
         inside.parent = place;
         inside.name = NULL;
         inside.index = i;
-        if (!read_field(&inside, element, json_array_get(value, i),
+        if (!read_field(&inside, element, item,
                         list->items + i * element->width)) {
             bf_type_free(type, list);
             return NULL;
@@ -403,7 +406,7 @@ read_list(const Place *place, const BfTypeInfo *type, const json_t *value)
 }
 
 static bool
-read_pointer(const Place *place, const BfField *field, const json_t *value,
+read_pointer(const Place *place, const BfField *field, const BfJsonNode *value,
              void **where)
 {
     switch (field->kind) {
@@ -420,7 +423,7 @@ read_pointer(const Place *place, const BfField *field, const json_t *value,
 }
 
 static bool
-read_field(const Place *place, const BfField *field, const json_t *value,
+read_field(const Place *place, const BfField *field, const BfJsonNode *value,
            void *where)
 {
     switch (field->kind) {
@@ -442,7 +445,8 @@ read_field(const Place *place, const BfField *field, const json_t *value,
     case BF_FIELD_ENUM:
         return read_enum(place, field->values, value, where);
     case BF_FIELD_NULL:
-        return json_is_null(value) || fail_type(place, "null");
+        return bf_json_node_is(value, BF_JSON_KIND_NULL) ||
+               fail_type(place, "null");
     default:
         return read_pointer(place, field, value, where);
     }
@@ -533,12 +537,12 @@ fail_member(const Place *place, const char *problem, const char *today)
 
 /* Adds the number of members that @value has to @known. */
 static bool
-read_members(const Place *place, const BfTypeInfo *type, const json_t *value,
-             void *object, size_t *known)
+read_members(const Place *place, const BfTypeInfo *type,
+             const BfJsonNode *value, void *object, size_t *known)
 {
     for (size_t i = 0; i < type->n_fields; i++) {
         const BfField *field = &type->fields[i];
-        const json_t *member = json_object_get(value, field->name);
+        const BfJsonNode *member = bf_json_node_find(value, field->name);
         char *where = (char *)object + field->offset;
         Place inside = *place;
 
@@ -577,13 +581,16 @@ refuse_member(const Place *place, const BfTypeInfo *type,
 
 static bool
 refuse_unknown(const Place *place, const BfTypeInfo *type,
-               const BfTypeInfo *branch, const json_t *value)
+               const BfTypeInfo *branch, const BfJsonNode *value)
 {
-    const char *key;
-    json_t *member;
+    const BfJsonNode *member = NULL;
 
-    json_object_foreach((json_t *)value, key, member)
-    {
+    for (size_t i = 0; i < bf_json_node_size(value); i++) {
+        const char *key = NULL;
+
+        member = i == 0 ? bf_json_node_begin(value)
+                        : bf_json_node_next(bf_json_node_next(member));
+        key = bf_json_node_text(member);
         if ((type == NULL || bf_type_find_field(type, key) == NULL) &&
             (branch == NULL || bf_type_find_field(branch, key) == NULL)) {
             g_autofree char *name = clip(key);
@@ -598,7 +605,7 @@ refuse_unknown(const Place *place, const BfTypeInfo *type,
 }
 
 static bool
-fill_object(const Place *place, const BfTypeInfo *type, const json_t *value,
+fill_object(const Place *place, const BfTypeInfo *type, const BfJsonNode *value,
             char *object)
 {
     const BfTypeInfo *branch;
@@ -616,17 +623,17 @@ fill_object(const Place *place, const BfTypeInfo *type, const json_t *value,
             return false;
         }
     }
-    return known == json_object_size(value) ||
+    return known == bf_json_node_size(value) ||
            refuse_unknown(place, type, branch, value);
 }
 
 static void *
-read_object(const Place *place, const BfTypeInfo *type, const json_t *value)
+read_object(const Place *place, const BfTypeInfo *type, const BfJsonNode *value)
 {
     Place here = *place;
     void *object;
 
-    if (!json_is_object(value)) {
+    if (!bf_json_node_is(value, BF_JSON_KIND_OBJECT)) {
         fail_type(place, "object");
         return NULL;
     }
@@ -645,21 +652,37 @@ read_object(const Place *place, const BfTypeInfo *type, const json_t *value)
 }
 
 void *
+bf_json_read_node(const BfTypeInfo *type, const BfJsonNode *node,
+                  BfReadMode mode, GError **error)
+{
+    const Place top = {.mode = mode, .error = error};
+    g_autoptr(BfJsonDoc) empty = NULL;
+    json_t *none = NULL;
+
+    if (node != NULL) {
+        return read_object(&top, type, node);
+    }
+    none = json_object();
+    empty = bf_json_doc_new_value(none);
+    json_decref(none);
+    return read_object(&top, type, bf_json_doc_root(empty));
+}
+
+void *
 bf_json_read_object(const BfTypeInfo *type, const json_t *value,
                     BfReadMode mode, GError **error)
 {
-    const Place top = {.mode = mode, .error = error};
-    json_t *empty = value == NULL ? json_object() : NULL;
-    void *object = read_object(&top, type, value != NULL ? value : empty);
+    g_autoptr(BfJsonDoc) doc =
+        value != NULL ? bf_json_doc_new_value(value) : NULL;
 
-    json_decref(empty);
-    return object;
+    return bf_json_read_node(type, doc != NULL ? bf_json_doc_root(doc) : NULL,
+                             mode, error);
 }
 
 bool
-bf_json_read_none(const json_t *value, GError **error)
+bf_json_read_none(const BfJsonNode *node, GError **error)
 {
     const Place top = {.error = error};
 
-    return refuse_unknown(&top, NULL, NULL, value);
+    return node == NULL || refuse_unknown(&top, NULL, NULL, node);
 }

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "qmp/framer.h"
+#include "qmp/json-doc.h"
 
 #define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
 
@@ -45,6 +46,18 @@ bf_json_get_big_uint(const json_t *value, uint64_t *ret_number)
     }
     *ret_number = g_ascii_strtoull(text + MARK_LEN, NULL, 10);
     return true;
+}
+
+json_t *
+bf_json_parse_frame(const char *text, size_t len, GError **error)
+{
+    char *copy = g_malloc(len + 1);
+    g_autoptr(BfJsonDoc) doc = NULL;
+
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+    doc = bf_json_doc_parse(copy, len, error);
+    return doc != NULL ? bf_json_doc_to_value(doc) : NULL;
 }
 
 json_t *

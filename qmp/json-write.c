@@ -113,6 +113,12 @@ bf_json_write_str(GString *out, const char *text, size_t len)
     write_str(out, text, len, 0);
 }
 
+void
+bf_json_write_key(GString *out, const char *key)
+{
+    write_str(out, key, strlen(key), NUL_IN_KEY);
+}
+
 static void
 write_scalar(GString *out, const json_t *value)
 {
@@ -174,9 +180,7 @@ next_inside(GString *out, Level *level, BfJsonStyle style, size_t depth)
     }
     write_line(out, style, depth);
     if (is_object) {
-        const char *key = json_object_iter_key(level->iter);
-
-        write_str(out, key, strlen(key), NUL_IN_KEY);
+        bf_json_write_key(out, json_object_iter_key(level->iter));
         g_string_append(out, ": ");
         level->iter = json_object_iter_next(level->value, level->iter);
     }

@@ -355,6 +355,7 @@ def commands_header(schema):
 
 #include <jansson.h>
 
+#include "qmp/json-doc.h"
 #include "schema/types.h"
 
 typedef struct BfQmpCall BfQmpCall;
@@ -369,7 +370,7 @@ typedef enum BfQmpCommandFlags {
  * and gives the value of "return". */
 typedef struct BfQmpCommand {
     const char *name;
-    bool (*co_run)(BfQmpCall *call, const json_t *args, json_t **ret,
+    bool (*co_run)(BfQmpCall *call, const BfJsonNode *args, json_t **ret,
                    GError **error);
     BfQmpCommandFlags flags;
 } BfQmpCommand;
@@ -419,12 +420,13 @@ def convert_result(command):
 def define_command(command):
     declare, convert = convert_result(command)
     text = (f"static bool\nrun_co_{c_name(command.name)}(BfQmpCall *call, "
-            "const json_t *args, json_t **ret,\n    GError **error)\n{\n")
+            "const BfJsonNode *args,\n    json_t **ret, GError **error)\n{\n")
     pass_args = pass_ret = ""
     if command.args:
         text += (f"    g_autoptr(Bf{command.args.name}) in = "
-                 f"{function(command.args, 'from_json')}(args,\n"
-                 "        BF_READ_MODE_STRICT, error);\n")
+                 "bf_json_read_node(\n"
+                 f"        &{function(command.args, 'type')}, args, "
+                 "BF_READ_MODE_STRICT, error);\n")
         pass_args, check = "in, ", "in == NULL"
     else:
         check = "!bf_json_read_none(args, error)"

@@ -2,10 +2,9 @@
 /*
  * From a client's text to a command to the text of its reply.
  *
- * On main; _co_ functions suspend. jansson recurses with the nesting of a
- * value, up to 1024 levels from a client, so values are parsed and freed on the
- * loop's own stack, or on the thread pool if the text is big; never on the
- * stack of a coroutine.
+ * On main; _co_ functions suspend. Big texts are parsed and freed on the thread
+ * pool. jansson recurses with the nesting of a value, up to 1024 levels from a
+ * client; so what clients send never becomes one of its values as a whole.
  */
 #pragma once
 
@@ -16,6 +15,7 @@
 
 #include "core/thread-pool.h"
 #include "qmp/framer.h"
+#include "qmp/json-doc.h"
 #include "qmp/json-write.h"
 #include "qmp/monitors.h"
 
@@ -69,13 +69,15 @@ int bf_qmp_call_take_fd(void *opaque, const char *name, GError **error);
 
 /**
  * BfRequest: one text of a client, to be answered
- * @frame: owned: the text or an error
- * @value: (nullable): owned: the text's value
- * @error: (nullable): owned: why there is no value
+ * @frame: owned: the text, which went into @doc, or an error
+ * @doc: (nullable): owned: the text's contents
+ * @id: (nullable): owned: the client's id as it goes into the reply
+ * @error: (nullable): owned: why there is no @doc
  */
 typedef struct BfRequest {
     BfFrame *frame;
-    json_t *value;
+    BfJsonDoc *doc;
+    char *id;
     GError *error;
 } BfRequest;
 

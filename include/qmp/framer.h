@@ -4,7 +4,7 @@
  * JSON text for each value, or an error. It knows QEMU's grammar (single
  * quotes, recovery, limits) and does no I/O.
  *
- * What it gives is for bf_json_parse_frame() and follows the conventions of
+ * What it gives is for bf_json_doc_parse() and follows the conventions of
  * qmp/json-value.h for integers above 2^63-1 and for NUL in keys. It takes time
  * linear in the bytes fed, and memory for at most one value of 64 MiB and the
  * bytes that were fed but not looked at. A framer is used by one thread at a
@@ -19,14 +19,16 @@
  * BfFrame: one value from the client, or one error
  * @text: strict JSON in UTF-8; NULL for an error
  * @len: bytes of @text; it holds no NUL
- * @id: the value of the member "id" of the outermost object as JSON text in
- *   ASCII, numbers as the client wrote them; NULL if there is none
+ * @id_start: where in @text the member "id" of the outermost object has its
+ *   value
+ * @id_len: bytes of that value; 0 if there is none
  * @error: description of the error as QEMU words it; NULL for a value
  */
 typedef struct BfFrame {
     char *text;
     size_t len;
-    char *id;
+    size_t id_start;
+    size_t id_len;
     char *error;
 } BfFrame;
 
@@ -79,6 +81,18 @@ BfFrame *bf_framer_next(BfFramer *framer);
  * Returns: true if a value has begun and not ended
  */
 bool bf_framer_is_inside(const BfFramer *framer);
+
+/**
+ * bf_frame_echo_id:
+ * @frame: a value
+ *
+ * Takes as long as the id is large.
+ *
+ * Returns: (transfer full) (nullable): the value of the member "id" of the
+ *   outermost object as JSON text in ASCII, with a space after each comma and
+ *   colon, and numbers as the client wrote them; NULL if there is none
+ */
+char *bf_frame_echo_id(const BfFrame *frame);
 
 /**
  * bf_frame_free:

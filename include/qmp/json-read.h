@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "qmp/json-doc.h"
 #include "schema/type-info.h"
 
 /* Most objects inside of each other that a reader accepts. */
@@ -27,9 +28,9 @@ typedef enum BfReadMode {
 } BfReadMode;
 
 /**
- * bf_json_read_object:
+ * bf_json_read_node:
  * @type: description of a struct or union
- * @value: (nullable): the JSON value; NULL counts as an empty object
+ * @node: (nullable): the JSON value; NULL counts as an empty object
  * @mode: what kind of value it is
  * @error: set on failure
  *
@@ -39,14 +40,28 @@ typedef enum BfReadMode {
  *
  * Returns: (transfer full): the object, or NULL on failure
  */
+void *bf_json_read_node(const BfTypeInfo *type, const BfJsonNode *node,
+                        BfReadMode mode, GError **error);
+
+/**
+ * bf_json_read_object:
+ * @type: description of a struct or union
+ * @value: (nullable): the JSON value; NULL counts as an empty object
+ * @mode: what kind of value it is
+ * @error: set on failure
+ *
+ * bf_json_read_node() of a value.
+ *
+ * Returns: (transfer full): the object, or NULL on failure
+ */
 void *bf_json_read_object(const BfTypeInfo *type, const json_t *value,
                           BfReadMode mode, GError **error);
 
 /**
  * bf_json_read_none:
- * @value: (nullable): the arguments of a command that takes none
+ * @node: (nullable): the arguments of a command that takes none
  * @error: set on failure
  *
  * Returns: false if there are arguments
  */
-bool bf_json_read_none(const json_t *value, GError **error);
+bool bf_json_read_none(const BfJsonNode *node, GError **error);

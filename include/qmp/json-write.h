@@ -40,6 +40,15 @@ void bf_json_write(GString *out, const json_t *value, BfJsonStyle style);
 void bf_json_write_str(GString *out, const char *text, size_t len);
 
 /**
+ * bf_json_write_key:
+ * @out: the text is appended here
+ * @key: a key; NUL in it as described in qmp/json-value.h
+ *
+ * Writes a key with its quotes.
+ */
+void bf_json_write_key(GString *out, const char *key);
+
+/**
  * bf_json_changes_text:
  * @text: any bytes
  *

@@ -75,6 +75,7 @@ read_frame(const BfFrame *frame)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *text = NULL;
+    g_autofree char *echo = NULL;
     json_t *value = bf_json_parse_frame(frame->text, frame->len, &error);
 
     if (value == NULL) {
@@ -82,11 +83,12 @@ read_frame(const BfFrame *frame)
         return;
     }
     text = write_text(value);
-    if (frame->id != NULL) {
-        json_t *id = bf_json_parse_text(frame->id, &error);
+    echo = bf_frame_echo_id(frame);
+    if (echo != NULL) {
+        json_t *id = bf_json_parse_text(echo, &error);
 
         g_assert_no_error(error);
-        g_assert_true(g_str_is_ascii(frame->id));
+        g_assert_true(g_str_is_ascii(echo));
         json_decref(id);
     }
     if (json_is_object(value)) {

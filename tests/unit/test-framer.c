@@ -57,8 +57,7 @@ test_values_become_strict(void)
     check("[true,false,null]", "V [true,false,null]");
     check("5 true 'x'\"y\"", "V 5|V true|V \"x\"|V \"y\"");
     check("['a\"b\\'c',\"d'e\\'f\"]", "V [\"a\\\"b'c\",\"d'e'f\"]");
-    check("['\\b\\f\\n\\r\\t\\/\\\\\\u0041']",
-          "V [\"\\u0008\\u000C\\u000A\\u000D\\u0009/\\\\A\"]");
+    check("['\\b\\f\\n\\r\\t\\/\\\\\\u0041']", "V [\"\\b\\f\\n\\r\\t/\\\\A\"]");
     check("['\\ud83d\\ude00\\u00e9']", "V [\"\xF0\x9F\x98\x80\xC3\xA9\"]");
     check("['\xC3\xA9\xF0\x9F\x98\x80']", "V [\"\xC3\xA9\xF0\x9F\x98\x80\"]");
     check("5", ""); /* may go on */
@@ -193,7 +192,7 @@ test_long_string_is_one(void)
                                              {"V {\"", "\":1}"},
                                              {"V \"", "\""}};
     const char *piece = "\\u00e9\xC3\xA9\\\"\"\\ud83d\\ude00\\n-abcdefghijklm";
-    const char *strict = "\xC3\xA9\xC3\xA9\\\"\\\"\xF0\x9F\x98\x80\\u000A"
+    const char *strict = "\xC3\xA9\xC3\xA9\\\"\\\"\xF0\x9F\x98\x80\\n"
                          "-abcdefghijklm";
     const size_t portions[] = {1, 997, 32768, SIZE_MAX / 2};
 
@@ -332,12 +331,14 @@ check_id(const char *input, const char *id)
 {
     g_autoptr(BfFramer) framer = bf_framer_new();
     g_autoptr(BfFrame) frame = NULL;
+    g_autofree char *got = NULL;
 
     bf_framer_feed(framer, input, strlen(input));
     frame = bf_framer_next(framer);
     g_assert_nonnull(frame);
     g_assert_cmpstr(frame->error, ==, NULL);
-    g_assert_cmpstr(frame->id, ==, id);
+    got = bf_frame_echo_id(frame);
+    g_assert_cmpstr(got, ==, id);
 }
 
 static void
@@ -348,11 +349,11 @@ test_id_is_echoed(void)
     check_id("{'id':1.50,'execute':'x'}", "1.50");
     check_id("{'id':18446744073709551615}", "18446744073709551615");
     check_id("{'id':'\\u0000\xC3\xA9\xF0\x9F\x98\x80\\n\"'}",
-             "\"\\u0000\\u00E9\\uD83D\\uDE00\\u000A\\\"\"");
+             "\"\\u0000\\u00E9\\uD83D\\uDE00\\n\\\"\"");
     check_id("{'a':{'id':1},'id':{'id':[2,'\x7F'],'b\\u00005':3},'z':4}",
-             "{\"id\":[2,\"\\u007F\"],\"b\\u00005\":3}");
+             "{\"id\": [2, \"\\u007F\"], \"b\\u00005\": 3}");
     check_id("{'id':{'\\u00005':9223372036854775808}}",
-             "{\"\\u00005\":9223372036854775808}");
+             "{\"\\u00005\": 9223372036854775808}");
     check_id("{'a':{'id':1}}", NULL);
     check_id("[{'id':1}]", NULL);
 }

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Strict JSON text to values: against what jansson's own reader makes of it,
- * and what neither may take.
+ * Strict JSON text to documents and values: against what jansson's own reader
+ * makes of it, and what neither may take.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
+#include "qmp/json-doc.h"
 #include "qmp/json-scan.h"
 #include "qmp/json-value.h"
+#include "qmp/json-write.h"
 
 #define FLAGS (JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES)
 
@@ -202,21 +204,163 @@ test_depth_has_a_limit(void)
 }
 
 static void
-test_plain_part_ends_at_each_special_byte(void)
+check_plain_part(char quote)
 {
     for (unsigned c = 0; c < 256; c++) {
-        bool is_plain =
-            c >= 0x20 && c < 0x80 && c != '"' && c != '\'' && c != '\\';
+        bool is_plain = c >= 0x20 && c < 0x80 && (char)c != quote && c != '\\';
 
         for (size_t at = 0; at < 24; at++) {
             char text[24];
 
             memset(text, 'x', sizeof(text));
             text[at] = (char)c;
-            g_assert_cmpuint(bf_json_scan_plain(text, text + sizeof(text)), ==,
-                             is_plain ? sizeof(text) : at);
+            g_assert_cmpuint(
+                bf_json_scan_plain(text, text + sizeof(text), quote), ==,
+                is_plain ? sizeof(text) : at);
         }
     }
+}
+
+static void
+test_plain_part_ends_at_each_special_byte(void)
+{
+    check_plain_part('"');
+    check_plain_part('\'');
+}
+
+/* Each start of up to four bytes, against GLib. */
+static void
+test_characters_are_utf8(void)
+{
+    for (uint32_t word = 0x80; word < (1u << 24); word += 1 + word % 3) {
+        const char bytes[] = {(char)(word | 0x80), (char)(word >> 8),
+                              (char)(word >> 16), (char)(0x80 | word % 0x4F)};
+
+        for (size_t len = 1; len <= sizeof(bytes); len++) {
+            uint32_t c = 0;
+            size_t n = bf_json_scan_char(bytes, bytes + len, &c);
+            gunichar wanted = g_utf8_get_char_validated(bytes, (gssize)len);
+
+            g_assert_true(wanted >= (gunichar)-2
+                              ? n == 0
+                              : n == (size_t)g_unichar_to_utf8(wanted, NULL) &&
+                                    c == wanted);
+        }
+    }
+}
+
+static BfJsonDoc *
+parse_doc(const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    BfJsonDoc *doc = bf_json_doc_parse(g_strdup(text), strlen(text), &error);
+
+    g_assert_no_error(error);
+    return doc;
+}
+
+/* As few members as are looked through, and as have an index. */
+static void
+test_members_are_found(void)
+{
+    for (unsigned count = 0; count < 40; count++) {
+        g_autoptr(GString) text = g_string_new("{\"\": 7");
+        g_autoptr(BfJsonDoc) doc = NULL;
+        const BfJsonNode *root = NULL;
+
+        for (unsigned i = 0; i < count; i++) {
+            g_string_append_printf(text, ",\"k%u\":{\"k\":[%u,{}]}", i, i);
+        }
+        g_string_append(text, "}");
+        doc = parse_doc(text->str);
+        root = bf_json_doc_root(doc);
+        g_assert_cmpuint(bf_json_node_size(root), ==, count + 1);
+        g_assert_cmpint(bf_json_node_integer(bf_json_node_find(root, "")), ==,
+                        7);
+        for (unsigned i = 0; i <= count; i++) {
+            g_autofree char *key = g_strdup_printf("k%u", i);
+            const BfJsonNode *value = bf_json_node_find(root, key);
+
+            g_assert_true((value == NULL) == (i == count));
+            if (value != NULL) {
+                const BfJsonNode *list = bf_json_node_find(value, "k");
+
+                g_assert_cmpint(bf_json_node_integer(bf_json_node_begin(list)),
+                                ==, i);
+            }
+        }
+        g_assert_null(bf_json_node_find(root, "k"));
+        g_assert_null(bf_json_node_find(root, "k00"));
+    }
+}
+
+static void
+test_duplicate_is_found_among_many(void)
+{
+    for (unsigned count = 1; count < 40; count++) {
+        for (unsigned twice = 0; twice < count; twice++) {
+            g_autoptr(GString) text = g_string_new("{");
+            g_autoptr(GError) error = NULL;
+
+            for (unsigned i = 0; i < count; i++) {
+                g_string_append_printf(text, "\"k%u\":%u,", i, i);
+            }
+            g_string_append_printf(text, "\"k%u\":{}}", twice);
+            g_assert_null(parse(text->str, text->len, &error));
+            g_assert_cmpstr(error->message, ==,
+                            "JSON parse error, duplicate key");
+        }
+    }
+}
+
+/* From text to a document to a value, and back, is the same. */
+static void
+test_documents_convert(void)
+{
+    static const char *const texts[] = {
+        "{\"a\": [1, -2, 0.5, true, false, null, \"x\", {}, []]}",
+        "[[[]], {\"b\": {\"c\": {}}}, [[1], [2, [3]]], {}]",
+        "{\"\": \"\", \"\\u00E9\": \"\\uD83D\\uDE00\\u0000\\n\"}",
+        "\"x\"",
+        "17",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_autoptr(BfJsonDoc) doc = parse_doc(texts[i]);
+        g_autoptr(GString) first = g_string_new(NULL);
+        g_autoptr(GString) second = g_string_new(NULL);
+        g_autoptr(GString) third = g_string_new(NULL);
+        json_t *value = bf_json_doc_to_value(doc);
+        g_autoptr(BfJsonDoc) again = bf_json_doc_new_value(value);
+
+        bf_json_node_write(first, bf_json_doc_root(doc));
+        bf_json_write(second, value, BF_JSON_STYLE_COMPACT);
+        bf_json_node_write(third, bf_json_doc_root(again));
+        g_assert_cmpstr(first->str, ==, texts[i]);
+        g_assert_cmpstr(second->str, ==, texts[i]);
+        g_assert_cmpstr(third->str, ==, texts[i]);
+        json_decref(value);
+    }
+}
+
+static void
+test_large_integers_and_nul_are_kept(void)
+{
+    g_autoptr(BfJsonDoc) doc =
+        parse_doc("[\"" BF_JSON_MARK "18446744073709551615\",{\"a" BF_JSON_MARK
+                  "b\":\"" BF_JSON_MARK "5\"}]");
+    const BfJsonNode *number = bf_json_node_begin(bf_json_doc_root(doc));
+    g_autoptr(GString) out = g_string_new(NULL);
+    uint64_t big = 0;
+    double real = 0;
+
+    g_assert_true(bf_json_node_big(number, &big));
+    g_assert_cmpuint(big, ==, UINT64_MAX);
+    g_assert_true(bf_json_node_number(number, &real));
+    g_assert_null(bf_json_node_text(number));
+    bf_json_node_write(out, bf_json_doc_root(doc));
+    g_assert_cmpstr(out->str, ==,
+                    "[18446744073709551615, {\"a\\u0000b\": \"\\uFFFD5\"}]");
 }
 
 int
@@ -235,7 +379,17 @@ main(int argc, char **argv)
                     test_time_is_linear_in_long_numbers);
     g_test_add_func("/qmp/json-parse/frame/depth-has-a-limit",
                     test_depth_has_a_limit);
+    g_test_add_func("/qmp/json-parse/doc/members-are-found",
+                    test_members_are_found);
+    g_test_add_func("/qmp/json-parse/doc/duplicate-is-found-among-many",
+                    test_duplicate_is_found_among_many);
+    g_test_add_func("/qmp/json-parse/doc/documents-convert",
+                    test_documents_convert);
+    g_test_add_func("/qmp/json-parse/doc/large-integers-and-nul-are-kept",
+                    test_large_integers_and_nul_are_kept);
     g_test_add_func("/qmp/json-parse/scan/ends-at-each-special-byte",
                     test_plain_part_ends_at_each_special_byte);
+    g_test_add_func("/qmp/json-parse/scan/characters-are-utf8",
+                    test_characters_are_utf8);
     return g_test_run();
 }

@@ -261,12 +261,13 @@ static void
 test_no_arguments(void)
 {
     g_autoptr(GError) error = NULL;
-    json_t *value = parse("{'a':1}");
+    g_autoptr(BfJsonDoc) doc =
+        bf_json_doc_parse(g_strdup("{\"a\":1}"), 7, &error);
 
+    g_assert_no_error(error);
     g_assert_true(bf_json_read_none(NULL, NULL));
-    g_assert_false(bf_json_read_none(value, &error));
+    g_assert_false(bf_json_read_none(bf_json_doc_root(doc), &error));
     g_assert_cmpstr(error->message, ==, "Parameter 'a' is unexpected");
-    json_decref(value);
 }
 
 static void

@@ -15,7 +15,8 @@ struct BfConfigReader {
 };
 
 /* Length of the comment at @text, without the line end behind it; 0 if there
- * is none. */
+ * is none. One without an end is no comment, but an error of the text: it would
+ * hide all the commands that follow. */
 static size_t
 comment_length(const char *text)
 {
@@ -28,7 +29,7 @@ comment_length(const char *text)
         return 0;
     }
     end = strstr(text + 2, "*/");
-    return end != NULL ? (size_t)(end - text) + 2 : strlen(text);
+    return end != NULL ? (size_t)(end - text) + 2 : 0;
 }
 
 static void

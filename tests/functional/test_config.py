@@ -66,6 +66,8 @@ def test_file_without_monitor_serves(spawn, box, config):
     ('{"execute": "query-version",}', 1, "JSON parse error"),
     ('\n{"execute": "getfd", "arguments": {"fdname": "f"}}', 2,
      "No file descriptor"),
+    ('{"execute": "query-version"}\n/* {"execute": "query-version"}', 2,
+     "stray '/'"),
     ('# nothing\n{"execute": "qmp_capabilities"}', 2, "already complete"),
 ])
 def test_first_error_ends_it(box, config, text, where, message):

@@ -233,7 +233,8 @@ class Completer:
         if typ.kind == "enum":
             return typ.values()
         if typ.kind == "boolean":
-            return [("false", ""), ("true", "")]
+            words = grammar.FALSE + grammar.TRUE if value else ("false", "true")
+            return [(word, "") for word in words]
         if typ.kind == "null":
             return [("null", "")]
         if typ.kind == "alternate":

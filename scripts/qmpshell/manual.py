@@ -175,18 +175,24 @@ class Explainer:
     """Finds out what the daemon can have meant by an error.
 
     names: a live.Live, to say which ids there are
+    others: names of commands that are not the daemon's
     """
 
-    def __init__(self, schema, names):
+    def __init__(self, schema, names, others=()):
         self.schema = schema
         self.live = names
+        self.others = others
+
+    def unknown_command(self, name):
+        """What to try instead of a command that there is not."""
+        known = [*self.schema.names["command"], *self.others]
+        return suggest(str(name), known, "'help' lists the commands")
 
     def hints(self, request, error):
         command = request.get("execute")
         call = self.schema.command(command)
         if call is None:
-            return [suggest(str(command), self.schema.names["command"],
-                            "'help' lists the commands")]
+            return [self.unknown_command(command)]
         arguments = request.get("arguments", {})
         found = list(self._object(call.args, arguments, ""))
         if not found:

@@ -153,6 +153,9 @@ class Session:
         try:
             arguments = grammar.arguments(words[1:], call and call.args)
         except SyntaxFault as fault:
+            if self.schema and call is None:
+                fault = SyntaxFault(f"there is no command '{name}'", [
+                    self._explainer().unknown_command(name)])
             raise self._with_names(fault, words, call and call.args)
         request = {"execute": name}
         if arguments:
@@ -181,12 +184,15 @@ class Session:
             error.hints += self._hints(request, error)
             raise
 
+    def _explainer(self):
+        words = [word for word in BUILTINS if word != "transaction("]
+        return manual.Explainer(self.schema, self.live, words)
+
     def _hints(self, request, error):
         if self.schema is None:
             return []
         try:
-            return manual.Explainer(self.schema, self.live).hints(
-                request, error)
+            return self._explainer().hints(request, error)
         except (AttributeError, KeyError, TypeError):
             return []   # a message that is not well formed
 

@@ -258,6 +258,8 @@ def test_events_on_demand(daemon):
     ("job-pause id=j0", "id: there is no job at all"),
     ("object-del id=zz", "id: there is no object 'zz', but io0, io1"),
     ("job-pause j0", "job-pause takes id"),
+    ("watsh", "did you mean watch"),
+    ("watsh query-jobs", "there is no command 'watsh'\n  did you mean watch"),
     ("blockdev-add driver=null-co latency", "latency-ns"),
     ("help nbd-server-strt", "did you mean nbd-server-start"),
     ("wait BLOCK_JOB_REDY", "did you mean BLOCK_JOB_READY"),

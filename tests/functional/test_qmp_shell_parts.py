@@ -230,6 +230,7 @@ def completions(schema, before, after="", names=()):
         "add kind=net addr.host=a addr.port="]),
     ("add kind=", "", ["add kind=net ", "add kind=null "]),
     ("add on=", "", ["add on=false ", "add on=true "]),
+    ("add on=o", "", ["add on=off ", "add on=on "]),
     ("add file", "", ["add file.", "add file="]),
     ("add file=", "", ["add file=null "]),
     ("add file.kind=net file.a", "", ["add file.kind=net file.addr.",

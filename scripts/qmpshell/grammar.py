@@ -132,6 +132,17 @@ def _end_of_brackets(line, position):
     return None
 
 
+def is_unfinished(line):
+    """Whether a line ends inside of brackets, so that it goes on."""
+    if line.lstrip().startswith("#"):
+        return False
+    words = split_line(line)
+    if words and words[0].text.startswith("{"):
+        line = line.strip()
+        return _end_of_brackets(line, 0) is None
+    return bool(words) and not words[-1].closed and not words[-1].literal
+
+
 def check_words(words):
     for word in words:
         if not word.closed:
@@ -357,6 +368,9 @@ def given_so_far(words):
 
 def raw_request(line):
     """A line that is a whole QMP message."""
+    if is_unfinished(line):
+        raise SyntaxFault("the message has no end: a quote or bracket is not "
+                          "closed")
     request = structured(line)
     if not isinstance(request, dict) or not (
             "execute" in request or "exec-oob" in request):

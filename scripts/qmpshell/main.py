@@ -108,16 +108,18 @@ def complain(error, where=""):
 # Scripts.
 
 def script_lines(file):
-    """(number, line) with lines joined that end in a backslash."""
+    """(number, line): joined after a backslash, and inside of brackets."""
     pending, first = "", 0
     for number, line in enumerate(file, 1):
-        line = line.rstrip("\n")
+        pending += line.rstrip("\n")
         first = first or number
-        if line.endswith("\\") and not line.endswith("\\\\"):
-            pending += line[:-1] + " "
-            continue
-        yield first, pending + line
-        pending, first = "", 0
+        if pending.endswith("\\") and not pending.endswith("\\\\"):
+            pending = pending[:-1] + " "
+        elif grammar.is_unfinished(pending):
+            pending += " "
+        else:
+            yield first, pending
+            pending, first = "", 0
     if pending:
         yield first, pending
 
@@ -159,6 +161,7 @@ class Console:
         self.session = session
         self.client = session.client
         self.busy = False
+        self.goes_on = False    # the line began before the present prompt
         self.editor = Editor(self._complete, self._look)
         self.path = history_path()
         self.editor.load_history(self.path)
@@ -198,6 +201,8 @@ class Console:
             self.busy = False
 
     def _complete(self, before, after):
+        if self.goes_on:
+            return len(before), []
         self.busy = True
         try:
             return self.session.completer.complete(
@@ -210,6 +215,8 @@ class Console:
     def _prompt(self):
         if not self.client.connected:
             return "(offline) "
+        if self.goes_on:
+            return "...> "
         return "transaction> " if self.session.actions is not None else "qmp> "
 
     def run(self):
@@ -224,10 +231,21 @@ class Console:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return 0
 
+    def _read(self):
+        """A line, with those that follow while a bracket of it is open."""
+        line = self.editor.read(self._prompt())
+        try:
+            while grammar.is_unfinished(line):
+                self.goes_on = True
+                line += " " + self.editor.read(self._prompt())
+        finally:
+            self.goes_on = False
+        return line
+
     def _one_line(self):
         self._listen()
         try:
-            line = self.editor.read(self._prompt())
+            line = self._read()
             if line.strip():
                 secret = self.session.has_secret(line)
                 if not secret:

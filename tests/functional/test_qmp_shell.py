@@ -305,6 +305,13 @@ block-dirty-bitmap-add node=n0 name=b1
 block-dirty-bitmap-merge node=n0 target=b0 \
     bitmaps=[{'node': 'n0', 'name': 'b1'}, "b1"]
 watch -n 0.01 -c 2 query-jobs
+{"execute": "block-dirty-bitmap-merge",
+ "arguments": {"node": "n0", "target": "b0",
+
+               "bitmaps": ["b1"]}}
+block-dirty-bitmap-merge node=n0 target=b0 bitmaps=[
+    "b1",
+    {"node": "n0", "name": "b1"}]
 """
 
 
@@ -313,7 +320,7 @@ def test_script(daemon, box):
     path.write_text(SCRIPT)
     lines = output(daemon, "-x", path).splitlines()
     assert "BLOCK_JOB_COMPLETED" in lines.pop(3)
-    assert lines == ["{}"] * 5 + ["[]"] * 2
+    assert lines == ["{}"] * 5 + ["[]"] * 2 + ["{}"] * 2
 
 
 def test_script_stops_at_the_first_error(daemon, box):
@@ -330,6 +337,8 @@ def test_script_stops_at_the_first_error(daemon, box):
     ("transaction(\ntransaction(\n", "transaction( is open already"),
     ("transaction(\n) x\n", "nothing may follow"),
     ("query-jobs 'x\n", "column 12"),
+    ("query-jobs\n{'execute':\n\n'query-jobs'\n", "2: error: the message "
+     "has no end"),
     ("quit\nquery-jobs\nquery-jobs\n", "was lost"),
 ])
 def test_bad_scripts(daemon, text, wanted):

@@ -172,6 +172,25 @@ def test_raw_messages():
         grammar.raw_request('{"arguments": {}}')
 
 
+@pytest.mark.parametrize("line, unfinished", [
+    ('{"execute": "add",', True),
+    ('  {"execute": "add", "arguments": {"name": "}', True),
+    ('{"execute": "look"}', False),
+    ("{]", False),
+    ('add names=["a",', True),
+    ('add names=["a", "b"]', False),
+    ("add names=[ name=x", True),
+    ("add name=x{", False),
+    ("add name='[", False),
+    ('add name="x', False),
+    ("# {", False),
+    ("transaction(", False),
+    ("", False),
+])
+def test_lines_go_on_inside_of_brackets(line, unfinished):
+    assert grammar.is_unfinished(line) == unfinished
+
+
 @pytest.mark.parametrize("line, secret", [
     ("object-add qom-type=secret id=s data=x", True),
     ("object-add data=x id=s qom-type=secret", True),

@@ -190,6 +190,22 @@ def test_transaction(busy, terminal):
     terminal.check("transaction", "^ok\nqmp>$")
 
 
+def test_message_of_several_lines(daemon, terminal):
+    terminal.clear()
+    for line, prompt in (('{"execute": "blockdev-add", "arguments": {', "..."),
+                         ('  "driver": "null-co",', "..."),
+                         ('  "node-name": "typed"}}', "ok\nqmp")):
+        terminal.type(line)
+        terminal.press("Enter")
+        terminal.wait(re.escape(f"{line}\n{prompt}>") + "$")
+    assert daemon.cmd("query-named-block-nodes")[0]["node-name"] == "typed"
+    terminal.type("query-jobs x=[")
+    terminal.press("Enter")
+    terminal.wait(re.escape("query-jobs x=[\n...>") + "$")
+    terminal.press("C-c")
+    terminal.wait(r"^\.\.\.> ?(\^C)?\nqmp>$")
+
+
 def test_ctrl_c(daemon, terminal):
     """It drops the line, the transaction, or the wait; never the shell."""
     terminal.clear()

@@ -158,6 +158,22 @@ choose_family(const BfInetSocketAddress *inet, int *ret_family, GError **error)
     return true;
 }
 
+/* The system takes the lower 16 bits of any number. */
+static bool
+check_port(const char *port, GError **error)
+{
+    if (*port == '\0') {
+        bf_set_error(error, "port not specified");
+        return false;
+    }
+    if (g_ascii_strtoull(port, NULL, 10) > UINT16_MAX) {
+        bf_set_error(error, "port '%s' is not between 0 and %u", port,
+                     UINT16_MAX);
+        return false;
+    }
+    return true;
+}
+
 static GArray *
 list_results(const struct addrinfo *results, const BfInetSocketAddress *inet)
 {
@@ -187,11 +203,8 @@ bf_address_co_resolve_inet(const BfInetSocketAddress *inet, bool passive,
     };
     GArray *list = NULL;
 
-    if (!choose_family(inet, &work.hints.ai_family, error)) {
-        return NULL;
-    }
-    if (*inet->port == '\0') {
-        bf_set_error(error, "port not specified");
+    if (!choose_family(inet, &work.hints.ai_family, error) ||
+        !check_port(inet->port, error)) {
         return NULL;
     }
     if (inet->numeric) {

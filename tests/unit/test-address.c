@@ -251,6 +251,27 @@ port_of(BfSocketAddress *address, GArray *fds)
 }
 
 static void
+co_tcp_port_is_in_its_range(void *arg)
+{
+    const char *const ports[] = {"65536", "99999", "-1"};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(ports); i++) {
+        g_autoptr(BfSocketAddress) address =
+            inet_address("127.0.0.1", ports[i]);
+        g_autofree char *wanted =
+            g_strdup_printf("port '%s' is not between 0 and 65535", ports[i]);
+        g_autoptr(GError) error = NULL;
+        GArray *fds = NULL;
+
+        g_assert_false(bf_address_co_listen(address, NULL, NULL, &fds, &error));
+        g_assert_cmpstr(error->message, ==, wanted);
+        g_clear_error(&error);
+        g_assert_cmpint(co_connect(address, &error), ==, -1);
+        g_assert_cmpstr(error->message, ==, wanted);
+    }
+}
+
+static void
 co_tcp_sets_options(void *arg)
 {
     g_autoptr(BfSocketAddress) address = inet_address("127.0.0.1", "0");
@@ -532,6 +553,8 @@ main(int argc, char **argv)
     bf_test_add("/io/address/tcp/sets-options", co_tcp_sets_options);
     bf_test_add("/io/address/tcp/bears-silence-as-told",
                 co_tcp_bears_silence_as_told);
+    bf_test_add("/io/address/tcp/port-is-in-its-range",
+                co_tcp_port_is_in_its_range);
     bf_test_add("/io/address/tcp/range-skips-ports-in-use",
                 co_tcp_range_skips_ports_in_use);
     bf_test_add("/io/address/tcp/names-problems", co_inet_names_problems);

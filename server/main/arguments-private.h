@@ -124,6 +124,15 @@ void bf_arguments_add_made(BfArguments *args, BfStepKind kind, const char *text,
                            const char *format, ...) G_GNUC_PRINTF(4, 5);
 
 /**
+ * bf_arguments_find_help:
+ * @args: the arguments
+ *
+ * Makes the output of the first --object or --chardev that only asks for help,
+ * which ends the program.
+ */
+void bf_arguments_find_help(BfArguments *args);
+
+/**
  * bf_arguments_complain:
  * @args: the arguments
  * @format: what is wrong

@@ -223,9 +223,8 @@ take_option(BfArguments *args, int opt)
     }
 }
 
-/* Help for --object and --chardev, which ends the program. */
-static void
-find_help(BfArguments *args)
+void
+bf_arguments_find_help(BfArguments *args)
 {
     for (unsigned i = 0; i < args->steps->len && args->output == NULL; i++) {
         const BfStep *step = g_ptr_array_index(args->steps, i);
@@ -257,7 +256,7 @@ parse_daemon(BfArguments *args, int argc, char **argv)
         return bf_arguments_complain(args, "%s: Unexpected argument",
                                      argv[optind]);
     }
-    find_help(args);
+    bf_arguments_find_help(args);
     return true;
 }
 

@@ -661,6 +661,7 @@ bf_standalone_parse(BfArguments *args, int argc, char **argv)
     if (!take_words(args, &words, argc, argv)) {
         return false;
     }
+    bf_arguments_find_help(args);
     if (args->output != NULL) {
         return true;
     }

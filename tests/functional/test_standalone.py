@@ -392,3 +392,5 @@ def test_what_is_wrong_is_said(program, arguments, text):
 def test_help_and_version(program):
     assert "Usage: blockferry-nbd" in harness.run(program, "--help")
     assert harness.run(program, "-V").startswith("blockferry-nbd version ")
+    assert "  secret\n" in harness.run(program, "--object", "help")
+    assert "  data=<" in harness.run(program, "--object", "secret,help")

@@ -90,9 +90,20 @@ def test_what_is_installed(installed):
     alone = find(installed, "sbin/blockferry-nbd")
     assert alone.resolve() == daemon.resolve()
     assert "blockferry-nbd version" in harness.run(alone, "--version")
+    for name in ("COPYING", "README.md"):
+        assert find(installed, f"doc/blockferry/{name}").stat().st_size > 0
     for page in ("blockferryd.8", "blockferry-nbd.8", "blockferry-qmp.7",
                  "qmp-shell.1"):
         assert find(installed, page + "*").parent.name == "man" + page[-1]
+
+
+@pytest.mark.parametrize("name", ["blockferryd", "blockferry-nbd"])
+def test_manual_names_all_options(installed, name):
+    page = find(installed, f"{name}.8").read_text().replace(r"\-", "-")
+    text = harness.run(find(installed, f"sbin/{name}"), "--help")
+    options = re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", text)
+    assert len(options) > 10
+    assert [o for o in options if not re.search(rf"{o}(?![\w-])", page)] == []
 
 
 def test_manual_names_all_commands_and_events(installed, daemon):

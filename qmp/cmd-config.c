@@ -126,10 +126,9 @@ check_complete(const BfConfigText *config, GError **error)
         return true;
     }
     first = g_ptr_array_index(config->left_out, 0);
-    bf_set_error(error, "%s%s; or say incomplete=true to leave out %s",
-                 first->reason,
-                 config->left_out->len > 1 ? " (and there is more)" : "",
-                 config->left_out->len > 1 ? "all such things" : "it");
+    bf_set_error(
+        error, "%s%s; with incomplete=true what cannot be saved is left out",
+        first->reason, config->left_out->len > 1 ? " (and there is more)" : "");
     return false;
 }
 

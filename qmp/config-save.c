@@ -220,6 +220,34 @@ object_problem(const BfObjectOptions *options)
     return NULL;
 }
 
+/* A throttle group tells each of its limits twice. Who changes one in the file
+ * shall find one place; those that are none are left out. */
+static void
+drop_repeated_limits(json_t *object)
+{
+    json_t *limits = json_object_get(object, "limits");
+    const char *name;
+    json_t *value;
+    void *next;
+
+    json_object_foreach_safe(object, next, name, value)
+    {
+        if (g_str_has_prefix(name, "x-")) {
+            json_object_del(object, name);
+        }
+    }
+    json_object_foreach_safe(limits, next, name, value)
+    {
+        if (json_integer_value(value) ==
+            (g_str_has_suffix(name, "-length") ? 1 : 0)) {
+            json_object_del(limits, name);
+        }
+    }
+    if (json_object_size(limits) == 0) {
+        json_object_del(object, "limits");
+    }
+}
+
 static void put_object(Save *save, const BfObjectOptions *options);
 
 /* What @object names as its @member, if it is there, comes first. */
@@ -254,6 +282,9 @@ put_object(Save *save, const BfObjectOptions *options)
         return;
     }
     object = to_json(&bf_object_options_type, options, BF_SECRET_MODE_REVEAL);
+    if (options->qom_type == BF_OBJECT_TYPE_THROTTLE_GROUP) {
+        drop_repeated_limits(object);
+    }
     /* They may have been deleted and made again after it. */
     put_needed(save, object, "keyid");
     put_needed(save, object, "passwordid");
@@ -412,8 +443,8 @@ put_export(Save *save, const BfExport *exp)
     if (nbd->bitmaps != NULL && nbd->bitmaps->len > 0) {
         g_clear_pointer(&nbd->bitmaps, bf_block_dirty_bitmap_or_str_list_free);
         leave_out(save, BF_CONFIG_ITEM_KIND_EXPORT, options->id,
-                  g_strdup_printf("export '%s' has dirty bitmaps, which end "
-                                  "with the daemon; it is saved without them",
+                  g_strdup_printf("export '%s' can only be saved without its "
+                                  "dirty bitmaps, which end with the daemon",
                                   options->id));
     }
     put_command(

@@ -252,7 +252,9 @@ def test_text_is_short_and_ordered(rich):
         "filename": str(rich.dir / "a.img")}
     assert arguments_of(text, "blockdev-add", "quorum")["children"] == [
         "q1", "q2"]
-    assert arguments_of(text, "object-add", "tg0")["limits"]["bps-total"] == 1 << 30
+    assert arguments_of(text, "object-add", "tg0") == {
+        "qom-type": "throttle-group", "id": "tg0",
+        "limits": {"iops-total": 5000, "bps-total": 1 << 30}}
     assert PASSWORD not in text and b64(KEY) not in text
     assert '"qmp"' not in text  # of the command line
 

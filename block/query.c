@@ -28,10 +28,14 @@ node_filename(BfNode *node)
     if (node->options == NULL) {
         return node_filename(node->file); /* a job's filter */
     }
-    /* The whole of a child goes by the child's name. */
+    /* The whole of a child goes by the child's name, if it has one. */
     if (node->driver->kind == BF_BLOCKDEV_DRIVER_RAW && node->file != NULL &&
         node->options->u.raw->offset == 0 && !node->options->u.raw->has_size) {
-        return node_filename(node->file);
+        g_autofree char *name = node_filename(node->file);
+
+        if (!g_str_has_prefix(name, "json:")) {
+            return g_steal_pointer(&name);
+        }
     }
     text = g_string_new("json:");
     bf_options_append_json(node, text);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """blockdev-add, -del, -reopen, queries and resizing."""
+import json
 import os
 
 import pytest
@@ -58,6 +59,12 @@ def test_node_is_described(daemon, disk):
     assert found["iops"] == found["bps"] == 0
     image = found["image"]
     assert image["virtual-size"] == 1 << 20
+    below = {"driver": "null-co", "size": 512, "read-zeroes": True}
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "r1",
+                                    "file": below})
+    text = node(daemon, "r1")["file"]
+    assert text.startswith("json:")  # there is no file
+    assert json.loads(text[5:]) == {"driver": "raw", "file": below}
     assert image["filename"] == str(disk) and image["format"] == "raw"
     assert node(daemon, "f0")["drv"] == "file"
 

@@ -13,6 +13,7 @@ from .complete import first_sentence
 
 MAX_HINTS = 6
 MAX_DEPTH = 5
+KIND_NAMES = {"qom": "object path", "fdset": "descriptor set"}
 
 
 def wrap(text, width, indent=""):
@@ -301,11 +302,11 @@ class Explainer:
             names = [n for n, _ in self.live.names(kind, given)]
             if value in names:
                 continue
-            what = kind.partition(":")[2] or kind
+            what = kind.partition(":")[2] or KIND_NAMES.get(kind, kind)
             if names:
                 yield f"{name}: there is no {what} '{value}', but " + \
                     ", ".join(names[:10])
-            else:
+            elif kind != "property":    # else its object is what is wrong
                 yield f"{name}: there is no {what} at all"
 
 

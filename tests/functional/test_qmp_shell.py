@@ -257,6 +257,9 @@ def test_events_on_demand(daemon):
      "file: there is no node 'n1', but n0"),
     ("job-pause id=j0", "id: there is no job at all"),
     ("object-del id=zz", "id: there is no object 'zz', but io0, io1"),
+    ("qom-get path=/objects/zz property=x", "Device '/objects/zz' not found\n"
+     "  path: there is no object path '/objects/zz', but /objects, "
+     "/objects/io0, /objects/io1\n"),
     ("job-pause j0", "job-pause takes id"),
     ("watsh", "did you mean watch"),
     ("watsh query-jobs", "there is no command 'watsh'\n  did you mean watch"),

@@ -20,13 +20,16 @@
  * reserve of one request each, of which only a piece is in memory. */
 #define DAEMON_BUDGET_BYTES (512 * BF_MIB)
 
-static bool
-loop_in_use(void *opaque, const BfLoop *loop)
+static char *
+loop_user(void *opaque, const BfLoop *loop)
 {
     const BfDaemon *daemon = opaque;
+    const char *exp = bf_export_table_find_loop_user(daemon->exports, loop);
+    const char *job = bf_job_table_find_loop_user(daemon->jobs, loop);
 
-    return bf_export_table_uses_loop(daemon->exports, loop) ||
-           bf_job_table_uses_loop(daemon->jobs, loop);
+    return exp != NULL   ? g_strdup_printf("export '%s'", exp)
+           : job != NULL ? g_strdup_printf("job '%s'", job)
+                         : NULL;
 }
 
 static int
@@ -200,7 +203,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
         bf_job_table_new(config->job_events, config->job_events_opaque);
     daemon->exports = bf_export_table_new(daemon->graph, config->export_events,
                                           config->export_events_opaque);
-    bf_objects_set_in_use(daemon->objects, loop_in_use, daemon);
+    bf_objects_set_in_use(daemon->objects, loop_user, daemon);
     bf_objects_set_fdsets(daemon->objects, daemon->fdsets);
     return daemon;
 }

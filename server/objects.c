@@ -45,7 +45,7 @@ struct BfObjects {
     BfFdsets *fdsets;     /* borrowed; or NULL */
     bool told_unlocked;   /* that memory cannot be locked */
     BfCancel stop;        /* no more waiting for files */
-    bool (*loop_in_use)(void *opaque, const BfLoop *loop);
+    char *(*loop_user)(void *opaque, const BfLoop *loop);
     void *opaque;
     BfAuthzContext authz;
     uint64_t authz_generation; /* counts what may change a verdict */
@@ -111,13 +111,16 @@ iothread_destroy(BfObject *object)
 static bool
 iothread_may_delete(BfObjects *objects, BfObject *object, GError **error)
 {
-    if (objects->loop_in_use == NULL ||
-        !objects->loop_in_use(objects->opaque, object->u.loop)) {
-        return true;
+    g_autofree char *user =
+        objects->loop_user != NULL
+            ? objects->loop_user(objects->opaque, object->u.loop)
+            : NULL;
+
+    if (user != NULL) {
+        bf_set_error(error, "object '%s' is in use by %s, can not be deleted",
+                     object->options->id, user);
     }
-    bf_set_error(error, "object '%s' is in use, can not be deleted",
-                 object->options->id);
-    return false;
+    return user == NULL;
 }
 
 /* --- throttle-group --- */
@@ -348,10 +351,10 @@ bf_objects_set_authz_parser(BfObjects *objects, BfAuthzParseFn *parse)
 
 void
 bf_objects_set_in_use(BfObjects *objects,
-                      bool (*loop_in_use)(void *opaque, const BfLoop *loop),
+                      char *(*loop_user)(void *opaque, const BfLoop *loop),
                       void *opaque)
 {
-    objects->loop_in_use = loop_in_use;
+    objects->loop_user = loop_user;
     objects->opaque = opaque;
 }
 

@@ -144,8 +144,8 @@ bf_job_table_check_node(BfJobTable *table, const BfNode *node,
     return true;
 }
 
-bool
-bf_job_table_uses_loop(BfJobTable *table, const BfLoop *loop)
+const char *
+bf_job_table_find_loop_user(BfJobTable *table, const BfLoop *loop)
 {
     g_autoptr(GPtrArray) jobs = bf_registry_list(table->jobs);
 
@@ -153,10 +153,10 @@ bf_job_table_uses_loop(BfJobTable *table, const BfLoop *loop)
         const BfJob *job = g_ptr_array_index(jobs, i);
 
         if (job->loop == loop && job->status != BF_JOB_STATUS_CONCLUDED) {
-            return true;
+            return job->id;
         }
     }
-    return false;
+    return NULL;
 }
 
 static int64_t

@@ -128,13 +128,13 @@ BfJob *bf_job_table_find(BfJobTable *table, const char *id);
 const char *bf_job_table_find_user(BfJobTable *table, const BfNode *node);
 
 /**
- * bf_job_table_uses_loop:
+ * bf_job_table_find_loop_user:
  * @table: the table
  * @loop: any loop
  *
- * Returns: true if a job works on @loop
+ * Returns: (transfer none) (nullable): id of a job that works on @loop
  */
-bool bf_job_table_uses_loop(BfJobTable *table, const BfLoop *loop);
+const char *bf_job_table_find_loop_user(BfJobTable *table, const BfLoop *loop);
 
 /**
  * bf_job_table_query:

@@ -142,14 +142,15 @@ unsigned bf_export_count_clients(const BfExport *exp);
 bool bf_export_uses_loop(const BfExport *exp, const BfLoop *loop);
 
 /**
- * bf_export_table_uses_loop:
+ * bf_export_table_find_loop_user:
  * @table: the table
  * @loop: any loop
  *
- * Returns: true if bf_export_uses_loop() holds for an export, or one that is
- * being added is for @loop
+ * Returns: (transfer none) (nullable): id of an export for which
+ * bf_export_uses_loop() holds, also of one that is being added
  */
-bool bf_export_table_uses_loop(BfExportTable *table, const BfLoop *loop);
+const char *bf_export_table_find_loop_user(BfExportTable *table,
+                                           const BfLoop *loop);
 
 /**
  * bf_export_stats:

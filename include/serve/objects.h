@@ -71,14 +71,14 @@ bool bf_objects_co_del(BfObjects *objects, const char *id, GError **error);
 /**
  * bf_objects_set_in_use:
  * @objects: the objects
- * @loop_in_use: tells whether something still runs on an iothread's loop
- * @opaque: passed to @loop_in_use
+ * @loop_user: returns (transfer full) who still runs on an iothread's loop, or
+ *     NULL
+ * @opaque: passed to @loop_user
  *
  * Sets the check that bf_objects_co_del() makes before it ends an iothread.
  */
 void bf_objects_set_in_use(BfObjects *objects,
-                           bool (*loop_in_use)(void *opaque,
-                                               const BfLoop *loop),
+                           char *(*loop_user)(void *opaque, const BfLoop *loop),
                            void *opaque);
 
 /**

@@ -145,17 +145,19 @@ bf_export_uses_loop(const BfExport *exp, const BfLoop *loop)
            (exp->published && exp->ops->uses_loop(exp, loop));
 }
 
-bool
-bf_export_table_uses_loop(BfExportTable *table, const BfLoop *loop)
+const char *
+bf_export_table_find_loop_user(BfExportTable *table, const BfLoop *loop)
 {
     g_autoptr(GPtrArray) list = bf_registry_list(table->exports);
 
     for (unsigned i = 0; i < list->len; i++) {
-        if (bf_export_uses_loop(g_ptr_array_index(list, i), loop)) {
-            return true;
+        const BfExport *exp = g_ptr_array_index(list, i);
+
+        if (bf_export_uses_loop(exp, loop)) {
+            return bf_export_id(exp);
         }
     }
-    return false;
+    return NULL;
 }
 
 static uint64_t

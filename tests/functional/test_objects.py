@@ -200,7 +200,8 @@ def test_iothread_in_use_is_not_deleted_or_kept(daemon, image, connect_nbd):
     daemon.add_export("disk", iothread="io9")
     handle = connect_nbd(path)
     error = daemon.error("object-del", id="io9")
-    assert "in use" in error.desc
+    assert error.desc == ("object 'io9' is in use by export 'exp-disk', can "
+                          "not be deleted")
     assert handle.pread(512, 0)
     daemon.cmd("block-export-del", id="exp-disk", mode="hard")
     daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-disk")

@@ -109,8 +109,8 @@ test_closing_export_can_be_asked(void *arg)
         g_assert_cmpstr(bf_export_node_name(exp), ==, "n0");
         bf_export_stats(exp, &stats);
         g_assert_false(bf_export_uses_loop(exp, bf_test_loops()->main));
-        g_assert_false(
-            bf_export_table_uses_loop(fix.table, bf_test_loops()->main));
+        g_assert_null(
+            bf_export_table_find_loop_user(fix.table, bf_test_loops()->main));
         asked++;
         bf_co_yield();
     }

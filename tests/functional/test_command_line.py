@@ -307,7 +307,7 @@ def test_monitor_that_waits_for_its_client(daemons, box):
     daemon = daemons("--chardev", f"socket,id=c,path={path},server=on,wait=on",
                      "--monitor", "c", "--pidfile", box / "pid",
                      monitor=False)
-    harness.wait_until(path.exists)
+    daemon.wait_log("waiting for a client on")  # the path is there before
     assert not (box / "pid").exists()
     client = qmp.QmpClient(path, limit=harness.LIMIT)
     assert client.cmd("query-version")

@@ -332,6 +332,17 @@ bf_handle_in_flight(const BfHandle *handle)
 }
 
 uint64_t
+bf_handle_losses(const BfHandle *handle)
+{
+    uint64_t losses = 0;
+
+    for (const BfNode *node = handle->node; node != NULL; node = node->file) {
+        losses += bf_atomic_load(&node->losses);
+    }
+    return losses;
+}
+
+uint64_t
 bf_handle_size(const BfHandle *handle)
 {
     return handle->size;

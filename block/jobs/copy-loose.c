@@ -4,15 +4,17 @@
  * stable.
  *
  * A flush that fails says that some of it may be gone, and one that succeeds
- * afterwards says nothing about it: storage tells each loss once. So all that
- * was written since the last flush that did not fail is copied again. It is
- * known as what was ever written within one run from the lowest to the highest
- * byte since that flush, which is cheap to keep; too much of it costs only
- * time. What a user of the source has overwritten since cannot be copied again;
- * then the job must fail.
+ * afterwards says nothing about it: storage tells each loss once. A server that
+ * was started anew while we were away tells nothing at all. So all that was
+ * written since the last flush that did not fail is copied again. It is known
+ * as what was ever written within one run from the lowest to the highest byte
+ * since that flush, which is cheap to keep; too much of it costs only time.
+ * What a user of the source has overwritten since cannot be copied again; then
+ * the job must fail.
  */
-#include "copy-private.h"
+#include <errno.h>
 
+#include "copy-private.h"
 #include "core/util.h"
 
 static void
@@ -64,18 +66,44 @@ copy_again(BfCopy *copy, BfCopyRun lost)
 }
 
 /* What came while the flush was under way may be lost as well. */
-void
-bf_copy_flush_failed(BfCopy *copy)
+static BfCopyRun
+find_lost(const BfCopy *copy)
 {
     BfCopyRun lost = copy->loose;
-    const BfCopyRun *gone = &copy->overwritten;
 
     run_add(&lost, copy->in_flush.start, copy->in_flush.end);
+    return lost;
+}
+
+static bool
+is_overwritten(const BfCopy *copy, BfCopyRun run)
+{
+    return run.start < copy->overwritten.end &&
+           copy->overwritten.start < run.end;
+}
+
+/* That a server was away may mean nothing; a job that has no way to copy again
+ * does not fail for that. */
+int
+bf_copy_flush_ended(BfCopy *copy, int ret)
+{
+    const BfCopyRun lost = find_lost(copy);
+    uint64_t losses = bf_handle_losses(copy->config.target);
+    bool was_away = losses != copy->losses;
+
+    copy->losses = losses;
+    copy->has_lost |= ret < 0 || was_away;
+    if (ret == 0 && (!was_away || is_overwritten(copy, lost))) {
+        return 0;
+    }
     copy->loose = (BfCopyRun){0};
-    copy->has_lost = true;
-    if (lost.start < gone->end && gone->start < lost.end) {
-        copy->is_beyond_repair = true;
-    } else {
+    copy->is_beyond_repair = is_overwritten(copy, lost);
+    if (!copy->is_beyond_repair) {
         copy_again(copy, lost);
     }
+    if (ret == 0) {
+        return -EAGAIN;
+    }
+    bf_copy_note_error(copy, -ret);
+    return ret;
 }

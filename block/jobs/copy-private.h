@@ -64,7 +64,8 @@ struct BfCopy {
     BfCopyRun loose;       /* in the target since a flush was begun */
     BfCopyRun in_flush;    /* what that flush covers */
     BfCopyRun overwritten; /* changed in the source after it was copied */
-    bool has_lost;         /* a flush has failed */
+    uint64_t losses;       /* of the target, up to then */
+    bool has_lost; /* a flush has failed, or covered less than it should */
     bool is_beyond_repair; /* and what it lost cannot be copied again */
     uint64_t credit;   /* bytes that the throttle group has let pass already */
     bool fetching;     /* a coroutine waits for more of them */
@@ -102,4 +103,5 @@ void bf_copy_note_loose(BfCopy *copy, uint64_t start, uint64_t end);
 /* The source will not have any more what it had there. */
 void bf_copy_note_overwritten(BfCopy *copy, uint64_t start, uint64_t end);
 void bf_copy_flush_begins(BfCopy *copy);
-void bf_copy_flush_failed(BfCopy *copy);
+/* Returns @ret, or -EAGAIN if something was lost and is to be copied again. */
+int bf_copy_flush_ended(BfCopy *copy, int ret);

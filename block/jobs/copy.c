@@ -271,13 +271,11 @@ flush_co_run(void *arg)
 {
     BfCopy *copy = arg;
 
-    copy->flush_ret = bf_handle_co_flush(copy->config.target);
+    int ret = bf_handle_co_flush(copy->config.target);
+
+    copy->flush_ret = bf_copy_flush_ended(copy, ret);
     copy->flushing = false;
     copy->in_flight--;
-    if (copy->flush_ret < 0) {
-        bf_copy_flush_failed(copy);
-        bf_copy_note_error(copy, -copy->flush_ret);
-    }
     bf_co_queue_wake_all(&copy->changed);
 }
 

@@ -313,6 +313,13 @@ bf_mirror_co_run(BfJob *job, GError **error)
     return ok;
 }
 
+/* There was too little time, or what was lost is to be copied again. */
+static bool
+is_to_be_tried_again(const BfMirror *mirror)
+{
+    return mirror->pass_ret == -ETIMEDOUT || mirror->pass_ret == -EAGAIN;
+}
+
 /*
  * The end of a job that waited to be finalized: its users have gone on writing.
  * Nobody can be asked about errors any more.
@@ -328,7 +335,7 @@ bf_mirror_co_prepare(BfJob *job, GError **error)
 
         mirror->pass_limit_ns = PASS_LIMIT_NS;
         bf_co_call(job->loop, pass_co_run, mirror);
-        if (mirror->pass_ret == -ETIMEDOUT && !last) {
+        if (is_to_be_tried_again(mirror) && !last) {
             continue;
         }
         if (mirror->pass_ret < 0) {
@@ -337,7 +344,7 @@ bf_mirror_co_prepare(BfJob *job, GError **error)
         }
         if (!co_hand_over(mirror, last ? LAST_CHANCE_NS : PASS_LIMIT_NS,
                           &local) &&
-            (last || mirror->pass_ret != -ETIMEDOUT)) {
+            (last || !is_to_be_tried_again(mirror))) {
             g_propagate_error(error, g_steal_pointer(&local));
             return false;
         }

@@ -155,7 +155,8 @@ bool bf_copy_is_through(const BfCopy *copy);
  * Makes what was copied stable in the target. When the time is up the flush
  * still counts as under way.
  *
- * Returns: 0, -ETIMEDOUT or another -errno, which bf_copy_co_run() deals with
+ * Returns: 0, -ETIMEDOUT, -EAGAIN if some of it was lost and is dirty again, or
+ * another -errno; bf_copy_co_run() deals with it
  */
 int bf_copy_co_flush(BfCopy *copy, uint64_t limit_ns);
 
@@ -169,8 +170,8 @@ int bf_copy_co_flush(BfCopy *copy, uint64_t limit_ns);
  * requests may be under way; bf_copy_co_run() goes on and asks the job what to
  * do.
  *
- * Returns: 0, -ETIMEDOUT, -ECANCELED if the job was cancelled, or another
- * -errno
+ * Returns: 0, -ETIMEDOUT, -EAGAIN as bf_copy_co_flush(), -ECANCELED if the job
+ * was cancelled, or another -errno
  */
 int bf_copy_co_finish(BfCopy *copy, uint64_t limit_ns);
 

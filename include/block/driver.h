@@ -96,6 +96,8 @@ typedef struct BfNodeSettings {
  * @stats: owned: counts its requests, on every loop
  * @write_threshold: a write that ends beyond it is told to the user, once; 0:
  *     none; any thread
+ * @losses: counted up when writes that were acknowledged and not flushed may
+ *     be lost; any thread
  * @tracked: writes under way, oldest first, where alignment is above 1;
  *     belongs to @home
  * @edges: owned: the links to its children (main)
@@ -141,6 +143,7 @@ struct BfNode {
 
     BfNodeStats *stats;
     BfAtomicU64 write_threshold;
+    BfAtomicU64 losses;
     BfTracked *tracked;
 
     GPtrArray *edges;

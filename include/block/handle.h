@@ -213,6 +213,18 @@ void bf_handle_co_free(BfHandle *handle);
 unsigned bf_handle_in_flight(const BfHandle *handle);
 
 /**
+ * bf_handle_losses:
+ * @handle: a handle
+ *
+ * Tells whether writes may be lost although no flush has failed: a number that
+ * grows when a server goes away that had acknowledged some and not flushed
+ * them. Of the node and what is below it in one line.
+ *
+ * Returns: how often that was so
+ */
+uint64_t bf_handle_losses(const BfHandle *handle);
+
+/**
  * bf_handle_size:
  * @handle: a handle
  *

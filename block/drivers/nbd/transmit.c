@@ -79,9 +79,13 @@ bf_nbdc_break(BfNbdcConn *conn, GError *error)
     bf_channel_shutdown(conn->channel);
 }
 
+/* What a server has acknowledged and not flushed, it need not have any more if
+ * it was started anew. */
 void
 bf_nbdc_co_lose_requests(BfNbdcConn *conn)
 {
+    bool lost = conn->wrote;
+
     while (conn->writing) {
         bf_co_queue_co_wait(&conn->writer_done);
     }
@@ -91,14 +95,18 @@ bf_nbdc_co_lose_requests(BfNbdcConn *conn)
         BfNbdcRequest *req = conn->table[i];
 
         if (req != NULL) {
+            lost |= req->command == BF_NBD_COMMAND_FLUSH;
             conn->table[i] = NULL;
             req->lost = true;
             request_wake(req);
         }
     }
     conn->in_flight = 0;
-    conn->node->wrote_lost |= conn->wrote;
+    conn->node->wrote_lost |= lost;
     conn->wrote = false;
+    if (lost) {
+        bf_atomic_add(&conn->node->base.losses, 1);
+    }
     bf_co_queue_wake_all(&conn->pinned);
     bf_co_queue_wake_all(&conn->node->ready);
 }

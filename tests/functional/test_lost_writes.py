@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Jobs to an NBD server that loses what was not flushed, and comes back.
+
+As a host does that loses its power. Nobody says so: each write was
+acknowledged, and the flushes of the next connection succeed.
+"""
+import pytest
+
+import harness
+import rawnbd as nbd
+import rawserver
+
+pytestmark = pytest.mark.ours("the reference does not notice")
+
+SIZE = 4 << 20
+SLOW = 4 << 20  # bytes per second
+
+
+class Forgetful(rawserver.RawServer):
+    def __init__(self, path, data):
+        self.stable = bytes(data)
+        super().__init__(path, data)
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        if command == nbd.CMD_FLUSH:
+            self.stable = bytes(self.data)
+        super().answer(conn, command, cookie, offset, length, data)
+
+    def crash(self):
+        self.drop()
+        self.data[:] = self.stable
+
+
+class Scene:
+    def __init__(self, daemon, box):
+        self.daemon = daemon
+        self.source = harness.make_image(box / "source.img", SIZE, {
+            0: harness.random_bytes(SIZE)})
+        self.server = Forgetful(box / "far.sock", bytearray(SIZE))
+        daemon.serve_file(self.source, "src")
+        daemon.execute("blockdev-add", self.server.options(
+            **{"node-name": "dst", "reconnect-delay": 60}))
+
+    def begin(self, kind, **options):
+        self.daemon.cmd(f"blockdev-{kind}", job_id="j", device="src",
+                        target="dst", sync="full", **options)
+
+    def status(self, status):
+        self.daemon.qmp.take_event("JOB_STATUS_CHANGE", id="j", status=status)
+
+    def crash_half_way(self):
+        """While nothing is under way, so that all was acknowledged."""
+        harness.wait_until(lambda: any(
+            request[0] == nbd.CMD_WRITE for request in self.server.requests))
+        self.daemon.cmd("job-pause", id="j")
+        self.status("paused")
+        assert any(self.server.data) and not any(self.server.stable)
+        self.server.crash()
+        self.daemon.cmd("block-job-set-speed", device="j", speed=0)
+
+    def end(self, kind="mirror"):
+        if kind == "mirror":
+            self.daemon.qmp.take_event("BLOCK_JOB_READY", device="j")
+            self.daemon.cmd("job-complete", id="j")
+        return self.daemon.qmp.take_event("BLOCK_JOB_COMPLETED",
+                                          device="j")["data"]
+
+    def check(self):
+        self.server.crash()
+        assert self.server.data == self.source.read_bytes()
+
+
+@pytest.fixture
+def scene(daemon, box):
+    found = Scene(daemon, box)
+    yield found
+    found.server.stop()
+
+
+@pytest.mark.parametrize("kind", ("mirror", "backup"))
+def test_job_copies_again_what_was_lost_half_way(scene, kind):
+    scene.begin(kind, speed=SLOW)
+    scene.crash_half_way()
+    scene.daemon.cmd("job-resume", id="j")
+    assert "error" not in scene.end(kind)
+    scene.check()
+
+
+def test_backup_trusts_the_server_with_what_is_overwritten(scene):
+    """It is nowhere else; most servers that were away have forgotten nothing."""
+    scene.begin("backup", speed=SLOW)
+    scene.crash_half_way()
+    with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
+        assert client.write(0, b"w" * SIZE) == 0
+    scene.daemon.cmd("job-resume", id="j")
+    assert "error" not in scene.end("backup")
+
+
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+@pytest.mark.parametrize("finalize", (False, True))
+def test_mirror_copies_again_what_was_lost_at_the_end(scene, mode, finalize):
+    scene.begin("mirror", copy_mode=mode, auto_finalize=not finalize)
+    daemon, server = scene.daemon, scene.server
+    daemon.qmp.take_event("BLOCK_JOB_READY", device="j")
+    with nbd.RawNbd(daemon.nbd_path).go("src") as client:
+        if finalize:
+            daemon.cmd("job-complete", id="j")
+            scene.status("pending")
+        else:
+            assert client.write(SIZE - 4096, b"w" * 4096) == 0
+            harness.wait_until(lambda: server.data[-4096:] == b"w" * 4096)
+            daemon.cmd("job-pause", id="j")
+            scene.status("standby")
+            assert server.stable[-4096:] != b"w" * 4096
+            server.crash()
+            daemon.cmd("job-complete", id="j")
+            daemon.cmd("job-resume", id="j")
+        if finalize:
+            server.crash()
+            assert client.write(SIZE - 4096, b"v" * 4096) == 0
+            daemon.cmd("job-finalize", id="j")
+    end = daemon.qmp.take_event("BLOCK_JOB_COMPLETED", device="j")["data"]
+    assert "error" not in end
+    scene.check()

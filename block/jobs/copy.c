@@ -275,6 +275,7 @@ flush_co_run(void *arg)
 
     copy->flush_ret = bf_copy_flush_ended(copy, ret);
     copy->flushing = false;
+    bf_job_note_flush(copy->config.job, false);
     copy->in_flight--;
     bf_co_queue_wake_all(&copy->changed);
 }
@@ -284,6 +285,7 @@ static void
 start_flush(BfCopy *copy)
 {
     copy->flushing = true;
+    bf_job_note_flush(copy->config.job, true);
     copy->in_flight++;
     copy->unflushed = 0;
     bf_copy_flush_begins(copy);

@@ -253,6 +253,12 @@ bf_job_add_done(BfJob *job, uint64_t bytes)
     bf_atomic_add(&job->remaining, -bytes);
 }
 
+void
+bf_job_note_flush(BfJob *job, bool begins)
+{
+    bf_atomic_add(&job->flushing, begins ? 1 : UINT64_MAX);
+}
+
 static void
 note_ready(void *arg)
 {

@@ -30,7 +30,8 @@ is_pushing(const BfJob *job)
 {
     return (job->status == BF_JOB_STATUS_RUNNING ||
             job->status == BF_JOB_STATUS_READY) &&
-           bf_atomic_load(&job->remaining) > 0 &&
+           (bf_atomic_load(&job->remaining) > 0 ||
+            bf_atomic_load(&job->flushing) > 0) &&
            bf_atomic_load(&job->resting) == 0 && !bf_job_wants_pause(job);
 }
 

@@ -182,7 +182,8 @@ struct BfJob {
     BfAtomicU64 speed;
     BfAtomicU64 done;
     BfAtomicU64 remaining;
-    BfAtomicU64 resting; /* coroutines that pause or sleep */
+    BfAtomicU64 resting;  /* coroutines that pause or sleep */
+    BfAtomicU64 flushing; /* its flushes under way */
 
     /* @loop. */
     BfJobSleeper *sleepers;
@@ -404,6 +405,16 @@ void bf_job_add_remaining(BfJob *job, uint64_t bytes);
  * On any thread. They were left to do, and are done.
  */
 void bf_job_add_done(BfJob *job, uint64_t bytes);
+
+/**
+ * bf_job_note_flush:
+ * @job: a job, in co_run
+ * @begins: a flush of what it writes to begins; else it has ended
+ *
+ * On BfJob.loop. While a flush is under way there is something to do, even if
+ * no bytes are left.
+ */
+void bf_job_note_flush(BfJob *job, bool begins);
 
 /**
  * bf_job_co_set_ready:

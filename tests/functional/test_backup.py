@@ -662,6 +662,22 @@ def test_progress_is_told_at_an_interval(disk):
     daemon.cmd("job-cancel", id="b0")
 
 
+def test_a_flush_that_hangs_is_a_stall(disk):
+    daemon = disk.daemon
+    name, path = disk.target(fault=[{"op": "flush", "park": True}])
+    disk.backup(name)
+    daemon.cmd("block-job-set-progress", device="b0", stall_timeout=1)
+    stall = daemon.qmp.take_event("BLOCK_JOB_STALLED", device="b0")["data"]
+    assert stall["progress"]["stalled"] and stall["progress"]["remaining"] == 0
+    assert stall["source"] == {"node-name": "src", "requests": 0}
+    assert stall["target"] == {"node-name": name, "requests": 1}
+    daemon.cmd("blockdev-reopen", options=[{
+        "driver": "fault", "node-name": name, "rules": [],
+        "image": {"driver": "file", "filename": str(path)}}])
+    assert "error" not in ended(daemon)
+    assert path.read_bytes() == disk.contents()
+
+
 def test_a_stall_is_told_with_the_end_that_does_not_answer(disk):
     daemon = disk.daemon
     rule = {"op": "write", "offset": 1 << 20, "bytes": 512, "park": True}

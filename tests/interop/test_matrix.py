@@ -5,9 +5,13 @@ A client copies the disk; writes MARK at PLACE if it may, and is told if it may
 not; and the disk must have that and nothing else. What clients can do beyond
 that is in test_clients.py.
 """
+import contextlib
 import json
 import os
 import re
+import socket
+import struct
+import subprocess
 
 import pytest
 
@@ -15,6 +19,7 @@ import harness
 import rawnbd
 from harness import run
 from served import Served
+from starttls import Relay
 
 SIZE = 4 << 20
 PLACE, LENGTH, MARK = 1 << 20, 128 << 10, 0x5A
@@ -22,7 +27,8 @@ REFUSAL = "(?i)read.only|permi|not permitted"
 PATTERN = 0xA5  # on the second MiB, for clients that compare by themselves
 
 pytestmark = pytest.mark.peers("qemu-img", "qemu-io", "nbdcopy", "nbdinfo",
-                               "nbdsh", "nbd-client", "fio", "nbdkit")
+                               "nbdsh", "nbd-client", "fio", "nbdkit",
+                               "openssl")
 
 
 class Client:
@@ -220,7 +226,90 @@ class Ours(Client):
         return error == 0 or os.strerror(error)
 
 
-CLIENTS = {"qemu-img": QemuImg, "qemu-io": QemuIo, "nbdcopy": Nbdcopy,
+class ReferenceTester(Client):
+    """What the tester of the reference server does to a server: options that
+    do not exist, requests that are too large, many at once, flushes among
+    writes, ends in due form and without a word."""
+
+    def look(self, writable):
+        data = self.served.path.read_bytes()
+        with self.connected() as client:
+            assert client.option_type(0x7654321) == rawnbd.ERR_UNSUP
+            assert client.list_exports() == [("disk", "the disk")]
+            assert client.go("disk").size == SIZE
+            for offset, length in ((0, 1 << 30), (0, 0xFFFFFFFF), (SIZE, 1),
+                                   (SIZE - 1, 2), (1 << 63, 1)):
+                assert client.request(rawnbd.CMD_READ, offset, length) == \
+                    rawnbd.EINVAL
+            assert client.read(SIZE, 0) == client.read(0, 0) == (0, b"")
+            self.read_many(client, data)
+            client.disconnect()
+        with self.connected() as client:
+            client.go("disk").send_request(rawnbd.CMD_READ, 0, SIZE)
+
+    @staticmethod
+    def read_many(client, data):
+        wanted = {}
+        for number in range(100):
+            offset, length = number * 40_009, 1 + number * 999
+            cookie = client.send_request(rawnbd.CMD_READ, offset, length)
+            wanted[cookie] = data[offset:offset + length]
+        while wanted:
+            magic, error, cookie = struct.unpack(">IIQ", client.recv(16))
+            assert (magic, error) == (rawnbd.SIMPLE_MAGIC, 0)
+            text = wanted.pop(cookie)
+            assert client.recv(len(text)) == text
+
+    def write(self, source):
+        pieces = 32
+        length = LENGTH // pieces
+        with self.connected() as client:
+            client.go("disk")
+            for number in range(pieces):
+                client.send_request(
+                    rawnbd.CMD_WRITE, PLACE + number * length, length,
+                    rawnbd.FUA if number % 3 else 0, bytes([MARK]) * length)
+                client.send_request(rawnbd.CMD_FLUSH)
+            errors = {client.read_reply()[0].error
+                      for _ in range(2 * pieces)}
+            assert client.read(0, SIZE) == (
+                0, self.served.path.read_bytes())
+            client.disconnect()
+        return errors == {0} or os.strerror(max(errors))
+
+    @contextlib.contextmanager
+    def connected(self):
+        served = self.served
+        if served.psk:
+            # Python's own TLS has no such keys.
+            with contextlib.closing(Relay(served.address)) as relay, \
+                    self.through_openssl(relay.port) as sock:
+                yield rawnbd.RawNbd(sock, handshake=False)
+            return
+        with rawnbd.RawNbd(served.address) as client:
+            if served.tls:
+                client.starttls(harness.client_context(served.tls_dir))
+            yield client
+
+    @contextlib.contextmanager
+    def through_openssl(self, port):
+        user, key = self.served.psk_file.read_text().split()[0].split(":")
+        ours, theirs = socket.socketpair()
+        with subprocess.Popen(
+                ["openssl", "s_client", "-quiet", "-psk", key, "-psk_identity",
+                 user, "-ciphersuites", "TLS_AES_128_GCM_SHA256", "-connect",
+                 f"127.0.0.1:{port}"], stdin=theirs, stdout=theirs,
+                stderr=subprocess.DEVNULL,
+                env=harness.ENVIRONMENT) as program, ours:
+            theirs.close()
+            try:
+                yield ours
+            finally:
+                program.kill()
+
+
+CLIENTS = {"tester": ReferenceTester, "qemu-img": QemuImg,
+           "qemu-io": QemuIo, "nbdcopy": Nbdcopy,
            "nbdinfo": Nbdinfo, "nbdsh": Nbdsh, "nbd-client": NbdClient,
            "fio": Fio, "nbdkit": Nbdkit, "ours": Ours}
 TRANSPORTS = ("unix", "tcp", "tls-unix", "tls", "psk")

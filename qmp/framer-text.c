@@ -15,7 +15,7 @@
 #include "qmp/json-value.h"
 #include "qmp/json-write.h"
 
-#define STRAY_BYTES_MAX 1000 /* of bad input that is shown */
+#define STRAY_BYTES_MAX 60 /* of bad input that is shown */
 #define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
 /* Longer numbers are rounded here, not in jansson. */
 #define NUMBER_BYTES_MAX 400

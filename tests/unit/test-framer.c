@@ -237,6 +237,22 @@ test_long_string_keeps_its_errors(void)
     }
 }
 
+/* What follows a bad byte in a secret may be read as anything else. */
+static void
+test_little_of_bad_input_is_shown(void)
+{
+    g_autofree char *word = repeat("a", 500, "", "");
+    g_autofree char *shown = repeat("a", 60, "", "");
+    g_autofree char *text =
+        g_strconcat("['secret\x01,", word, "\n-", word, "\n", NULL);
+    g_autofree char *frames =
+        g_strconcat(PARSE "stray ''...'|" PARSE "expecting value|" PARSE
+                          "invalid keyword '",
+                    shown, "...'|" PARSE "stray '-a'", NULL);
+
+    check(text, frames);
+}
+
 static void
 test_depth_limit(void)
 {
@@ -362,6 +378,8 @@ int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/qmp/framer/little-of-bad-input-is-shown",
+                    test_little_of_bad_input_is_shown);
     g_test_add_func("/qmp/framer/next/values-become-strict",
                     test_values_become_strict);
     g_test_add_func("/qmp/framer/next/nul-is-kept", test_nul_is_kept);

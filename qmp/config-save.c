@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "block/graph.h"
 #include "qmp/chardev.h"
@@ -192,17 +193,60 @@ leave_out_changed(Save *save, BfConfigItemKind kind, const char *id,
 
 /* --- objects --- */
 
+/* Does @path lead to what only this process has open? */
+static bool
+is_passed(const char *path)
+{
+    static const char *const beginnings[] = {
+        "/dev/fd/",    "/dev/fdset/", "/dev/stdin",         "/dev/stdout",
+        "/dev/stderr", "/proc/self/", "/proc/thread-self/",
+    };
+    g_autofree char *whole = g_canonicalize_filename(path, NULL);
+    g_autofree char *own = g_strdup_printf("/proc/%d/", (int)getpid());
+    const char *start = whole + strspn(whole, "/") - 1; /* it may have two */
+
+    for (size_t i = 0; i < G_N_ELEMENTS(beginnings); i++) {
+        if (g_str_has_prefix(start, beginnings[i])) {
+            return true;
+        }
+    }
+    return g_str_has_prefix(start, own);
+}
+
+/* All members of objects that are paths, whatever the type. */
+static char *
+path_problem(const BfObjectOptions *options)
+{
+    static const char *const members[] = {"dir", "file", "filename"};
+    json_t *object =
+        to_json(&bf_object_options_type, options, BF_SECRET_MODE_MASK);
+    char *problem = NULL;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(members) && problem == NULL; i++) {
+        const char *path =
+            json_string_value(json_object_get(object, members[i]));
+
+        if (path != NULL && is_passed(path)) {
+            problem = g_strdup_printf(
+                "%s '%s' has '%s', a descriptor that was passed to this "
+                "process",
+                bf_enum_str(&bf_object_type_enum, (int)options->qom_type),
+                options->id, path);
+        }
+    }
+    json_decref(object);
+    return problem;
+}
+
 /* Why nothing can say again what the object was made from, or NULL. */
 static char *
 object_problem(const BfObjectOptions *options)
 {
-    const BfSecretProperties *secret = options->u.secret;
+    const BfSecretProperties *secret =
+        options->qom_type == BF_OBJECT_TYPE_SECRET ? options->u.secret : NULL;
 
-    if (options->qom_type != BF_OBJECT_TYPE_SECRET) {
-        return NULL;
-    }
     /* Data in clear was wiped when it had been read. */
-    if (secret->data == NULL && secret->file == NULL &&
+    if (secret != NULL && secret->data == NULL && secret->file == NULL &&
         secret->credential == NULL) {
         return g_strdup_printf(
             "secret '%s' was given as data, which is never written in clear; "
@@ -210,14 +254,7 @@ object_problem(const BfObjectOptions *options)
             "with keyid",
             options->id);
     }
-    if (secret->file != NULL &&
-        (g_str_has_prefix(secret->file, "/dev/fd") ||
-         g_str_has_prefix(secret->file, "/proc/self"))) {
-        return g_strdup_printf("secret '%s' has '%s', a descriptor that was "
-                               "passed to this process",
-                               options->id, secret->file);
-    }
-    return NULL;
+    return path_problem(options);
 }
 
 /* A throttle group tells each of its limits twice. Who changes one in the file

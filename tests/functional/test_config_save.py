@@ -532,6 +532,34 @@ def test_passed_descriptors_are_left_out(daemon, box, image):
     assert "descriptor" in left["reason"]
 
 
+@pytest.mark.parametrize("path", (
+    "/proc/self/fd/{fd}", "/proc/thread-self/fd/{fd}", "/proc/{pid}/fd/{fd}",
+    "/dev/fd/{fd}", "//dev/../proc//self/fd/{fd}"))
+def test_objects_from_a_descriptor_are_left_out(daemons, tls_dir, path):
+    """A directory that only this process has open, and a file in it."""
+    fd = os.open(tls_dir, os.O_RDONLY)
+    try:
+        daemon = daemons(extra_fds=[fd])
+    finally:
+        os.close(fd)
+    directory = path.format(fd=fd, pid=daemon.pid)
+    daemon.add_creds(directory)
+    daemon.cmd("object-add", qom_type="secret", id="sec0",
+               file=f"{directory}/ca-cert.pem")
+    for left, kind in zip(daemon.cmd("config-save", incomplete=True)[
+            "left-out"], ("tls-creds-x509 'tls0'", "secret 'sec0'"),
+            strict=True):
+        assert left["reason"].startswith(kind), left
+        assert f"'{directory}" in left["reason"]
+        assert "a descriptor that was passed to this process" in left["reason"]
+
+
+def test_objects_from_standard_input_are_left_out(daemon):
+    daemon.cmd("object-add", qom_type="secret", id="sec0", file="/dev/stdin")
+    left, = daemon.cmd("config-save", incomplete=True)["left-out"]
+    assert "'/dev/stdin', a descriptor" in left["reason"]
+
+
 def test_own_client_is_left_out(daemon, image):
     daemon.serve_file(image)
     daemon.execute("blockdev-add", {

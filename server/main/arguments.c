@@ -37,6 +37,7 @@ static const struct option long_options[] = {
     {"object", required_argument, NULL, OPT_STEP + BF_STEP_OBJECT},
     {"pidfile", required_argument, NULL, OPT_PIDFILE},
     {"sighup", required_argument, NULL, OPT_SIGHUP},
+    {"trace", required_argument, NULL, 'T'},
     {"version", no_argument, NULL, 'V'},
     {"workers", required_argument, NULL, OPT_WORKERS},
     {NULL, 0, NULL, 0},
@@ -189,6 +190,18 @@ parse_sighup(BfArguments *args, const char *text)
                text);
 }
 
+/* An option of qemu-storage-daemon. */
+static bool
+refuse_trace(const BfArguments *args, const char *text)
+{
+    return bf_arguments_complain(
+        args,
+        "--trace %s: there are no trace events to be enabled; set "
+        "G_MESSAGES_DEBUG=all in the environment for debug messages, or attach "
+        "bpftrace or perf to the static probes (bpftrace -l 'usdt:PATH:*')",
+        text);
+}
+
 static bool
 take_option(BfArguments *args, int opt)
 {
@@ -215,6 +228,8 @@ take_option(BfArguments *args, int opt)
         return parse_sighup(args, optarg);
     case OPT_WORKERS:
         return parse_workers(args, optarg);
+    case 'T':
+        return refuse_trace(args, optarg);
     case '?':
         return false; /* getopt has said why */
     default:
@@ -244,7 +259,7 @@ parse_daemon(BfArguments *args, int argc, char **argv)
 {
     int opt;
 
-    while ((opt = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, "hT:V", long_options, NULL)) != -1) {
         if (!take_option(args, opt)) {
             return false;
         }

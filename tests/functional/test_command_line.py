@@ -44,6 +44,15 @@ def test_version(option):
     assert re.match(r"\S+ version \d+\.\d+", text)
 
 
+@pytest.mark.ours("the reference has trace events")
+@pytest.mark.parametrize("option", (["-T", "help"], ["--trace", "nbd_*"],
+                                    ["--trace=events=/x,file=/y"]))
+def test_trace_tells_the_way_out(option):
+    error = fails(*option)
+    assert f"--trace {option[-1].removeprefix('--trace=')}: " in error
+    assert "G_MESSAGES_DEBUG=all" in error and "static probes" in error
+
+
 @pytest.mark.ours("the reference has no such command")
 def test_options_are_told(daemon):
     told = {o["option"]: {p["name"]: p for p in o["parameters"]}

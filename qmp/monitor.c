@@ -72,6 +72,7 @@ struct BfMonitorClient {
     PassedFds incoming; /* came with bytes that make no request yet */
     GQueue jobs;        /* of Job, owned: requests that wait */
     unsigned outstanding;
+    bool has_more; /* there may be more requests in what was read */
     bool input_ended;
     BfCoQueue input_changed; /* a job came or ended, or input ended */
 
@@ -195,8 +196,12 @@ writer_co_run(void *arg)
     while (!client->output_failed) {
         g_autoptr(GError) error = NULL;
         struct iovec iov[WRITE_PIECES];
-        int count = gather(client, iov);
+        int count = 0;
 
+        if (client->has_more && client->output.length > 0) {
+            bf_dispatch_co_next_turn(); /* more replies come, to be sent too */
+        }
+        count = gather(client, iov);
         if (count == 0) {
             if (client->output_ended) {
                 break;
@@ -340,11 +345,13 @@ co_take_frames(BfMonitorClient *client)
 
     while (!client->is_stopping &&
            (frame = bf_framer_next(client->framer)) != NULL) {
+        client->has_more = true;
         co_take_frame(client, frame);
         if (++count % REQUESTS_PER_TURN == 0) {
             bf_dispatch_co_next_turn();
         }
     }
+    client->has_more = false;
 }
 
 /*

@@ -5,6 +5,7 @@ Both must find the same values and the same errors in the same order; values
 come back as the id of a reply. BLOCKFERRY_SEED repeats a run, and
 BLOCKFERRY_TEXTS says how many texts there are.
 """
+import json
 import os
 import random
 
@@ -72,6 +73,48 @@ def test_both_readers_agree(daemon):
                 kinds[outcome[0]] += 1
     # Beyond the commands that mark ends, and their resets.
     assert min(kinds.values()) > TEXTS * 1.3, kinds
+
+
+def listed(part, count, brackets="[]"):
+    return brackets[0] + ", ".join(
+        part(n) for n in range(count)) + brackets[1]
+
+
+# Each above 256 KiB.
+LARGE = {
+    "string": '"' + "0123456789abcdef" * 20000 + '"',
+    "escapes": '"' + r"\n\u00e9\ud83d\ude00\"\\\u0001" * 12000 + '"',
+    "other letters": '"' + "\u00e9\u20ac\U0001f600'" * 30000 + '"',
+    "digits": listed(lambda n: str(n % 10), 120000),
+    "integers": listed(lambda n: str((-1) ** n * (n ** 4 % 2 ** 63)), 25000),
+    "large integers": listed(lambda n: str(2 ** 64 - 1 - n), 15000),
+    "fractions": listed(lambda n: f"{n}.{n}", 30000),
+    "exponents": listed(lambda n: f"-{n}.5e{n % 40 - 20}", 30000),
+    "words": listed(lambda n: ("true", "false", "null")[n % 3], 60000),
+    "short strings": listed(lambda n: f'"{n % 77}"', 60000),
+    "strings with escapes": listed(lambda n: rf'"\n{n}\u00e9"', 30000),
+    "empty arrays": listed(lambda n: "[]", 80000),
+    "empty objects": listed(lambda n: "{}", 80000),
+    "objects": listed(lambda n: f'{{"a": {n}, "b c": ["x", {{}}]}}', 15000),
+    "members": listed(lambda n: f'"key {n}": {n}', 25000, "{}"),
+    "levels": "[" * 200 + '{"a": [' + "1, " * 100000 + "2]}" + "]" * 200,
+    "spaces": "[" + " \n\t\r" * 80000 + "1" + " " * 9999 + "]",
+}
+
+
+@pytest.mark.parametrize("quote", ('"', "'"), ids=("double", "single"))
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_values_come_back(daemon, kind, quote):
+    text = LARGE[kind]
+    if quote == "'":
+        text = text.replace("'", r"\'").replace(r'\"', "\0").replace(
+            '"', "'").replace("\0", '"')
+    client, other = daemon.client(), daemon.client()
+    client.send_bytes(COMMAND + text.encode() + b"}")
+    assert "qemu" in other.cmd("query-version")
+    reply = client.read_message()
+    assert reply["return"]["qemu"]
+    assert alike(reply["id"], json.loads(LARGE[kind]))
 
 
 @pytest.mark.parametrize("data, outcomes", [

@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "core/coroutine.h"
+#include "core/ring.h"
 #include "core/thread-pool.h"
 
 /* For timeouts: wait without limit. */
@@ -37,6 +38,51 @@ typedef struct BfCancel {
  * Makes every wait with @cancel return -ECANCELED, now and from now on.
  */
 void bf_cancel_fire(BfCancel *cancel);
+
+/**
+ * BfInterrupt: lets one party end the one wait of another on the same loop,
+ * which may wait again
+ *
+ * Embedded in its owner; all zero is "nobody waits". Fields are private.
+ */
+typedef struct BfInterrupt {
+    BfRingOp *op;
+    bool fired;
+} BfInterrupt;
+
+/**
+ * bf_interrupt_fire:
+ * @interrupt: on the loop of who may wait
+ *
+ * Makes a wait with @interrupt return -ECANCELED, unless it is over already.
+ * Nothing happens when nobody waits.
+ */
+void bf_interrupt_fire(BfInterrupt *interrupt);
+
+/**
+ * BfWatch: waits for a descriptor without a coroutine
+ *
+ * Embedded in its owner; all zero is "does not wait". Fields are private.
+ */
+typedef struct BfWatch {
+    BfRingOp op;
+    BfFn *fn;
+    void *arg;
+} BfWatch;
+
+/**
+ * bf_watch_start:
+ * @watch: does not wait, and stays until @fn is called
+ * @fd: any descriptor that can be polled; open until @fn is called
+ * @events: POLLIN, POLLOUT...
+ * @fn: called once, on this loop, by none of its coroutines
+ * @arg: passed to @fn
+ *
+ * Calls @fn when one of the events is there, or when the descriptor has failed
+ * or been shut down. It cannot be stopped; to shut a socket down ends it.
+ */
+void bf_watch_start(BfWatch *watch, int fd, unsigned events, BfFn *fn,
+                    void *arg);
 
 /**
  * bf_co_sleep_ns:
@@ -162,10 +208,13 @@ ssize_t bf_co_recvmsg(int fd, struct msghdr *msg, int flags);
  * @len: at least 1
  * @flags: MSG_ flags; with MSG_WAITALL the kernel fills the whole buffer if
  *     the stream does not end before
+ * @interrupt: (nullable): ends the wait
  *
- * Returns: bytes received, 0 at the end of the stream, or -errno
+ * Returns: bytes received, 0 at the end of the stream, or -errno; -ECANCELED
+ * if the wait was ended, and then nothing was received
  */
-ssize_t bf_co_recv(int fd, void *buf, size_t len, int flags);
+ssize_t bf_co_recv(int fd, void *buf, size_t len, int flags,
+                   BfInterrupt *interrupt);
 
 /**
  * bf_co_sendmsg:

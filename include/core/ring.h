@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One io_uring. Only core/loop.c and core/co-io.c use it; the rest of the
+ * One io_uring. Only core/loop.c and core/co-io.c call it; the rest of the
  * program uses core/co-io.h.
  *
  * A ring is created and used on one thread. An operation is embedded in its

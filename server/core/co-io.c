@@ -202,8 +202,32 @@ bf_co_recvmsg(int fd, struct msghdr *msg, int flags)
     return ret;
 }
 
+void
+bf_interrupt_fire(BfInterrupt *interrupt)
+{
+    if (interrupt->op != NULL) {
+        interrupt->fired = true;
+        bf_ring_cancel(bf_loop_ring(), interrupt->op);
+    }
+}
+
+/* Like op_co_wait() for an operation that @interrupt can end. If it is over
+ * already, but its coroutine did not run yet, the kernel finds nothing to end,
+ * and that before it learns of any operation to come. */
+static int
+op_co_wait_interruptible(CoOp *self, BfInterrupt *interrupt)
+{
+    int ret = 0;
+
+    interrupt->op = &self->op;
+    interrupt->fired = false;
+    ret = op_co_wait(self);
+    interrupt->op = NULL;
+    return interrupt->fired && must_retry(ret) ? -ECANCELED : ret;
+}
+
 ssize_t
-bf_co_recv(int fd, void *buf, size_t len, int flags)
+bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
 {
     BfRing *ring = bf_loop_ring();
     CoOp op;
@@ -211,7 +235,8 @@ bf_co_recv(int fd, void *buf, size_t len, int flags)
 
     do {
         bf_ring_recv(ring, op_init(&op), fd, buf, len, flags);
-        ret = op_co_wait(&op);
+        ret = interrupt != NULL ? op_co_wait_interruptible(&op, interrupt)
+                                : op_co_wait(&op);
     } while (must_retry(ret));
     return ret;
 }
@@ -485,6 +510,25 @@ int
 bf_co_sleep_ns(uint64_t ns)
 {
     return bf_co_sleep_cancel(ns, NULL);
+}
+
+/* Watches. */
+
+static void
+watch_done(BfRingOp *op, int result)
+{
+    BfWatch *self = bf_container_of(op, BfWatch, op);
+
+    self->fn(self->arg); /* whatever the result: who looks finds out */
+}
+
+void
+bf_watch_start(BfWatch *watch, int fd, unsigned events, BfFn *fn, void *arg)
+{
+    watch->op = (BfRingOp){.done = watch_done};
+    watch->fn = fn;
+    watch->arg = arg;
+    bf_ring_poll(bf_loop_ring(), &watch->op, fd, events);
 }
 
 /* Closing. */

@@ -33,7 +33,7 @@ socket_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
     ssize_t n;
 
     if (niov == 1) {
-        n = bf_co_recv(self->fd, iov->iov_base, iov->iov_len, 0);
+        n = bf_co_recv(self->fd, iov->iov_base, iov->iov_len, 0, NULL);
     } else {
         n = bf_co_recvmsg(self->fd, &msg, 0);
     }

@@ -106,7 +106,7 @@ transfer(int from, int to, int flags)
     ssize_t n;
 
     bf_co_spawn(writer_body, &writer);
-    while ((n = bf_co_recv(to, buf, 100000, flags)) > 0) {
+    while ((n = bf_co_recv(to, buf, 100000, flags, NULL)) > 0) {
         for (ssize_t i = 0; i < n; i++, got++) {
             g_assert_cmpint(buf[i], ==, (char)(got * 7 + got / 251));
         }
@@ -134,6 +134,7 @@ test_socket_carries_more_than_fits(void *arg)
 
 typedef struct Receiver {
     int fd;
+    BfInterrupt interrupt;
     ssize_t result;
     bool done;
 } Receiver;
@@ -144,7 +145,7 @@ receiver_body(void *arg)
     Receiver *self = arg;
     char buf[16];
 
-    self->result = bf_co_recv(self->fd, buf, sizeof(buf), 0);
+    self->result = bf_co_recv(self->fd, buf, sizeof(buf), 0, &self->interrupt);
     self->done = true;
 }
 
@@ -169,6 +170,146 @@ test_socket_shutdown_ends_recv(void *arg)
 }
 
 static void
+co_receive(Receiver *receiver)
+{
+    receiver->done = false;
+    bf_co_spawn(receiver_body, receiver);
+    bf_co_yield();
+}
+
+static void
+co_wait_received(const Receiver *receiver)
+{
+    while (!receiver->done) {
+        bf_co_yield();
+    }
+}
+
+static void
+test_interrupt_ends_one_wait(void *arg)
+{
+    int fds[2];
+    Receiver receiver = {.result = -1};
+
+    socket_pair(fds, 0);
+    receiver.fd = fds[0];
+    bf_interrupt_fire(&receiver.interrupt); /* nobody waits yet */
+    for (int i = 0; i < 3; i++) {
+        co_receive(&receiver);
+        bf_interrupt_fire(&receiver.interrupt);
+        bf_interrupt_fire(&receiver.interrupt);
+        co_wait_received(&receiver);
+        g_assert_cmpint(receiver.result, ==, -ECANCELED);
+        bf_interrupt_fire(&receiver.interrupt);
+    }
+    co_receive(&receiver);
+    g_assert_false(receiver.done);
+    g_assert_cmpint(write(fds[1], "abc", 3), ==, 3);
+    co_wait_received(&receiver);
+    g_assert_cmpint(receiver.result, ==, 3);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* What comes just before or after it is neither lost nor waited for. */
+static void
+test_interrupt_loses_no_bytes(void *arg)
+{
+    int fds[2];
+    Receiver receiver = {0};
+    int sent = 0;
+    int received = 0;
+
+    socket_pair(fds, 0);
+    receiver.fd = fds[0];
+    for (int i = 0; i < 100; i++) {
+        co_receive(&receiver);
+        if (i % 3 != 0) {
+            g_assert_cmpint(write(fds[1], "x", 1), ==, 1);
+            sent++;
+        }
+        if (i % 2 != 0) {
+            bf_co_yield();
+        }
+        bf_interrupt_fire(&receiver.interrupt);
+        co_wait_received(&receiver);
+        g_assert_true(receiver.result > 0 || receiver.result == -ECANCELED);
+        received += receiver.result > 0 ? (int)receiver.result : 0;
+    }
+    shutdown(fds[1], SHUT_WR);
+    while (received < sent) {
+        co_receive(&receiver);
+        co_wait_received(&receiver);
+        g_assert_cmpint(receiver.result, >, 0);
+        received += (int)receiver.result;
+    }
+    g_assert_cmpint(received, ==, sent);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void
+count_call(void *arg)
+{
+    g_assert_null(bf_co_self());
+    ++*(int *)arg;
+}
+
+static void
+co_wait_calls(const int *calls, int n)
+{
+    while (*calls < n) {
+        bf_co_yield();
+    }
+}
+
+static void
+test_watch_tells_once_that_bytes_are_there(void *arg)
+{
+    BfWatch watch = {0};
+    int calls = 0;
+    int fds[2];
+
+    socket_pair(fds, 0);
+    for (int i = 1; i <= 3; i++) {
+        /* Those of the last round are still there. */
+        bf_watch_start(&watch, fds[0], POLLIN, count_call, &calls);
+        if (i == 1) {
+            bf_co_sleep_ns(BF_NS_PER_MS);
+            g_assert_cmpint(calls, ==, 0);
+            g_assert_cmpint(write(fds[1], "abc", 3), ==, 3);
+        }
+        co_wait_calls(&calls, i);
+    }
+    bf_co_sleep_ns(BF_NS_PER_MS);
+    g_assert_cmpint(calls, ==, 3);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void
+test_watch_tells_the_end(void *arg)
+{
+    for (int way = 0; way < 3; way++) {
+        BfWatch watch = {0};
+        int calls = 0;
+        int fds[2];
+
+        socket_pair(fds, 0);
+        bf_watch_start(&watch, fds[0], POLLIN, count_call, &calls);
+        bf_co_yield();
+        if (way == 2) {
+            shutdown(fds[1], SHUT_WR);
+        } else {
+            shutdown(fds[0], way == 1 ? SHUT_RD : SHUT_RDWR);
+        }
+        co_wait_calls(&calls, 1);
+        close(fds[0]);
+        close(fds[1]);
+    }
+}
+
+static void
 test_socket_send_to_closed_peer(void *arg)
 {
     int fds[2];
@@ -179,7 +320,7 @@ test_socket_send_to_closed_peer(void *arg)
     socket_pair(fds, 0);
     close(fds[1]);
     g_assert_cmpint(bf_co_sendmsg(fds[0], &msg, 0), ==, -EPIPE);
-    g_assert_cmpint(bf_co_recv(fds[0], &byte, 1, 0), ==, 0);
+    g_assert_cmpint(bf_co_recv(fds[0], &byte, 1, 0, NULL), ==, 0);
     close(fds[0]);
 }
 
@@ -550,7 +691,8 @@ test_splice_file_to_socket(void *arg)
                     40000);
     g_assert_cmpint(bf_co_splice(pipes[0], -1, fds[0], -1, 40000, 0), ==,
                     40000);
-    g_assert_cmpint(bf_co_recv(fds[1], back, 40000, MSG_WAITALL), ==, 40000);
+    g_assert_cmpint(bf_co_recv(fds[1], back, 40000, MSG_WAITALL, NULL), ==,
+                    40000);
     g_assert_cmpmem(back, 40000, data + 1000, 40000);
     g_assert_cmpint(bf_co_splice(file, 50000, pipes[1], -1, 100, 0), ==, 0);
     close(fds[0]);
@@ -571,6 +713,13 @@ main(int argc, char **argv)
                 test_socket_shutdown_ends_recv);
     bf_test_add("/core/co-io/socket/send-to-closed-peer",
                 test_socket_send_to_closed_peer);
+    bf_test_add("/core/co-io/interrupt/ends-one-wait",
+                test_interrupt_ends_one_wait);
+    bf_test_add("/core/co-io/interrupt/loses-no-bytes",
+                test_interrupt_loses_no_bytes);
+    bf_test_add("/core/co-io/watch/tells-once-that-bytes-are-there",
+                test_watch_tells_once_that_bytes_are_there);
+    bf_test_add("/core/co-io/watch/tells-the-end", test_watch_tells_the_end);
     bf_test_add("/core/co-io/socket/passes-descriptors",
                 test_socket_passes_descriptors);
     bf_test_add("/core/co-io/connect/tcp", test_connect_accept_tcp);

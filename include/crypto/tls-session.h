@@ -121,6 +121,18 @@ size_t bf_tls_session_feed(BfTlsSession *session, const void *data, size_t len);
 void bf_tls_session_input_eof(BfTlsSession *session);
 
 /**
+ * bf_tls_session_rest:
+ * @session: a verified session; nobody uses its input or output now
+ *
+ * Gives back the memory that only moving bytes takes, if no bytes wait in
+ * either direction. The session can be used as before.
+ *
+ * Returns: false if bytes wait, or something else that the next
+ * bf_tls_session_open() has to tell
+ */
+bool bf_tls_session_rest(BfTlsSession *session);
+
+/**
  * bf_tls_session_wants_output:
  * @session: a session
  *

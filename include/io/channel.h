@@ -16,6 +16,8 @@
 
 #include <glib.h>
 
+#include "core/coroutine.h"
+
 typedef struct BfChannel BfChannel;
 
 /* Most descriptors in one message, in either direction. */
@@ -24,6 +26,10 @@ typedef struct BfChannel BfChannel;
 /* Result of bf_channel_co_recv_pipe(): there are bytes that the pipe has no
  * room for. */
 #define BF_CHANNEL_PIPE_FULL (-2)
+
+/* Result of a read that bf_channel_interrupt_read() has ended; there is no
+ * error. */
+#define BF_CHANNEL_INTERRUPTED (-3)
 
 /**
  * BfChannelFeatures: what a channel can do beyond its required operations
@@ -59,6 +65,8 @@ typedef enum BfChannelFeatures {
  * @co_bye: (nullable): tells the peer that no more will be written (TLS
  *     close_notify); best effort
  * @shutdown_read: (nullable): as bf_channel_shutdown_read(); must not suspend
+ * @interrupt_read: (nullable): as bf_channel_interrupt_read()
+ * @start_watch: (nullable): as bf_channel_start_watch()
  *
  * The callers see to it that iov[0] is not empty.
  */
@@ -81,6 +89,8 @@ typedef struct BfChannelOps {
                               int niov, GError **error);
     void (*co_bye)(BfChannel *channel);
     void (*shutdown_read)(BfChannel *channel);
+    void (*interrupt_read)(BfChannel *channel);
+    bool (*start_watch)(BfChannel *channel, BfFn *fn, void *arg);
 } BfChannelOps;
 
 /**
@@ -127,9 +137,10 @@ ssize_t bf_channel_co_readv(BfChannel *channel, const struct iovec *iov,
  * @channel: the channel
  * @buf: (out caller-allocates): room for @len bytes
  * @len: at least 1
- * @error: set when the result is negative
+ * @error: set when the result is -1
  *
- * Returns: bytes read, 0 at the end of the stream, or -1
+ * Returns: bytes read, 0 at the end of the stream, %BF_CHANNEL_INTERRUPTED,
+ *     or -1
  */
 ssize_t bf_channel_co_read(BfChannel *channel, void *buf, size_t len,
                            GError **error);
@@ -272,6 +283,32 @@ void bf_channel_shutdown(BfChannel *channel);
  * works as before. A kind that knows only both ends ends both.
  */
 void bf_channel_shutdown_read(BfChannel *channel);
+
+/**
+ * bf_channel_interrupt_read:
+ * @channel: the channel; on its loop
+ *
+ * Makes a bf_channel_co_read() that waits for bytes return
+ * %BF_CHANNEL_INTERRUPTED, with which nothing is lost. Nothing happens if none
+ * waits, if the bytes have just come, or if the kind of channel cannot. Who
+ * uses this must be sure that its reader expects that result.
+ */
+void bf_channel_interrupt_read(BfChannel *channel);
+
+/**
+ * bf_channel_start_watch:
+ * @channel: the channel; on its loop, and nobody reads from it
+ * @fn: called once, on this loop, by none of its coroutines
+ * @arg: passed to @fn
+ *
+ * Gives memory back that only a reader needs, and calls @fn when there may be
+ * something to read: bytes, the end, or an error. Until then nobody reads, and
+ * the channel stays; to shut it down makes the call come.
+ *
+ * Returns: false if @fn will not be called, because there is something to read
+ *     already or the kind of channel cannot do this
+ */
+bool bf_channel_start_watch(BfChannel *channel, BfFn *fn, void *arg);
 
 /**
  * bf_channel_free:

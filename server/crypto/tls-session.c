@@ -322,6 +322,32 @@ bf_tls_session_input_eof(BfTlsSession *session)
     session->input.eof = true;
 }
 
+/* Has the library bytes or news that it took from the input? */
+static bool
+has_unread(const BfTlsSession *session)
+{
+    return session->open_result != 0 || session->peer_closed ||
+           (session->tls13 != NULL && session->tls13->fault != NULL) ||
+           (session->tls != NULL &&
+            gnutls_record_check_pending(session->tls) > 0);
+}
+
+bool
+bf_tls_session_rest(BfTlsSession *session)
+{
+    BfTlsInput *input = &session->input;
+
+    if (input_bytes(input) > 0 || input->eof || session->output.bytes > 0 ||
+        has_unread(session)) {
+        return false;
+    }
+    g_clear_pointer(&input->bytes, g_free);
+    input->capacity = input->start = input->end = input->offered = 0;
+    input->wanted = INPUT_MIN_BYTES;
+    bf_tls_output_trim(&session->output);
+    return true;
+}
+
 bool
 bf_tls_session_wants_output(const BfTlsSession *session)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Socket channel: TCP and UNIX stream sockets through the ring of the current
- * loop; it keeps no state but the descriptor, so it may change its loop.
+ * loop; it keeps no state but the descriptor and what is pending, so it may
+ * change its loop.
  *
  * Descriptors that a peer sends while nobody asks for them are closed by the
  * kernel, because a plain receive offers no room for them.
@@ -22,6 +23,8 @@
 typedef struct BfChannelSocket {
     BfChannel base;
     int fd; /* owned */
+    BfInterrupt reading;
+    BfWatch watch;
 } BfChannelSocket;
 
 static ssize_t
@@ -33,7 +36,11 @@ socket_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
     ssize_t n;
 
     if (niov == 1) {
-        n = bf_co_recv(self->fd, iov->iov_base, iov->iov_len, 0, NULL);
+        n = bf_co_recv(self->fd, iov->iov_base, iov->iov_len, 0,
+                       &self->reading);
+        if (n == -ECANCELED) {
+            return BF_CHANNEL_INTERRUPTED;
+        }
     } else {
         n = bf_co_recvmsg(self->fd, &msg, 0);
     }
@@ -226,6 +233,21 @@ socket_shutdown_read(BfChannel *channel)
 }
 
 static void
+socket_interrupt_read(BfChannel *channel)
+{
+    bf_interrupt_fire(&((BfChannelSocket *)channel)->reading);
+}
+
+static bool
+socket_start_watch(BfChannel *channel, BfFn *fn, void *arg)
+{
+    BfChannelSocket *self = (BfChannelSocket *)channel;
+
+    bf_watch_start(&self->watch, self->fd, POLLIN, fn, arg);
+    return true;
+}
+
+static void
 socket_free(BfChannel *channel)
 {
     close(((BfChannelSocket *)channel)->fd);
@@ -238,6 +260,8 @@ static const BfChannelOps socket_ops = {
     .co_writev = socket_co_writev,
     .shutdown = socket_shutdown,
     .shutdown_read = socket_shutdown_read,
+    .interrupt_read = socket_interrupt_read,
+    .start_watch = socket_start_watch,
     .free = socket_free,
     .co_readv_fds = socket_co_readv_fds,
     .co_send_pipe = socket_co_send_pipe,

@@ -173,6 +173,24 @@ tls_shutdown_read(BfChannel *channel)
 }
 
 static void
+tls_interrupt_read(BfChannel *channel)
+{
+    bf_channel_interrupt_read(((BfChannelTls *)channel)->lower);
+}
+
+/* What is left to send has a reason in what was read: the next read sends it.
+ */
+static bool
+tls_start_watch(BfChannel *channel, BfFn *fn, void *arg)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+
+    return !self->input_ended && !self->write_mutex.locked &&
+           bf_tls_session_rest(self->session) &&
+           bf_channel_start_watch(self->lower, fn, arg);
+}
+
+static void
 tls_free(BfChannel *channel)
 {
     BfChannelTls *self = (BfChannelTls *)channel;
@@ -200,6 +218,8 @@ static const BfChannelOps tls_ops = {
     .co_writev = tls_co_writev,
     .shutdown = tls_shutdown,
     .shutdown_read = tls_shutdown_read,
+    .interrupt_read = tls_interrupt_read,
+    .start_watch = tls_start_watch,
     .free = tls_free,
     .co_bye = tls_co_bye,
 };

@@ -185,6 +185,21 @@ bf_channel_shutdown_read(BfChannel *channel)
 }
 
 void
+bf_channel_interrupt_read(BfChannel *channel)
+{
+    if (channel->ops->interrupt_read != NULL) {
+        channel->ops->interrupt_read(channel);
+    }
+}
+
+bool
+bf_channel_start_watch(BfChannel *channel, BfFn *fn, void *arg)
+{
+    return channel->ops->start_watch != NULL &&
+           channel->ops->start_watch(channel, fn, arg);
+}
+
+void
 bf_channel_free(BfChannel *channel)
 {
     if (channel != NULL) {

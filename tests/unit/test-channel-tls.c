@@ -11,6 +11,7 @@
 #include "core/util.h"
 #include "harness.h"
 #include "io/channel-socket.h"
+#include "server/crypto/tls-private.h"
 #include "tls-pair.h"
 
 /* One side's handshake. */
@@ -18,6 +19,7 @@ typedef struct Side {
     BfChannel *base;
     BfTlsCreds *creds;
     const char *hostname;
+    const char *records;
     BfChannel *tls;
     GError *error;
     BfWaitGroup *group;
@@ -28,6 +30,10 @@ side_co_run(void *arg)
 {
     Side *side = arg;
 
+    /* Its session is made before it suspends. */
+    if (side->records != NULL) {
+        g_setenv("BLOCKFERRY_TLS_RECORDS", side->records, TRUE);
+    }
     side->tls = bf_channel_tls_co_new(side->base, side->creds, side->hostname,
                                       &side->error);
     bf_wait_group_done(side->group);
@@ -45,6 +51,10 @@ new_bases(BfChannel **ret_a, BfChannel **ret_b)
     *ret_b = bf_channel_socket_new(fds[1]);
 }
 
+/* The record engines of both sides. */
+static const char *client_records = "own";
+static const char *server_records = "own";
+
 /* Runs both handshakes; the results are in the sides. */
 static void
 co_join(Side *client, Side *server, const char *hostname)
@@ -53,8 +63,11 @@ co_join(Side *client, Side *server, const char *hostname)
 
     *client = (Side){.creds = bf_test_tls.client_creds,
                      .hostname = hostname,
+                     .records = client_records,
                      .group = &group};
-    *server = (Side){.creds = bf_test_tls.server_creds, .group = &group};
+    *server = (Side){.creds = bf_test_tls.server_creds,
+                     .records = server_records,
+                     .group = &group};
     new_bases(&client->base, &server->base);
     bf_wait_group_add(&group, 2);
     bf_co_spawn(side_co_run, client);
@@ -260,6 +273,256 @@ co_end_of_reading_leaves_writing(void *arg)
     clear(&server);
 }
 
+static void
+note_call(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static void
+co_wait_call(const bool *called)
+{
+    while (!*called) {
+        bf_co_yield();
+    }
+}
+
+static void
+co_check_bytes(BfChannel *from, BfChannel *to, const char *text)
+{
+    const size_t len = strlen(text);
+    g_autofree char *buf = g_malloc0(len);
+
+    g_assert_true(bf_channel_co_write_all(from, text, len, NULL));
+    g_assert_cmpint(bf_channel_co_read_exact(to, buf, len, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_cmpmem(buf, len, text, len);
+}
+
+static void
+check_co_rests_between_messages(void)
+{
+    Side client;
+    Side server;
+    char c = 0;
+
+    co_join(&client, &server, "server1.example");
+    g_assert_no_error(server.error);
+    co_check_bytes(client.tls, server.tls, "first");
+    for (int i = 0; i < 3; i++) {
+        bool called = false;
+
+        g_assert_true(bf_channel_start_watch(server.tls, note_call, &called));
+        /* Writing is possible all the time. */
+        co_check_bytes(server.tls, client.tls, "reply");
+        g_assert_false(called);
+        g_assert_true(bf_channel_co_write_all(client.tls, "x", 1, NULL));
+        co_wait_call(&called);
+        g_assert_cmpint(bf_channel_co_read(server.tls, &c, 1, NULL), ==, 1);
+    }
+    clear(&client);
+    clear(&server);
+}
+
+static void
+check_co_does_not_rest_on_bytes(void)
+{
+    Side client;
+    Side server;
+    bool called = false;
+    char c = 0;
+
+    co_join(&client, &server, "server1.example");
+    g_assert_no_error(server.error);
+    g_assert_true(bf_channel_co_write_all(client.tls, "xyz", 3, NULL));
+    for (const char *p = "xyz"; *p != '\0'; p++) {
+        g_assert_cmpint(bf_channel_co_read(server.tls, &c, 1, NULL), ==, 1);
+        g_assert_cmpint(c, ==, *p);
+        /* The others of its record are there already. */
+        g_assert_cmpint(bf_channel_start_watch(server.tls, note_call, &called),
+                        ==, *p == 'z');
+    }
+    bf_channel_co_bye(client.tls);
+    co_wait_call(&called);
+    g_assert_cmpint(bf_channel_co_read(server.tls, &c, 1, NULL), ==, 0);
+    g_assert_false(bf_channel_start_watch(server.tls, note_call, &called));
+    clear(&client);
+    clear(&server);
+}
+
+static void
+interrupt_later_co_run(void *arg)
+{
+    bf_co_yield();
+    bf_channel_interrupt_read(arg);
+}
+
+static void
+check_co_interrupted_read_goes_on(void)
+{
+    Side client;
+    Side server;
+    g_autoptr(GError) error = NULL;
+    char c = 0;
+
+    co_join(&client, &server, "server1.example");
+    g_assert_no_error(server.error);
+    bf_co_spawn(interrupt_later_co_run, server.tls);
+    g_assert_cmpint(bf_channel_co_read(server.tls, &c, 1, &error), ==,
+                    BF_CHANNEL_INTERRUPTED);
+    g_assert_no_error(error);
+    co_check_bytes(client.tls, server.tls, "abc");
+    clear(&client);
+    clear(&server);
+}
+
+/* Sends half of the output that a session has, or all. */
+static void
+co_send_raw(const Side *side, unsigned divisor)
+{
+    BfTlsSession *session =
+        (BfTlsSession *)bf_channel_tls_get_session(side->tls);
+    struct iovec iov;
+
+    g_assert_cmpint(bf_tls_session_get_output(session, &iov, 1), ==, 1);
+    g_assert_true(bf_channel_co_write_all(side->base, iov.iov_base,
+                                          iov.iov_len / divisor, NULL));
+    bf_tls_session_output_consume(session, iov.iov_len / divisor);
+}
+
+/* A read that finds nothing for its caller, until the watch says false. */
+typedef struct Reader {
+    BfChannel *channel;
+    ssize_t result;
+    bool done;
+} Reader;
+
+static void
+reader_co_run(void *arg)
+{
+    Reader *reader = arg;
+    char c;
+
+    reader->result = bf_channel_co_read(reader->channel, &c, 1, NULL);
+    reader->done = true;
+}
+
+static void
+co_read_nothing(BfChannel *channel)
+{
+    Reader reader = {.channel = channel};
+
+    bf_co_spawn(reader_co_run, &reader);
+    while (!reader.done) {
+        /* Interrupted at once it would read nothing, however often. */
+        bf_co_sleep_ns(BF_NS_PER_MS);
+        bf_channel_interrupt_read(channel);
+    }
+    g_assert_cmpint(reader.result, ==, BF_CHANNEL_INTERRUPTED);
+}
+
+/* gnutls' engine has a place of its own for parts of records. */
+static void
+co_does_not_rest_inside_a_record(void *arg)
+{
+    Side client;
+    Side server;
+    BfTlsSession *session;
+    const struct iovec iov = {(char *)"record", 6};
+    bool called = false;
+    char buf[6];
+
+    co_join(&client, &server, "server1.example");
+    g_assert_no_error(server.error);
+    session = (BfTlsSession *)bf_channel_tls_get_session(client.tls);
+    g_assert_cmpint(bf_tls_session_seal(session, &iov, 1, BF_KIB, NULL), ==, 6);
+    g_assert_true(bf_channel_start_watch(server.tls, note_call, &called));
+    co_send_raw(&client, 2);
+    co_wait_call(&called);
+    for (;;) {
+        co_read_nothing(server.tls);
+        called = false;
+        if (!bf_channel_start_watch(server.tls, note_call, &called)) {
+            break; /* it has the half */
+        }
+        co_wait_call(&called);
+    }
+    co_send_raw(&client, 1);
+    g_assert_cmpint(bf_channel_co_read_exact(server.tls, buf, 6, NULL), ==,
+                    BF_READ_DONE);
+    g_assert_cmpmem(buf, 6, "record", 6);
+    clear(&client);
+    clear(&server);
+}
+
+/* That of a client on gnutls' engine, which can be asked for one. */
+static void
+check_co_key_update_is_no_message(void)
+{
+    Side client;
+    Side server;
+    bool called = false;
+    char c = 0;
+
+    client_records = "gnutls";
+    co_join(&client, &server, "server1.example");
+    client_records = "own";
+    g_assert_no_error(server.error);
+    g_assert_true(bf_channel_start_watch(server.tls, note_call, &called));
+    g_assert_cmpint(
+        gnutls_session_key_update(bf_channel_tls_get_session(client.tls)->tls,
+                                  GNUTLS_KU_PEER),
+        ==, 0);
+    co_send_raw(&client, 1);
+    co_wait_call(&called);
+    /* What it reads is for the session itself, and it may rest again. */
+    co_read_nothing(server.tls);
+    called = false;
+    g_assert_true(bf_channel_start_watch(server.tls, note_call, &called));
+    g_assert_true(bf_channel_co_write_all(client.tls, "x", 1, NULL));
+    co_wait_call(&called);
+    g_assert_cmpint(bf_channel_co_read(server.tls, &c, 1, NULL), ==, 1);
+    g_assert_cmpint(c, ==, 'x');
+    co_check_bytes(server.tls, client.tls, "under the new key");
+    co_check_bytes(client.tls, server.tls, "and so is this");
+    clear(&client);
+    clear(&server);
+}
+
+/* On both record engines of the server. */
+static void
+co_on_both(void (*co_check)(void))
+{
+    co_check();
+    server_records = "gnutls";
+    co_check();
+    server_records = "own";
+}
+
+static void
+co_rests_between_messages(void *arg)
+{
+    co_on_both(check_co_rests_between_messages);
+}
+
+static void
+co_does_not_rest_on_bytes(void *arg)
+{
+    co_on_both(check_co_does_not_rest_on_bytes);
+}
+
+static void
+co_key_update_is_no_message(void *arg)
+{
+    co_on_both(check_co_key_update_is_no_message);
+}
+
+static void
+co_interrupted_read_goes_on(void *arg)
+{
+    co_on_both(check_co_interrupted_read_goes_on);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -280,6 +543,16 @@ main(int argc, char **argv)
                 co_cut_stream_is_no_end);
     bf_test_add("/io/channel-tls/end-of-reading-leaves-writing",
                 co_end_of_reading_leaves_writing);
+    bf_test_add("/io/channel-tls/rests-between-messages",
+                co_rests_between_messages);
+    bf_test_add("/io/channel-tls/does-not-rest-on-bytes",
+                co_does_not_rest_on_bytes);
+    bf_test_add("/io/channel-tls/does-not-rest-inside-a-record",
+                co_does_not_rest_inside_a_record);
+    bf_test_add("/io/channel-tls/key-update-is-no-message",
+                co_key_update_is_no_message);
+    bf_test_add("/io/channel-tls/interrupted-read-goes-on",
+                co_interrupted_read_goes_on);
     ret = g_test_run();
     bf_test_tls_clear();
     return ret;

@@ -319,6 +319,74 @@ socket_co_receives_into_pipe(void *arg)
     close(pipe_fds[1]);
 }
 
+static void
+interrupt_later_co_run(void *arg)
+{
+    bf_co_yield();
+    bf_channel_interrupt_read(arg);
+}
+
+static void
+socket_co_interrupted_read_goes_on(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    g_autoptr(GError) error = NULL;
+    char c = 0;
+
+    new_pair(&a, &b);
+    bf_channel_interrupt_read(a); /* nobody reads yet */
+    bf_co_spawn(interrupt_later_co_run, a);
+    g_assert_cmpint(bf_channel_co_read(a, &c, 1, &error), ==,
+                    BF_CHANNEL_INTERRUPTED);
+    g_assert_no_error(error);
+    g_assert_true(bf_channel_co_write_all(b, "x", 1, NULL));
+    g_assert_cmpint(bf_channel_co_read(a, &c, 1, &error), ==, 1);
+    g_assert_cmpint(c, ==, 'x');
+}
+
+static void
+note_call(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static void
+socket_co_watch_tells_what_comes(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    bool called = false;
+    char c = 0;
+
+    new_pair(&a, &b);
+    g_assert_true(bf_channel_start_watch(a, note_call, &called));
+    bf_co_yield();
+    g_assert_false(called);
+    g_assert_true(bf_channel_co_write_all(b, "x", 1, NULL));
+    while (!called) {
+        bf_co_yield();
+    }
+    g_assert_cmpint(bf_channel_co_read(a, &c, 1, NULL), ==, 1);
+    called = false;
+    g_assert_true(bf_channel_start_watch(a, note_call, &called));
+    bf_channel_shutdown_read(a);
+    while (!called) {
+        bf_co_yield();
+    }
+    g_assert_cmpint(bf_channel_co_read(a, &c, 1, NULL), ==, 0);
+}
+
+static void
+memory_cannot_be_watched(void)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    g_autoptr(BfChannel) ch = bf_channel_memory_new(bytes, bytes, 1);
+
+    g_assert_false(bf_channel_start_watch(ch, note_call, NULL));
+    bf_channel_interrupt_read(ch);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -342,6 +410,12 @@ main(int argc, char **argv)
                 socket_co_end_of_reading_leaves_writing);
     bf_test_add("/io/channel-socket/end-of-reading-ends-pending-read",
                 socket_co_end_of_reading_ends_pending_read);
+    g_test_add_func("/io/channel/start-watch/is-not-for-every-kind",
+                    memory_cannot_be_watched);
+    bf_test_add("/io/channel-socket/interrupted-read-goes-on",
+                socket_co_interrupted_read_goes_on);
+    bf_test_add("/io/channel-socket/watch-tells-what-comes",
+                socket_co_watch_tells_what_comes);
     bf_test_add("/io/channel-socket/receives-descriptors",
                 socket_co_receives_descriptors);
     bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);

@@ -61,6 +61,10 @@
 #define NBD_INPUT_BYTES ((size_t)256 * 1024)
 #define NBD_INPUTS_MAX 8
 
+/* While large writes come, no more than this is read behind a request:
+ * payload that comes with it has to be copied. */
+#define NBD_INPUT_SMALL_WINDOW ((size_t)4 * 1024)
+
 /* Pipes for reads and writes without a copy: size, and how many there may be
  * for one request, for one connection and for the server. The kernel lets a
  * user without privileges have 64 MiB of them. */
@@ -270,6 +274,13 @@ typedef enum BfNbdOutcome {
     BF_NBD_OUTCOME_FAILED,
     BF_NBD_OUTCOME_READY, /* an export is chosen */
 } BfNbdOutcome;
+
+/* How reading went on. */
+typedef enum BfNbdInputStatus {
+    BF_NBD_INPUT_OK,
+    BF_NBD_INPUT_EOF,    /* the stream ended */
+    BF_NBD_INPUT_FAILED, /* the error is set */
+} BfNbdInputStatus;
 
 /* What the rules say about a client; see rights.c. */
 typedef struct BfNbdRights {
@@ -627,8 +638,32 @@ size_t bf_nbd_meta_credit(const BfNbdClient *client,
                           const BfNbdRequest *request);
 
 /*
- * transmit.c, command.c, credit.c, pipe.c: on the client's loop.
+ * transmit.c, input.c, command.c, credit.c, pipe.c: on the client's loop.
  */
+
+/* What has come and was not parsed yet. */
+static inline size_t
+bf_nbd_input_bytes(const BfNbdClient *client)
+{
+    return client->end - client->start;
+}
+
+/* Reads until @need bytes are in the input buffer. */
+BfNbdInputStatus bf_nbd_input_co_fill(BfNbdClient *client, size_t need,
+                                      GError **error);
+
+/* Does that in the middle of a request, where the end is a failure. */
+bool bf_nbd_input_co_need(BfNbdClient *client, size_t need, GError **error);
+
+/* Drops @bytes of payload. */
+bool bf_nbd_input_co_skip(BfNbdClient *client, size_t bytes, GError **error);
+
+/* Receives payload into @buf, and what follows it into the input buffer. */
+bool bf_nbd_input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
+                             GError **error);
+
+/* Lets replies leave that are ready, before the reader waits for more. */
+void bf_nbd_input_co_let_writer_run(BfNbdClient *client);
 
 /* Limits how long the peer may leave the last replies unread: starts anew. */
 void bf_nbd_transmit_limit_end(BfNbdClient *client);
@@ -697,10 +732,6 @@ void bf_nbd_pipe_release(BfNbdClient *client, BfNbdPipe *pipes);
 
 /* Closes the free pipes. */
 void bf_nbd_pipe_clear(BfNbdClient *client);
-
-/* Gets @bytes of payload into @buf; transmit.c. */
-bool bf_nbd_input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
-                             GError **error);
 
 /* What precedes a request, or its pieces; command.c. */
 void bf_nbd_command_co_begin(BfNbdTask *task);

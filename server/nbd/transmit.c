@@ -17,10 +17,6 @@
 /* Writes above this are received into a buffer of their own. */
 #define IN_PLACE_MAX ((size_t)32 * 1024)
 
-/* While large writes come, no more than this is read behind a request:
- * payload that comes with it has to be copied. */
-#define SMALL_WINDOW ((size_t)4 * 1024)
-
 /* Reads at least this large go through a pipe, if the channel can: on a UNIX
  * socket, and on others. Below, the copy is cheaper. */
 #define PIPE_MIN_LOCAL ((size_t)16 * 1024)
@@ -40,206 +36,6 @@
  * about four full records. Without encryption a peer is done so soon that
  * fewer and larger sends are better. */
 #define AHEAD_SECURE ((size_t)60 * 1024)
-
-/* How reading went on. */
-typedef enum BfNbdInputStatus {
-    BF_NBD_INPUT_OK,
-    BF_NBD_INPUT_EOF,    /* the stream ended */
-    BF_NBD_INPUT_FAILED, /* the error is set */
-} BfNbdInputStatus;
-
-/*
- * The input buffer.
- */
-
-static size_t
-input_bytes(const BfNbdClient *client)
-{
-    return client->end - client->start;
-}
-
-/* Makes room for @need bytes from the start of what is there. */
-static bool
-input_co_make_room(BfNbdClient *client, size_t need, GError **error)
-{
-    size_t bytes = input_bytes(client);
-    BfNbdInput *old = client->input;
-    BfNbdInput *input = old;
-
-    if (old->pins > 0) {
-        if (client->start + need <= NBD_INPUT_BYTES &&
-            client->end + SMALL_WINDOW <= NBD_INPUT_BYTES) {
-            return true;
-        }
-        /* Running writes need what is in front. */
-        input = bf_nbd_input_co_take(client);
-        if (input == NULL) {
-            client->left = BF_NBD_CLIENT_DISCONNECT_REASON_NO_MEMORY;
-            bf_set_error(error, "no input buffer could be had");
-            return false;
-        }
-        memcpy(input->data, old->data + client->start, bytes);
-        client->input = input;
-        if (old->pins == 0) {
-            bf_nbd_input_release(client, old);
-        }
-    } else if (client->start > 0 && (bytes <= SMALL_WINDOW ||
-                                     client->start + need > NBD_INPUT_BYTES)) {
-        memmove(input->data, input->data + client->start, bytes);
-    } else {
-        return true;
-    }
-    client->start = 0;
-    client->end = bytes;
-    return true;
-}
-
-static void start_idle_timer(BfNbdClient *client);
-
-static void
-give_back_spare(void *arg)
-{
-    BfNbdClient *client = arg;
-
-    client->idle_timer_runs = false;
-    if (client->was_busy || client->in_flight > 0) {
-        start_idle_timer(client);
-        return;
-    }
-    bf_nbd_pipe_clear(client);
-    bf_nbd_input_trim(client);
-    bf_nbd_credit_trim(client);
-}
-
-/* A look at the connection now and then, until it has been idle. */
-static void
-start_idle_timer(BfNbdClient *client)
-{
-    client->was_busy = false;
-    client->idle_timer_runs = true;
-    bf_timer_start(&client->idle_timer, NBD_IDLE_NS, give_back_spare, client);
-}
-
-/* Lets replies leave that are ready, before it waits for more requests. */
-static void
-input_co_let_writer_run(BfNbdClient *client)
-{
-    if (client->writing && client->replies != NULL) {
-        bf_co_yield();
-    }
-    client->was_busy = true;
-    if (!client->idle_timer_runs) {
-        start_idle_timer(client);
-    }
-}
-
-/* Reads until @need bytes are in the buffer. */
-static BfNbdInputStatus
-input_co_fill(BfNbdClient *client, size_t need, GError **error)
-{
-    while (input_bytes(client) < need) {
-        size_t room = 0;
-        ssize_t n = 0;
-
-        input_co_let_writer_run(client);
-        if (!input_co_make_room(client, need, error)) {
-            return BF_NBD_INPUT_FAILED;
-        }
-        room = NBD_INPUT_BYTES - client->end;
-        room = MIN(room, MAX(client->window, need));
-        n = bf_channel_co_read(client->channel,
-                               client->input->data + client->end, room, error);
-        if (n < 0) {
-            return BF_NBD_INPUT_FAILED;
-        }
-        if (n == 0) {
-            return BF_NBD_INPUT_EOF;
-        }
-        bf_nbd_stats_arrived(client);
-        client->end += n;
-        if ((size_t)n == room && !client->large_writes) {
-            client->window = NBD_INPUT_BYTES;
-        }
-    }
-    return BF_NBD_INPUT_OK;
-}
-
-/* Like input_co_fill() in the middle of a request: the end is a failure. */
-static bool
-input_co_need(BfNbdClient *client, size_t need, GError **error)
-{
-    switch (input_co_fill(client, need, error)) {
-    case BF_NBD_INPUT_OK:
-        return true;
-    case BF_NBD_INPUT_EOF:
-        bf_set_error(error, "the peer left in the middle of a request");
-        break;
-    case BF_NBD_INPUT_FAILED:
-        break;
-    }
-    return false;
-}
-
-/* Drops @bytes of payload. */
-static bool
-input_co_skip(BfNbdClient *client, size_t bytes, GError **error)
-{
-    client->large_writes = false;
-    client->window = NBD_INPUT_BYTES;
-    for (;;) {
-        size_t piece = MIN(bytes, input_bytes(client));
-
-        client->start += piece;
-        bytes -= piece;
-        if (bytes == 0) {
-            return true;
-        }
-        if (!input_co_need(client, 1, error)) {
-            return false;
-        }
-    }
-}
-
-/* What follows it goes into the input buffer. */
-bool
-bf_nbd_input_co_receive(BfNbdClient *client, uint8_t *buf, size_t bytes,
-                        GError **error)
-{
-    size_t piece = MIN(bytes, input_bytes(client));
-
-    memcpy(buf, client->input->data + client->start, piece);
-    client->start += piece;
-    buf += piece;
-    bytes -= piece;
-    while (bytes > 0) {
-        struct iovec iov[2] = {{.iov_base = buf, .iov_len = bytes}};
-        ssize_t n = 0;
-
-        input_co_let_writer_run(client);
-        if (!input_co_make_room(client, SMALL_WINDOW, error)) {
-            return false;
-        }
-        iov[1].iov_base = client->input->data + client->end;
-        iov[1].iov_len = MIN(NBD_INPUT_BYTES - client->end,
-                             MIN(SMALL_WINDOW, client->window));
-        n = bf_channel_co_readv(client->channel, iov, 2, error);
-        if (n < 0) {
-            return false;
-        }
-        if (n == 0) {
-            bf_set_error(error, "the peer left in the middle of a write");
-            return false;
-        }
-        bf_nbd_stats_arrived(client);
-        if ((size_t)n > bytes) {
-            client->end += n - bytes;
-            n = bytes;
-        }
-        buf += n;
-        bytes -= n;
-    }
-    return true;
-}
 
 /*
  * Checks.
@@ -380,7 +176,7 @@ static bool
 fits_in_place(const BfNbdClient *client, size_t bytes)
 {
     return client->exp->base.limits.alignment <= 1 &&
-           (bytes <= IN_PLACE_MAX || bytes <= input_bytes(client));
+           (bytes <= IN_PLACE_MAX || bytes <= bf_nbd_input_bytes(client));
 }
 
 /* Should the payload go through a pipe? */
@@ -410,10 +206,10 @@ reader_co_leave_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
     size_t rest = task->request.length - done;
 
     client->write_pipe_skip = NBD_PIPE_SKIP;
-    client->window = SMALL_WINDOW;
+    client->window = NBD_INPUT_SMALL_WINDOW;
     return bf_nbd_pipe_unload(task)
                ? bf_nbd_input_co_receive(client, task->buf + done, rest, error)
-               : input_co_skip(client, rest, error);
+               : bf_nbd_input_co_skip(client, rest, error);
 }
 
 /* Receives the payload, of which nothing was read yet, into the task's pipe. */
@@ -426,7 +222,7 @@ reader_co_fill_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
     while (pipe->bytes < bytes) {
         ssize_t n = 0;
 
-        input_co_let_writer_run(client);
+        bf_nbd_input_co_let_writer_run(client);
         n = bf_channel_co_recv_pipe(client->channel, pipe->write_fd,
                                     bytes - pipe->bytes, error);
         if (n == BF_CHANNEL_PIPE_FULL) {
@@ -454,14 +250,15 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
     client->large_writes = bytes > IN_PLACE_MAX;
     if (client->large_writes) {
         /* Through a pipe goes only what is still in the socket. */
-        client->window = by_pipe ? client->request_bytes : SMALL_WINDOW;
+        client->window =
+            by_pipe ? client->request_bytes : NBD_INPUT_SMALL_WINDOW;
     }
-    if (by_pipe && input_bytes(client) == 0 &&
+    if (by_pipe && bf_nbd_input_bytes(client) == 0 &&
         bf_nbd_pipe_take_for_write(task)) {
         return reader_co_fill_pipe(client, task, error);
     }
     if (fits_in_place(client, bytes)) {
-        if (!input_co_need(client, bytes, error)) {
+        if (!bf_nbd_input_co_need(client, bytes, error)) {
             return false;
         }
         task->input = client->input;
@@ -474,7 +271,7 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
     task->buf_bytes = bytes;
     task->payload = task->buf;
     if (task->buf == NULL) {
-        return input_co_skip(client, bytes, error);
+        return bf_nbd_input_co_skip(client, bytes, error);
     }
     return bf_nbd_input_co_receive(client, task->buf, bytes, error);
 }
@@ -526,7 +323,7 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
     if (G_UNLIKELY(task->in_pieces &&
                    request->command == BF_NBD_COMMAND_WRITE)) {
         client->large_writes = true;
-        client->window = SMALL_WINDOW;
+        client->window = NBD_INPUT_SMALL_WINDOW;
         return bf_nbd_pieces_co_write(task, error);
     }
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
@@ -557,7 +354,8 @@ reader_co_drop(BfNbdClient *client, const BfNbdRequest *request,
     uint64_t payload = payload_bytes(client, request);
     bool too_long = payload > BF_NBD_PAYLOAD_MAX;
 
-    if (payload > 0 && !too_long && !input_co_skip(client, payload, error)) {
+    if (payload > 0 && !too_long &&
+        !bf_nbd_input_co_skip(client, payload, error)) {
         return false;
     }
     if (!reader_co_refuse(client, request, refusal)) {
@@ -592,7 +390,7 @@ reader_co_status(BfNbdClient *client, const BfNbdRequest *request,
     if (request->length > most) {
         return reader_co_drop(client, request, refusal, error);
     }
-    if (!input_co_need(client, request->length, error)) {
+    if (!bf_nbd_input_co_need(client, request->length, error)) {
         return false;
     }
     plain.flags &= ~BF_NBD_REQUEST_PAYLOAD_LEN;
@@ -655,11 +453,11 @@ reader_co_loop(BfNbdClient *client, GError **error)
     for (;;) {
         BfNbdRequest request;
 
-        switch (input_co_fill(client, client->request_bytes, error)) {
+        switch (bf_nbd_input_co_fill(client, client->request_bytes, error)) {
         case BF_NBD_INPUT_OK:
             break;
         case BF_NBD_INPUT_EOF:
-            if (input_bytes(client) == 0) {
+            if (bf_nbd_input_bytes(client) == 0) {
                 return true; /* without a word, as many clients do */
             }
             bf_set_error(error, "the peer left in the middle of a request");

@@ -134,6 +134,15 @@ void bf_loop_set_poll_max_ns(BfLoop *loop, uint64_t max_ns);
 uint64_t bf_loop_now_ns(void);
 
 /**
+ * bf_loop_tidy:
+ *
+ * Gives back what the current loop has kept for coroutines to come and did not
+ * need for a second or more. A loop without anything to do does that, and more,
+ * by itself; this is for one that is never without. To call it often is cheap.
+ */
+void bf_loop_tidy(void);
+
+/**
  * bf_loop_post:
  * @loop: any loop
  * @fn: runs on @loop's thread, not in a coroutine; it may bf_co_spawn()

@@ -34,6 +34,20 @@ unsigned bf_sched_run(unsigned max);
 unsigned bf_sched_count(void);
 
 /**
+ * bf_sched_idle_count:
+ *
+ * Returns: stacks of this thread that nobody uses
+ */
+unsigned bf_sched_idle_count(void);
+
+/**
+ * bf_sched_trim_spare:
+ *
+ * Gives back those that nobody has used since it was called before.
+ */
+void bf_sched_trim_spare(void);
+
+/**
  * bf_sched_trim:
  *
  * Gives the idle stacks of this thread back to the system.

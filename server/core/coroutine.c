@@ -98,6 +98,7 @@ struct BfCoThread {
     BfCo *ready_tail;
     BfCo *idle;
     unsigned idle_count;
+    unsigned idle_low;   /* fewest since bf_sched_trim_spare() */
     unsigned live_count; /* coroutines that have not ended */
     unsigned next_colour;
 };
@@ -317,6 +318,7 @@ co_new(BfCoThread *thread, BfFn *fn, void *arg)
     if (co != NULL) {
         thread->idle = co->next;
         thread->idle_count--;
+        thread->idle_low = MIN(thread->idle_low, thread->idle_count);
     } else {
         co = stack_new(thread);
     }
@@ -454,16 +456,33 @@ bf_sched_count(void)
     return co_thread.live_count;
 }
 
-void
-bf_sched_trim(void)
+unsigned
+bf_sched_idle_count(void)
 {
-    BfCoThread *thread = &co_thread;
+    return co_thread.idle_count;
+}
 
-    while (thread->idle != NULL) {
+static void
+free_idle(BfCoThread *thread, unsigned count)
+{
+    while (count-- > 0) {
         BfCo *co = thread->idle;
 
         thread->idle = co->next;
         thread->idle_count--;
         stack_free(co);
     }
+    thread->idle_low = thread->idle_count;
+}
+
+void
+bf_sched_trim(void)
+{
+    free_idle(&co_thread, co_thread.idle_count);
+}
+
+void
+bf_sched_trim_spare(void)
+{
+    free_idle(&co_thread, co_thread.idle_low);
 }

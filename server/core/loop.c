@@ -71,6 +71,7 @@ struct BfLoop {
     bool lacks_threads; /* it has been said */
     bool stopping;
     bool caches_in_use; /* something has run since the last trim */
+    uint64_t tidied_ns; /* when bf_loop_tidy() last did something */
     BfPollRule poll;
     BfClockWatch clock_watch;
     BfPoolLane *lanes[BF_POOL_LANE_COUNT]; /* main's; owned */
@@ -269,6 +270,18 @@ trim_caches(BfLoop *loop)
     bf_buffer_trim();
     bf_sched_trim();
     loop->caches_in_use = false;
+}
+
+void
+bf_loop_tidy(void)
+{
+    BfLoop *loop = current_loop;
+    uint64_t now_ns = bf_clock_now_ns(loop->clock);
+
+    if (now_ns - loop->tidied_ns >= TRIM_AFTER_NS) {
+        loop->tidied_ns = now_ns;
+        bf_sched_trim_spare();
+    }
 }
 
 /* Sleeps until there are completions or messages; learns from how long. */

@@ -9,6 +9,7 @@
 
 #include "core/loop.h"
 #include "harness.h"
+#include "server/core/coroutine-private.h"
 
 static GString *record;
 
@@ -167,6 +168,41 @@ test_many_at_once(void *arg)
 }
 
 static void
+run_at_once(unsigned n)
+{
+    g_autofree Sleeper *all = g_new0(Sleeper, n);
+
+    record = g_string_new(NULL);
+    for (unsigned i = 0; i < n; i++) {
+        all[i] = (Sleeper){NULL, "x", "y"};
+        bf_co_spawn(sleeper_body, &all[i]);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        bf_co_wake(all[i].co);
+    }
+    while (record->len < 2 * n) {
+        bf_co_yield();
+    }
+    g_string_free(record, TRUE);
+}
+
+static void
+test_spare_stacks_are_those_not_used(void *arg)
+{
+    bf_sched_trim();
+    run_at_once(10);
+    g_assert_cmpuint(bf_sched_idle_count(), ==, 10);
+    bf_sched_trim_spare(); /* all were in use since the last time */
+    g_assert_cmpuint(bf_sched_idle_count(), ==, 10);
+    run_at_once(4);
+    run_at_once(3);
+    bf_sched_trim_spare();
+    g_assert_cmpuint(bf_sched_idle_count(), ==, 4);
+    bf_sched_trim_spare();
+    g_assert_cmpuint(bf_sched_idle_count(), ==, 0);
+}
+
+static void
 yield_body(void *arg)
 {
     double sum = 0.5;
@@ -292,6 +328,8 @@ main(int argc, char **argv)
                 test_keeps_memory_while_suspended);
     g_test_add_func("/core/coroutine/stack/overflow-hits-guard-page",
                     test_overflow_hits_guard_page);
+    bf_test_add("/core/coroutine/stack/spare-ones-are-those-not-used",
+                test_spare_stacks_are_those_not_used);
     bf_test_add("/core/coroutine/yield/takes-turns", test_yield_takes_turns);
     g_test_add_func("/core/coroutine/wake/double-wake-is-caught",
                     test_double_wake_is_caught);

@@ -27,9 +27,10 @@ typedef struct BfNbdKindStats {
 } BfNbdKindStats;
 
 struct BfNbdStats {
-    BfNbdKindStats kinds[NBD_STATS_KINDS];
-    BfAtomicU64 in_flight;  /* as of the client */
-    BfAtomicU64 arrived_ns; /* as of the client */
+    BfAtomicPtr kinds[NBD_STATS_KINDS]; /* BfNbdKindStats, once there are any:
+                                           most clients use few kinds */
+    BfAtomicU64 in_flight;              /* as of the client */
+    BfAtomicU64 arrived_ns;             /* as of the client */
 };
 
 /* Something has come from the peer. On the client's loop. */

@@ -18,7 +18,26 @@ stats_new(void)
 void
 bf_nbd_stats_free(BfNbdStats *stats)
 {
+    if (stats == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < NBD_STATS_KINDS; i++) {
+        g_aligned_free(bf_atomic_ptr_load(&stats->kinds[i]));
+    }
     g_aligned_free(stats);
+}
+
+/* For who counts. */
+static inline BfNbdKindStats *
+kind_of(BfNbdStats *stats, unsigned number)
+{
+    BfNbdKindStats *kind = bf_atomic_ptr_load(&stats->kinds[number]);
+
+    if (G_UNLIKELY(kind == NULL)) {
+        kind = g_aligned_alloc0(1, sizeof(*kind), STATS_ALIGNMENT);
+        bf_atomic_ptr_set_once(&stats->kinds[number], kind);
+    }
+    return kind;
 }
 
 static inline void
@@ -42,7 +61,7 @@ bf_nbd_stats_done(const BfNbdTask *task, int result)
     const unsigned number = request->command < NBD_STATS_KINDS
                                 ? request->command
                                 : NBD_STATS_INVALID;
-    BfNbdKindStats *kind = &task->client->stats->kinds[number];
+    BfNbdKindStats *kind = kind_of(task->client->stats, number);
     const uint64_t took_ns = bf_loop_now_ns() - task->begun_ns;
 
     add(&kind->requests, 1);
@@ -61,10 +80,11 @@ static void
 merge(BfNbdStats *sum, const BfNbdStats *stats)
 {
     for (unsigned i = 0; i < NBD_STATS_KINDS; i++) {
-        const BfNbdKindStats *from = &stats->kinds[i];
-        BfNbdKindStats *to = &sum->kinds[i];
+        const BfNbdKindStats *from = bf_atomic_ptr_load(&stats->kinds[i]);
 
-        if (bf_atomic_load(&from->requests) > 0) {
+        if (from != NULL) {
+            BfNbdKindStats *to = kind_of(sum, i);
+
             add(&to->requests, bf_atomic_load(&from->requests));
             add(&to->failed, bf_atomic_load(&from->failed));
             add(&to->bytes, bf_atomic_load(&from->bytes));
@@ -103,7 +123,9 @@ bf_nbd_stats_requests(const BfNbdStats *stats)
     uint64_t sum = 0;
 
     for (unsigned i = 0; i < NBD_STATS_KINDS; i++) {
-        sum += bf_atomic_load(&stats->kinds[i].requests);
+        const BfNbdKindStats *kind = bf_atomic_ptr_load(&stats->kinds[i]);
+
+        sum += kind != NULL ? bf_atomic_load(&kind->requests) : 0;
     }
     return sum;
 }
@@ -114,7 +136,9 @@ bf_nbd_stats_failed(const BfNbdStats *stats)
     uint64_t sum = 0;
 
     for (unsigned i = 0; i < NBD_STATS_KINDS; i++) {
-        sum += bf_atomic_load(&stats->kinds[i].failed);
+        const BfNbdKindStats *kind = bf_atomic_ptr_load(&stats->kinds[i]);
+
+        sum += kind != NULL ? bf_atomic_load(&kind->failed) : 0;
     }
     return sum;
 }
@@ -145,11 +169,12 @@ describe_latency(const BfHistogram *latency)
 
 /* NULL if there were none. */
 static BfNbdRequestStats *
-describe_kind(const BfNbdKindStats *kind)
+describe_kind(const BfNbdStats *stats, unsigned number)
 {
+    const BfNbdKindStats *kind = bf_atomic_ptr_load(&stats->kinds[number]);
     BfNbdRequestStats *info = NULL;
 
-    if (bf_atomic_load(&kind->requests) == 0) {
+    if (kind == NULL || bf_atomic_load(&kind->requests) == 0) {
         return NULL;
     }
     info = bf_type_new(&bf_nbd_request_stats_type);
@@ -164,17 +189,16 @@ describe_kind(const BfNbdKindStats *kind)
 BfNbdRequests *
 bf_nbd_stats_query(const BfNbdStats *stats)
 {
-    const BfNbdKindStats *kinds = stats->kinds;
     BfNbdRequests *info = bf_type_new(&bf_nbd_requests_type);
 
-    info->read = describe_kind(&kinds[BF_NBD_COMMAND_READ]);
-    info->write = describe_kind(&kinds[BF_NBD_COMMAND_WRITE]);
-    info->write_zeroes = describe_kind(&kinds[BF_NBD_COMMAND_WRITE_ZEROES]);
-    info->trim = describe_kind(&kinds[BF_NBD_COMMAND_TRIM]);
-    info->flush = describe_kind(&kinds[BF_NBD_COMMAND_FLUSH]);
-    info->cache = describe_kind(&kinds[BF_NBD_COMMAND_CACHE]);
-    info->block_status = describe_kind(&kinds[BF_NBD_COMMAND_BLOCK_STATUS]);
-    info->invalid = describe_kind(&kinds[NBD_STATS_INVALID]);
+    info->read = describe_kind(stats, BF_NBD_COMMAND_READ);
+    info->write = describe_kind(stats, BF_NBD_COMMAND_WRITE);
+    info->write_zeroes = describe_kind(stats, BF_NBD_COMMAND_WRITE_ZEROES);
+    info->trim = describe_kind(stats, BF_NBD_COMMAND_TRIM);
+    info->flush = describe_kind(stats, BF_NBD_COMMAND_FLUSH);
+    info->cache = describe_kind(stats, BF_NBD_COMMAND_CACHE);
+    info->block_status = describe_kind(stats, BF_NBD_COMMAND_BLOCK_STATUS);
+    info->invalid = describe_kind(stats, NBD_STATS_INVALID);
     return info;
 }
 

@@ -335,31 +335,51 @@ note_end(BfNbdClient *client, bool ok, const GError *error)
            client->left_text);
 }
 
+static void go_on(void *arg);
+
 static void
 client_co_transmit(void *arg)
 {
     BfNbdClient *client = arg;
-    g_autofree char *name = bf_nbd_show_text(client->exp->name);
     g_autoptr(GError) error = NULL;
-    bool ok = false;
+    BfNbdTransmitStatus status;
+
+    do {
+        status = bf_nbd_transmit_co_run(client, &error);
+        if (status == BF_NBD_TRANSMIT_RESTS &&
+            bf_nbd_transmit_rest(client, go_on)) {
+            return;
+        }
+    } while (status == BF_NBD_TRANSMIT_RESTS);
+    client->running = false;
+    note_end(client, status == BF_NBD_TRANSMIT_DONE, error);
+    bf_timer_stop(&client->timer);
+    g_clear_pointer(&client->channel, bf_channel_free);
+    bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
+}
+
+/* Something has come for a client at rest, or it is to end. */
+static void
+go_on(void *arg)
+{
+    bf_co_spawn_later(client_co_transmit, arg);
+}
+
+static void
+start_transmission(void *arg)
+{
+    BfNbdClient *client = arg;
+    g_autofree char *name = bf_nbd_show_text(client->exp->name);
 
     g_info(NBD_CLIENT_FORMAT ": uses export '%s' (NBD name '%s'), %s",
            NBD_CLIENT_ARGS(client), client->exp->base.id, name,
            client->tls_text != NULL ? client->tls_text : "no TLS");
     client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
     client->running = true;
-    ok = bf_nbd_transmit_co_run(client, &error);
-    client->running = false;
-    note_end(client, ok, error);
-    bf_timer_stop(&client->timer);
-    g_clear_pointer(&client->channel, bf_channel_free);
-    bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
-}
-
-static void
-start_transmission(void *arg)
-{
-    bf_co_spawn(client_co_transmit, arg);
+    bf_nbd_transmit_begin(client);
+    if (!bf_nbd_transmit_rest(client, go_on)) {
+        bf_co_spawn(client_co_transmit, client);
+    }
 }
 
 /* Also when it has taken too long to leave. */

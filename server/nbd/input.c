@@ -48,6 +48,14 @@ input_co_make_room(BfNbdClient *client, size_t need, GError **error)
     return true;
 }
 
+/* May the reader go until something comes? */
+static bool
+can_rest(const BfNbdClient *client)
+{
+    return client->between && client->in_flight == 0 && !client->writing &&
+           bf_nbd_input_bytes(client) == 0;
+}
+
 static void start_idle_timer(BfNbdClient *client);
 
 static void
@@ -55,6 +63,7 @@ give_back_spare(void *arg)
 {
     BfNbdClient *client = arg;
 
+    bf_loop_tidy();
     client->idle_timer_runs = false;
     if (client->was_busy || client->in_flight > 0) {
         start_idle_timer(client);
@@ -63,6 +72,11 @@ give_back_spare(void *arg)
     bf_nbd_pipe_clear(client);
     bf_nbd_input_trim(client);
     bf_nbd_credit_trim(client);
+    if (can_rest(client)) {
+        /* If there is something after all, it is tried again. */
+        start_idle_timer(client);
+        bf_channel_interrupt_read(client->channel);
+    }
 }
 
 /* A look at the connection now and then, until it has been idle. */
@@ -101,6 +115,10 @@ bf_nbd_input_co_fill(BfNbdClient *client, size_t need, GError **error)
         room = MIN(room, MAX(client->window, need));
         n = bf_channel_co_read(client->channel,
                                client->input->data + client->end, room, error);
+        if (n == BF_CHANNEL_INTERRUPTED) {
+            g_assert(client->between);
+            return BF_NBD_INPUT_REST;
+        }
         if (n < 0) {
             return BF_NBD_INPUT_FAILED;
         }
@@ -127,6 +145,8 @@ bf_nbd_input_co_need(BfNbdClient *client, size_t need, GError **error)
         break;
     case BF_NBD_INPUT_FAILED:
         break;
+    case BF_NBD_INPUT_REST:
+        g_assert_not_reached(); /* this is not between requests */
     }
     return false;
 }

@@ -88,7 +88,7 @@
  * to what they have asked. */
 #define NBD_LEAVE_MAX_NS (2 * BF_NS_PER_SEC)
 
-/* How long a busy connection's spare memory and pipes outlive its traffic. */
+/* How long a busy connection's memory and pipes outlive its traffic. */
 #define NBD_IDLE_NS BF_NS_PER_SEC
 
 typedef struct BfNbdClient BfNbdClient;
@@ -280,7 +280,15 @@ typedef enum BfNbdInputStatus {
     BF_NBD_INPUT_OK,
     BF_NBD_INPUT_EOF,    /* the stream ended */
     BF_NBD_INPUT_FAILED, /* the error is set */
+    BF_NBD_INPUT_REST,   /* between requests: nothing has come for long */
 } BfNbdInputStatus;
+
+/* How the transmission goes on after a coroutine has run it. */
+typedef enum BfNbdTransmitStatus {
+    BF_NBD_TRANSMIT_DONE,   /* it has ended: the peer has left in due form */
+    BF_NBD_TRANSMIT_FAILED, /* it has ended, and the error is set */
+    BF_NBD_TRANSMIT_RESTS,  /* there is nothing to do at the moment */
+} BfNbdTransmitStatus;
 
 /* What the rules say about a client; see rights.c. */
 typedef struct BfNbdRights {
@@ -329,7 +337,7 @@ struct BfNbdClient {
     BfTimer timer;      /* limit of the handshake, or of the last replies */
     const char *stage;  /* what it is at, for messages */
     BfNbdOutcome outcome;
-    bool running; /* a coroutine is at it */
+    bool running; /* a coroutine is at it, or will be when something comes */
     bool leaving; /* main wants it to end: what it asks for is refused */
     bool closing; /* at once: its peer is cut off */
     bool timed_out;
@@ -393,6 +401,7 @@ struct BfNbdClient {
     BfTimer idle_timer;       /* runs while there is something to give back */
     bool idle_timer_runs;
     bool was_busy;       /* since it was started */
+    bool between;        /* the reader waits for the next request */
     bool receiving;      /* one of the tasks is still without its payload */
     bool saying_bye;     /* after that nothing more is sent */
     BfTimer limit_timer; /* of idle.c, as all that follows */
@@ -668,10 +677,19 @@ void bf_nbd_input_co_let_writer_run(BfNbdClient *client);
 /* Limits how long the peer may leave the last replies unread: starts anew. */
 void bf_nbd_transmit_limit_end(BfNbdClient *client);
 
+/* Before anything else of the transmission. */
+void bf_nbd_transmit_begin(BfNbdClient *client);
+
 /* Serves requests until the peer leaves or the connection breaks; then all
- * requests have ended. Returns false with @error if it did not end in due
- * form. */
-bool bf_nbd_transmit_co_run(BfNbdClient *client, GError **error);
+ * requests have ended. Or until nothing has come for long; then it is called
+ * again, at once or when a rest is over. */
+BfNbdTransmitStatus bf_nbd_transmit_co_run(BfNbdClient *client, GError **error);
+
+/* While it does not run and no request is in flight: keeps only what has to be
+ * kept, and calls @go_on with the client when something has come or the channel
+ * is shut down; no coroutine does that. False: there is something already, or
+ * the channel cannot tell. */
+bool bf_nbd_transmit_rest(BfNbdClient *client, BfFn *go_on);
 
 /* idle.c: looks after the limits of a client that does nothing, if there are
  * any, until they are stopped. */

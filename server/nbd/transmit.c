@@ -3,6 +3,11 @@
  * The reader of a connection: takes requests from the channel, checks them and
  * starts each as a coroutine.
  *
+ * A connection without a request rests: it has no reader, and so neither a
+ * stack nor buffers, until something comes. It does so at first, and when
+ * nothing has come for NBD_IDLE_NS. What wants to end it shuts its channel
+ * down, which brings the reader back.
+ *
  * It reads as much as there is, starts all whole requests in it, and lets the
  * writer run before it reads again: one receive and one send for many requests.
  * A small write runs from the input buffer and pins it; the rest of a large one
@@ -446,38 +451,52 @@ reader_parse(const BfNbdClient *client, BfNbdRequest *ret_request)
                             : bf_nbd_parse_request(data, ret_request);
 }
 
-/* Returns true when the peer has left in due form. */
-static bool
+/* Waits until the header of a request is there. */
+static BfNbdInputStatus
+reader_co_header(BfNbdClient *client, GError **error)
+{
+    BfNbdInputStatus status = BF_NBD_INPUT_OK;
+
+    client->between = true;
+    status = bf_nbd_input_co_fill(client, client->request_bytes, error);
+    client->between = false;
+    return status;
+}
+
+/* Never returns %BF_NBD_TRANSMIT_FAILED without an error. */
+static BfNbdTransmitStatus
 reader_co_loop(BfNbdClient *client, GError **error)
 {
     for (;;) {
         BfNbdRequest request;
 
-        switch (bf_nbd_input_co_fill(client, client->request_bytes, error)) {
+        switch (reader_co_header(client, error)) {
         case BF_NBD_INPUT_OK:
             break;
         case BF_NBD_INPUT_EOF:
             if (bf_nbd_input_bytes(client) == 0) {
-                return true; /* without a word, as many clients do */
+                return BF_NBD_TRANSMIT_DONE; /* as many do, without a word */
             }
             bf_set_error(error, "the peer left in the middle of a request");
-            return false;
+            return BF_NBD_TRANSMIT_FAILED;
         case BF_NBD_INPUT_FAILED:
-            return false;
+            return BF_NBD_TRANSMIT_FAILED;
+        case BF_NBD_INPUT_REST:
+            return BF_NBD_TRANSMIT_RESTS;
         }
         if (!reader_parse(client, &request)) {
             reader_co_refuse(client, &request,
                              (BfNbdRefusal){EINVAL, "bad magic number"});
             client->left = BF_NBD_CLIENT_DISCONNECT_REASON_PROTOCOL;
             bf_set_error(error, "bad magic number of a request");
-            return false;
+            return BF_NBD_TRANSMIT_FAILED;
         }
         client->start += client->request_bytes;
         if (request.command == BF_NBD_COMMAND_DISC) {
-            return true;
+            return BF_NBD_TRANSMIT_DONE;
         }
         if (!reader_co_request(client, &request, error)) {
-            return false;
+            return BF_NBD_TRANSMIT_FAILED;
         }
     }
 }
@@ -486,8 +505,8 @@ reader_co_loop(BfNbdClient *client, GError **error)
  * The connection.
  */
 
-static bool
-transmit_start(BfNbdClient *client, GError **error)
+void
+bf_nbd_transmit_begin(BfNbdClient *client)
 {
     unsigned features = client->channel->features;
 
@@ -511,15 +530,39 @@ transmit_start(BfNbdClient *client, GError **error)
     client->window = NBD_INPUT_BYTES;
     bf_nbd_stats_arrived(client);
     bf_nbd_idle_start(client);
-    client->input = g_new0(BfNbdInput, 1);
-    client->input->data = bf_buffer_new(NBD_INPUT_BYTES);
-    client->n_inputs = 1;
-    if (client->input->data == NULL) {
-        g_clear_pointer(&client->input, g_free);
-        client->n_inputs = 0;
-        client->left = BF_NBD_CLIENT_DISCONNECT_REASON_NO_MEMORY;
-        bf_set_error(error, "out of memory");
+}
+
+bool
+bf_nbd_transmit_rest(BfNbdClient *client, BfFn *go_on)
+{
+    if (!bf_channel_start_watch(client->channel, go_on, client)) {
         return false;
+    }
+    bf_timer_stop(&client->idle_timer);
+    client->idle_timer_runs = false;
+    bf_nbd_pipe_clear(client);
+    bf_nbd_input_clear(client);
+    bf_nbd_credit_clear(client);
+    client->start = 0;
+    client->end = 0;
+    return true;
+}
+
+/* Gets the input buffer of a reader that starts. */
+static bool
+transmit_start(BfNbdClient *client, GError **error)
+{
+    if (client->input == NULL) {
+        uint8_t *data = bf_buffer_new(NBD_INPUT_BYTES);
+
+        if (data == NULL) {
+            client->left = BF_NBD_CLIENT_DISCONNECT_REASON_NO_MEMORY;
+            bf_set_error(error, "out of memory");
+            return false;
+        }
+        client->input = g_new0(BfNbdInput, 1);
+        client->input->data = data;
+        client->n_inputs = 1;
     }
     return true;
 }
@@ -559,21 +602,17 @@ transmit_co_drain(BfNbdClient *client)
     }
 }
 
-bool
-bf_nbd_transmit_co_run(BfNbdClient *client, GError **error)
+/* After the last request has been read. */
+static BfNbdTransmitStatus
+transmit_co_end(BfNbdClient *client, BfNbdTransmitStatus status, GError **error)
 {
-    bool ok = transmit_start(client, error);
-
-    if (ok) {
-        ok = reader_co_loop(client, error);
-        transmit_co_drain(client);
-    }
+    transmit_co_drain(client);
     if (client->write_error != NULL) {
         /* What the reader saw then is only a consequence. */
         g_clear_error(error);
         g_propagate_error(error, g_steal_pointer(&client->write_error));
         client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
-        ok = false;
+        status = BF_NBD_TRANSMIT_FAILED;
     }
     if (!client->broken && !client->closing) {
         bf_nbd_transmit_limit_end(client);
@@ -585,5 +624,18 @@ bf_nbd_transmit_co_run(BfNbdClient *client, GError **error)
     bf_nbd_pipe_clear(client);
     bf_nbd_input_clear(client);
     bf_nbd_credit_clear(client);
-    return ok;
+    return status;
+}
+
+BfNbdTransmitStatus
+bf_nbd_transmit_co_run(BfNbdClient *client, GError **error)
+{
+    BfNbdTransmitStatus status = BF_NBD_TRANSMIT_FAILED;
+
+    if (transmit_start(client, error)) {
+        status = reader_co_loop(client, error);
+    }
+    return status == BF_NBD_TRANSMIT_RESTS
+               ? status
+               : transmit_co_end(client, status, error);
 }

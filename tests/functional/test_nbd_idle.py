@@ -4,7 +4,6 @@ import struct
 
 import pytest
 
-import harness
 import proxy as proxies
 import rawnbd as nbd
 
@@ -140,8 +139,7 @@ def test_removal_of_the_export_comes_first(daemon, image):
     """Who is being disconnected anyway is not idle."""
     with nbd.RawNbd(serve(daemon, image, 600)) as peer:
         peer.go("disk")
-        harness.wait_until(lambda: daemon.cmd(
-            "query-block-exports")[0]["clients"] == 1, 10, "the client")
+        daemon.qmp.take_event("NBD_CLIENT_CONNECTED")
         daemon.cmd("block-export-del", id="exp-disk", mode="hard")
         assert gone(daemon)[0] == "export-removed"
         peer.assert_closed()

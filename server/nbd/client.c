@@ -14,8 +14,8 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "io/channel-socket.h"
-#include "nbd-private.h"
 #include "stats-private.h"
+#include "transmit-private.h"
 
 /* Names are cut to this many bytes in logs and messages. */
 #define SHOWN_TEXT_MAX 80

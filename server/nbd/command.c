@@ -6,7 +6,7 @@
  */
 #include "core/trace.h"
 #include "core/util.h"
-#include "nbd-private.h"
+#include "transmit-private.h"
 
 /* Whoever reads this much and finds only zeroes is told so instead. The scan
  * ends at the first other byte, so it costs next to nothing on data. */

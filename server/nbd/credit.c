@@ -11,8 +11,8 @@
  * its data do not fit, it is done in pieces, and only one of them is paid for.
  */
 #include "core/iovec.h"
-#include "nbd-private.h"
 #include "stats-private.h"
+#include "transmit-private.h"
 
 /* Takes @bytes more from the daemon's budget, if as much as the connection then
  * has is left to others. */

@@ -8,7 +8,7 @@
  * itself stopped for a while does not blame its clients. On the client's loop.
  */
 #include "core/util.h"
-#include "nbd-private.h"
+#include "transmit-private.h"
 
 /* Looks within the limit. A client has to go when so many in a row have seen it
  * so, which is an eighth later at most. */

@@ -9,8 +9,8 @@
  */
 #include "core/error.h"
 #include "core/util.h"
-#include "nbd-private.h"
 #include "stats-private.h"
+#include "transmit-private.h"
 
 /* Makes room for @need bytes from the start of what is there. */
 static bool

@@ -8,7 +8,7 @@
 #include "block/bitmap-ops.h"
 #include "core/error.h"
 #include "core/util.h"
-#include "nbd-private.h"
+#include "transmit-private.h"
 
 /* Queries that ask for all contexts below, but only when listing. */
 static const char *const wildcards[] = {

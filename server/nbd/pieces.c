@@ -10,7 +10,7 @@
 
 #include "core/error.h"
 #include "core/util.h"
-#include "nbd-private.h"
+#include "transmit-private.h"
 
 /* How the data of a READ are sent. */
 typedef enum Form {

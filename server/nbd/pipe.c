@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "core/util.h"
-#include "nbd-private.h"
+#include "transmit-private.h"
 
 #define PAGE_BYTES 4096
 

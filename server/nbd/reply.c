@@ -13,8 +13,8 @@
 #include "core/error.h"
 #include "core/trace.h"
 #include "core/util.h"
-#include "nbd-private.h"
 #include "stats-private.h"
+#include "transmit-private.h"
 
 /* One send takes at most this many pieces and about this many bytes. */
 #define GATHER_PIECES_MAX 1024

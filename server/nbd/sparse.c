@@ -8,7 +8,7 @@
  * only what begins with zeroes is looked at further.
  */
 #include "core/util.h"
-#include "nbd-private.h"
+#include "transmit-private.h"
 
 /* Holes begin and end at multiples of this in the export, if they can. */
 #define BLOCK_BYTES 4096

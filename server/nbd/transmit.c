@@ -16,8 +16,8 @@
  */
 #include "core/error.h"
 #include "core/util.h"
-#include "nbd-private.h"
 #include "stats-private.h"
+#include "transmit-private.h"
 
 /* Writes above this are received into a buffer of their own. */
 #define IN_PLACE_MAX ((size_t)32 * 1024)

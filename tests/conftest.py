@@ -131,14 +131,16 @@ def image(box):
 def connect_nbd(tls_dir):
     """A function that gives connected libnbd handles.
 
-    connect_nbd(path, export) or connect_nbd((host, port), export, tls=True)
+    connect_nbd(path, export) or connect_nbd((host, port), export, tls=True);
+    sizes=False does not ask for the sizes of blocks.
     """
     nbd = pytest.importorskip("nbd")
     handles = []
 
-    def connect(address, export="disk", tls=False, contexts=()):
+    def connect(address, export="disk", tls=False, contexts=(), sizes=True):
         handle = nbd.NBD()
         handles.append(handle)
+        handle.set_request_block_size(sizes)
         handle.set_export_name(export)
         if tls:
             handle.set_tls(nbd.TLS_REQUIRE)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The memory of all requests together, when peers try to use it up."""
 import contextlib
+import pathlib
 
 import pytest
 
@@ -49,6 +50,12 @@ def pressed(daemon, press):
         yield
 
 
+def shadow(server):
+    """How many bytes the process takes for each that it has asked for."""
+    maps = pathlib.Path(f"/proc/{server.pid}/maps").read_text(encoding="utf-8")
+    return 5 if "libtsan" in maps else 1  # ThreadSanitizer's notes on memory
+
+
 @pytest.mark.parametrize("press", (read_nothing, write_for_ever))
 def test_memory_is_bounded_and_others_are_served(server, press):
     before = server.resident()
@@ -59,7 +66,7 @@ def test_memory_is_bounded_and_others_are_served(server, press):
             assert client.write(5, server.content[:LARGEST]) == 0
             assert client.read(5, LARGEST) == (0, server.content[:LARGEST])
             client.disconnect()
-        assert server.resident() - before < MOST
+        assert server.resident() - before < MOST * shadow(server)
 
 
 @pytest.mark.parametrize("flags", (0, nbd.DF))

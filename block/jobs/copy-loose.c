@@ -9,6 +9,8 @@
  * written since the last flush that did not fail is copied again. It is known
  * as what was ever written within one run from the lowest to the highest byte
  * since that flush, which is cheap to keep; too much of it costs only time.
+ * Ranges that are held meanwhile may have been written in part: they are copied
+ * again when they are let go.
  * What a user of the source has overwritten since cannot be copied again; then
  * the job must fail.
  */
@@ -32,10 +34,15 @@ run_add(BfCopyRun *run, uint64_t start, uint64_t end)
 }
 
 void
-bf_copy_note_loose(BfCopy *copy, uint64_t start, uint64_t end)
+bf_copy_note_loose(BfCopy *copy, const BfCopyRange *range)
 {
-    bf_bitmap_put_back(copy->touched, start, end - start);
-    run_add(&copy->loose, start, end);
+    uint64_t bytes = range->end - range->start;
+
+    bf_bitmap_put_back(copy->touched, range->start, bytes);
+    run_add(&copy->loose, range->start, range->end);
+    if (range->has_lost) {
+        bf_bitmap_put_back(copy->config.dirty, range->start, bytes);
+    }
 }
 
 void
@@ -65,14 +72,26 @@ copy_again(BfCopy *copy, BfCopyRun lost)
     }
 }
 
-/* What came while the flush was under way may be lost as well. */
+/* What came while the flush was under way may be lost as well, and what is
+ * still under way. */
 static BfCopyRun
 find_lost(const BfCopy *copy)
 {
     BfCopyRun lost = copy->loose;
 
     run_add(&lost, copy->in_flush.start, copy->in_flush.end);
+    for (const BfCopyRange *r = copy->newest; r != NULL; r = r->older) {
+        run_add(&lost, r->start, r->end);
+    }
     return lost;
+}
+
+static void
+mark_held_ranges(BfCopy *copy)
+{
+    for (BfCopyRange *r = copy->newest; r != NULL; r = r->older) {
+        r->has_lost = true;
+    }
 }
 
 static bool
@@ -100,6 +119,7 @@ bf_copy_flush_ended(BfCopy *copy, int ret)
     copy->is_beyond_repair = is_overwritten(copy, lost);
     if (!copy->is_beyond_repair) {
         copy_again(copy, lost);
+        mark_held_ranges(copy);
     }
     if (ret == 0) {
         return -EAGAIN;

@@ -151,7 +151,7 @@ bf_copy_end_range(BfCopy *copy, BfCopyRange *range)
     const BfCopySpan *span = &copy->span;
 
     /* Its user may have written to the target. */
-    bf_copy_note_loose(copy, range->start, range->end);
+    bf_copy_note_loose(copy, range);
     /* What is known about zeroes there may be from before. */
     if (range->start < span->end && span->pos < range->end) {
         bf_copy_release_span(copy);
@@ -353,7 +353,7 @@ op_co_run(void *arg)
         note_error(copy, is_read, -ret);
     } else {
         bf_copy_note_done(copy, bytes);
-        bf_copy_note_loose(copy, offset, offset + bytes);
+        bf_copy_note_loose(copy, &op->range);
         if (!op->zeroes) {
             copy->unflushed += bytes;
             now_ns = bf_loop_now_ns();

@@ -98,8 +98,8 @@ int bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
 void bf_copy_note_done(BfCopy *copy, uint64_t bytes);
 
 /* copy-loose.c */
-/* The target has acknowledged this range. */
-void bf_copy_note_loose(BfCopy *copy, uint64_t start, uint64_t end);
+/* The target has acknowledged this range, which is about to be let go. */
+void bf_copy_note_loose(BfCopy *copy, const BfCopyRange *range);
 /* The source will not have any more what it had there. */
 void bf_copy_note_overwritten(BfCopy *copy, uint64_t start, uint64_t end);
 void bf_copy_flush_begins(BfCopy *copy);

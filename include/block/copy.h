@@ -96,6 +96,7 @@ typedef struct BfCopyRange {
     struct BfCopyRange *younger;
     uint64_t start;
     uint64_t end;
+    bool has_lost;
     BfCoQueue waiters;
 } BfCopyRange;
 

@@ -4,6 +4,8 @@
 As a host does that loses its power. Nobody says so: each write was
 acknowledged, and the flushes of the next connection succeed.
 """
+import threading
+
 import pytest
 
 import harness
@@ -122,3 +124,66 @@ def test_mirror_copies_again_what_was_lost_at_the_end(scene, mode, finalize):
     end = daemon.qmp.take_event("BLOCK_JOB_COMPLETED", device="j")["data"]
     assert "error" not in end
     scene.check()
+
+
+class Slow(Forgetful):
+    """Answers the first piece of the disk at once, and what is behind it a
+    while after the first flush, which shows that writes were lost."""
+
+    crashes = True
+
+    def __init__(self, path, data):
+        self.was_flushed = False
+        super().__init__(path, data)
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        def later():
+            self.thread.offset = None
+            try:
+                Forgetful.answer(self, conn, command, cookie, offset, length,
+                                 data)
+            except OSError:
+                pass
+        if command == nbd.CMD_FLUSH and not self.was_flushed:
+            assert any(self.data) and not any(self.stable)
+            self.was_flushed = True
+            self.data[:] = self.stable
+            if self.crashes:
+                self.drop()
+                raise rawserver.Gone
+            self.simple(conn, cookie, error=5)
+        elif command == nbd.CMD_WRITE and offset > 0 and \
+                not any(self.data[offset:offset + length]):
+            threading.Timer(0.6, later).start()
+        else:
+            super().answer(conn, command, cookie, offset, length, data)
+
+
+class Failing(Slow):
+    crashes = False
+
+
+@pytest.mark.parametrize("kind", (Slow, Failing))
+def test_operation_with_several_writes_spans_the_loss(daemon, box, kind):
+    """The first of them is lost; the second comes after the flush."""
+    size = 1 << 20
+    source = harness.make_image(box / "source.img", size, {
+        0: harness.random_bytes(size // 4),
+        size // 4: bytes(size // 4),
+        size // 2: harness.random_bytes(size // 2)})
+    server = kind(box / "far.sock", bytearray(size))
+    try:
+        daemon.serve_file(source, "src")
+        daemon.execute("blockdev-add", server.options(
+            **{"node-name": "dst", "reconnect-delay": 60}))
+        daemon.cmd("blockdev-mirror", job_id="j", device="src", target="dst",
+                   sync="full", on_target_error="ignore")
+        daemon.qmp.take_event("BLOCK_JOB_READY", device="j")
+        daemon.cmd("job-complete", id="j")
+        end = daemon.qmp.take_event("BLOCK_JOB_COMPLETED", device="j")["data"]
+        assert "error" not in end
+        assert server.was_flushed
+        server.crash()
+        assert server.data == source.read_bytes()
+    finally:
+        server.stop()

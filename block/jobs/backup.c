@@ -504,7 +504,7 @@ co_make_copy(BfBackup *backup, const BfBlockdevBackup *options, GError **error)
         .dirty = backup->dirty,
         .on_source_error = options->on_source_error,
         .on_target_error = options->on_target_error,
-        .flags = BF_COPY_UNMAP |
+        .flags = BF_COPY_UNMAP | BF_COPY_POINT_IN_TIME |
                  (backup->plan == NULL ? BF_COPY_TARGET_MAYBE_ZERO : 0),
     };
     if (!join_throttle_group(backup, options->throttle_group, error)) {

@@ -108,6 +108,14 @@ co_has_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes)
     return false;
 }
 
+/* A pipe has the pages of the source's cache, not what was in them then. */
+static bool
+may_use_pipe(const BfCopy *copy)
+{
+    return (copy->config.flags & BF_COPY_POINT_IN_TIME) == 0 ||
+           !bf_handle_limits(copy->config.target)->keeps_pipes;
+}
+
 /* Returns true if the range was copied. */
 static bool
 co_move_by_pipe(BfCopy *copy, uint64_t offset, uint64_t bytes)
@@ -115,6 +123,9 @@ co_move_by_pipe(BfCopy *copy, uint64_t offset, uint64_t bytes)
     BfCopyPipe *pipe;
     int ret;
 
+    if (!may_use_pipe(copy)) {
+        return false;
+    }
     if (copy->pipe_skips > 0) {
         copy->pipe_skips--;
         return false;

@@ -33,11 +33,14 @@ typedef struct BfCopy BfCopy;
  * @BF_COPY_TARGET_ZERO: the target reads as zeroes where this copy has not
  *     written yet
  * @BF_COPY_TARGET_MAYBE_ZERO: the same, once bf_copy_set_target_zero() says so
+ * @BF_COPY_POINT_IN_TIME: the target must never get what the source is given
+ *     after a range was copied
  */
 typedef enum BfCopyFlags {
     BF_COPY_UNMAP = 1 << 0,
     BF_COPY_TARGET_ZERO = 1 << 1,
     BF_COPY_TARGET_MAYBE_ZERO = 1 << 2,
+    BF_COPY_POINT_IN_TIME = 1 << 3,
 } BfCopyFlags;
 
 /**

@@ -43,12 +43,15 @@ typedef enum BfPerm {
  * @long_zeroes: a power of two: most bytes that may be zeroed at once with
  *     %BF_IO_NO_FALLBACK, because that is done or refused at once; 0 if the
  *     node does not say so
+ * @keeps_pipes: what came through a pipe may still be read, and written, after
+ *     its request has failed
  */
 typedef struct BfLimits {
     uint32_t alignment;
     uint32_t preferred;
     uint32_t max_transfer;
     uint64_t long_zeroes;
+    bool keeps_pipes;
 } BfLimits;
 
 /**

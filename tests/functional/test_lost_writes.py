@@ -5,6 +5,7 @@ As a host does that loses its power. Nobody says so: each write was
 acknowledged, and the flushes of the next connection succeed.
 """
 import threading
+import time
 
 import pytest
 
@@ -186,4 +187,53 @@ def test_operation_with_several_writes_spans_the_loss(daemon, box, kind):
         server.crash()
         assert server.data == source.read_bytes()
     finally:
+        server.stop()
+
+
+class Deaf(rawserver.RawServer):
+    """Hears the first write, on its first connection, only when it may."""
+
+    def __init__(self, path, data):
+        self.may_hear = threading.Event()
+        self.heard = threading.Event()
+        self.is_deaf = threading.Lock()
+        super().__init__(path, data)
+
+    def recv(self, conn, count):
+        first = count >= 4096 and self.is_deaf.acquire(blocking=False)
+        if first:
+            assert self.may_hear.wait(20)
+        data = super().recv(conn, count)
+        if first:
+            self.late = data
+            self.heard.set()
+        return data
+
+
+def test_late_server_does_not_spoil_a_backup(daemon, box):
+    """A connection that was given up may still be read by the server: what
+    comes of it then has to be of the point in time."""
+    size = 64 << 10
+    source = harness.make_image(box / "source.img", size, {
+        0: harness.random_bytes(size)})
+    before = source.read_bytes()
+    server = Deaf(box / "far.sock", bytearray(size))
+    try:
+        daemon.serve_file(source, "src")
+        daemon.execute("blockdev-add", server.options(
+            **{"node-name": "dst", "reconnect-delay": 60,
+               "silence-timeout": 1}))
+        daemon.cmd("blockdev-backup", job_id="j", device="src", target="dst",
+                   sync="full")
+        end = daemon.qmp.take_event("BLOCK_JOB_COMPLETED", device="j")["data"]
+        assert "error" not in end and server.data == before
+        with nbd.RawNbd(daemon.nbd_path).go("src") as client:
+            assert client.write(0, b"w" * size) == 0
+        server.may_hear.set()
+        assert server.heard.wait(20)
+        time.sleep(0.2)
+        assert server.late == before
+        assert server.data == before
+    finally:
+        server.may_hear.set()
         server.stop()

@@ -421,6 +421,9 @@ set_up_limits(BfNbdcNode *self)
     node->limits.alignment = node->alignment;
     node->limits.max_transfer = max;
     node->limits.preferred = MAX(preferred, node->alignment);
+    /* What the kernel has of a connection that was given up, a server that was
+     * only slow gets nevertheless. */
+    node->limits.keeps_pipes = true;
     if (self->first.extended && (info->flags & BF_NBD_EXPORT_FAST_ZERO) != 0) {
         node->limits.long_zeroes = NBDC_LONG_PIECE_MAX;
     }

@@ -4,8 +4,9 @@
  * from does not answer.
  *
  * The source has other users, too, and their requests are not to fail because
- * of a job; so it gets some time, and as long as reads of the job come back it
- * is left alone. After that it does not answer them either. All on main.
+ * of a job; so it gets some time, and as long as reads of the job come back, or
+ * there are none and the job waits for something else, it is left alone. After
+ * that it does not answer them either. All on main.
  */
 #include "job-private.h"
 
@@ -24,21 +25,50 @@ count_answers(BfRoot *root)
 }
 
 static void
-look(void *arg)
+count_requests(void *arg)
+{
+    BfJobEnds *ends = arg;
+
+    ends->source_requests = bf_handle_in_flight(ends->source_handle);
+}
+
+/* The handle lives until co_run has returned and its loop has run all that was
+ * sent before. */
+static bool
+co_is_waiting(BfJob *job)
+{
+    BfJobEnds ends = {.source_handle = NULL};
+
+    if (job->is_running) {
+        job->ops->ends(job, &ends);
+    }
+    if (ends.source_handle != NULL) {
+        bf_co_call(job->loop, count_requests, &ends);
+    }
+    return job->is_running && ends.source_requests > 0;
+}
+
+static void
+co_look(void *arg)
 {
     BfJob *job = arg;
     BfRoot *root = job->ops->source_root(job);
-    uint64_t answers;
+    uint64_t answers = root != NULL ? count_answers(root) : 0;
 
-    if (root == NULL || !bf_job_is_cancelled(job)) {
-        return;
-    }
-    answers = count_answers(root);
-    if (answers == job->answers) {
+    if (root != NULL && answers == job->answers && co_is_waiting(job)) {
         bf_node_cancel_requests(bf_root_node(root));
     }
     job->answers = answers;
+    bf_job_unref(job);
+}
+
+static void
+look(void *arg)
+{
+    BfJob *job = arg;
+
     bf_timer_start(&job->answers_timer, SILENCE_NS, look, job);
+    bf_co_spawn(co_look, bf_job_ref(job));
 }
 
 void

@@ -13,6 +13,8 @@ import pytest
 import blackhole
 import harness
 import qmp
+import rawnbd
+import rawserver
 import replication
 
 pytestmark = pytest.mark.ours("the reference blocks")
@@ -334,3 +336,45 @@ def test_job_ends_by_force_while_its_source_is_silent(
         here.cmd("block-job-cancel", device="job0")
     assert "error" not in here.take_end()["data"]
     assert here.image.read_bytes() == harness.random_bytes(SIZE)
+
+
+class SlowServer(rawserver.RawServer):
+    """Some answer is always under way."""
+
+    def answer(self, conn, command, *rest):
+        if command == rawnbd.CMD_READ:
+            time.sleep(0.3)
+        super().answer(conn, command, *rest)
+
+
+def test_job_that_waits_for_its_target_does_no_harm_to_its_source(
+        daemons, box):
+    """Others read there, and get their answers."""
+    daemon = daemons("--allow-fault-injection")
+    size = 1 << 20
+    server = SlowServer(box / "far.sock", bytearray(
+        harness.random_bytes(size)))
+    try:
+        daemon.execute("blockdev-add", server.options(**{"node-name": "src"}))
+        target = harness.make_image(box / "target.img", size)
+        daemon.execute("blockdev-add", {
+            "driver": "file", "node-name": "file", "filename": str(target)})
+        daemon.execute("blockdev-add", {
+            "driver": "fault", "node-name": "dst", "image": "file",
+            "rules": [{"op": "write", "delay-ms": 9000}]})
+        daemon.start_nbd()
+        daemon.add_export("src")
+        reader = rawnbd.RawNbd(daemon.nbd_path).go("src")
+        daemon.cmd("blockdev-backup", job_id="j", device="src", target="dst",
+                   sync="full")
+        harness.wait_until(lambda: rawnbd.CMD_READ in [
+            request[0] for request in server.requests])
+        time.sleep(1)
+        daemon.cmd("block-job-cancel", device="j", force=True)
+        clock = Clock()
+        while clock.seconds() < 7:
+            assert reader.read(0, 4096)[0] == 0
+        daemon.qmp.take_event("BLOCK_JOB_CANCELLED", device="j")
+        reader.close()
+    finally:
+        server.stop()

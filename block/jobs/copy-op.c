@@ -152,6 +152,7 @@ bf_copy_end_range(BfCopy *copy, BfCopyRange *range)
 
     /* Its user may have written to the target. */
     bf_copy_note_loose(copy, range);
+    copy->unflushed += range->end - range->start;
     /* What is known about zeroes there may be from before. */
     if (range->start < span->end && span->pos < range->end) {
         bf_copy_release_span(copy);

@@ -740,6 +740,31 @@ def test_target_is_flushed_while_the_copy_goes_on(daemon):
     assert 4 <= stats["flush_operations"] <= 10  # 128 MiB, and the last
 
 
+@pytest.mark.ours("the reference flushes at the end only")
+def test_target_is_flushed_while_guests_write_to_both_sides(daemon):
+    """What is not flushed has to be copied again after a loss."""
+    for node in ("src", "dst"):
+        daemon.execute("blockdev-add", {
+            "driver": "null-co", "node-name": node, "size": 1 << 30,
+            "read-zeroes": True})
+    daemon.start_nbd()
+    daemon.add_export("src", writable=True)
+    daemon.execute("blockdev-mirror", {
+        "job-id": "m", "device": "src", "target": "dst", "sync": "none",
+        "copy-mode": "write-blocking"})
+    wait_event(daemon, "BLOCK_JOB_READY", device="m")
+
+    def flushes():
+        return [each["stats"]["flush_operations"] for each in daemon.cmd(
+            "query-blockstats", query_nodes=True)
+            if each["node-name"] == "dst"][0]
+    before = flushes()
+    with nbd.RawNbd(daemon.nbd_path).go("src") as client:
+        for i in range(9):
+            assert client.write(i << 24, bytes(range(256)) * 65536) == 0
+        harness.wait_until(lambda: flushes() > before)
+
+
 @pytest.mark.ours("the reference has no fault nodes")
 def test_target_that_fails_does_not_fail_blocking_writes(faulty):
     pair = faulty("target", op="write", after=200, errno="EIO")

@@ -50,9 +50,12 @@ take_pipe(BfCopy *copy, uint64_t bytes)
     }
     capacity = bf_pipe_open(fds, UNIT_MAX);
     if (capacity < 0) {
+        copy->pipe_skips = PIPE_SKIPS;
         return NULL;
     }
     if ((uint64_t)capacity < bytes) {
+        /* The user has no more pages for pipes. */
+        copy->pipe_skips = PIPE_SKIPS;
         close(fds[0]);
         close(fds[1]);
         return NULL;

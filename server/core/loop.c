@@ -296,23 +296,24 @@ sleep_for_work(BfLoop *loop, uint64_t limit_ns)
 }
 
 /* Takes the completions and messages that there are; waits if there are none,
- * for at most @limit_ns. */
+ * for at most @limit_ns, which is 0 then if there was something to do after
+ * all: it need not have completed anything. */
 static unsigned
-wait_for_work(BfLoop *loop, uint64_t limit_ns, BfMessage **messages)
+wait_for_work(BfLoop *loop, uint64_t *limit_ns, BfMessage **messages)
 {
-    uint64_t poll_ns = MIN(bf_poll_time_ns(&loop->poll), limit_ns);
+    uint64_t poll_ns = MIN(bf_poll_time_ns(&loop->poll), *limit_ns);
     unsigned count;
     bool sleeps;
 
     if (poll_ns > 0 &&
         bf_poll_look(&loop->poll, loop->ring, (void **)&loop->inbox, poll_ns)) {
-        limit_ns = 0;
+        *limit_ns = 0;
     }
-    sleeps = limit_ns > 0 && fall_asleep(loop);
+    sleeps = *limit_ns > 0 && fall_asleep(loop);
     if (sleeps && poll_ns == 0) {
-        count = sleep_for_work(loop, limit_ns);
+        count = sleep_for_work(loop, *limit_ns);
     } else {
-        count = bf_ring_wait(loop->ring, sleeps ? limit_ns : 0);
+        count = bf_ring_wait(loop->ring, sleeps ? *limit_ns : 0);
     }
     *messages = take_inbox(loop, sleeps);
     return count;
@@ -323,7 +324,7 @@ run_turn(BfLoop *loop)
 {
     uint64_t limit_ns = wait_limit_ns(loop);
     BfMessage *messages;
-    unsigned count = wait_for_work(loop, limit_ns, &messages);
+    unsigned count = wait_for_work(loop, &limit_ns, &messages);
 
     run_messages(messages);
     run_timers(loop);

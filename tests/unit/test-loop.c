@@ -6,12 +6,15 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/util.h"
 #include "harness.h"
 #include "no-threads.h"
+#include "server/core/coroutine-private.h"
 
 static void
 wait_for(sem_t *sem)
@@ -618,6 +621,54 @@ stop_again(void *arg)
     bf_loop_stop(bf_loop_self());
 }
 
+#define SEVERAL 8
+
+static void
+yield_once(void *arg)
+{
+    bf_co_yield();
+}
+
+static void *
+write_slowly(void *arg)
+{
+    for (unsigned i = 0; i < 2 * SEVERAL; i++) {
+        g_usleep(2000);
+        g_assert_cmpint(write(*(int *)arg, "x", 1), ==, 1);
+    }
+    return NULL;
+}
+
+/* A loop that looks for work before it sleeps also finds what does not complete
+ * anything, such as a part of what an operation waits for. */
+static void
+test_busy_loop_does_not_trim_itself(void *arg)
+{
+    GThread *writer = NULL;
+    char buf[SEVERAL];
+    int fds[2];
+
+    bf_loop_set_poll_max_ns(bf_test_loops()->main, BF_NS_PER_SEC / 2);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==,
+                    0);
+    for (unsigned i = 0; i < SEVERAL; i++) {
+        bf_co_spawn(yield_once, NULL);
+    }
+    bf_co_yield();
+    bf_co_yield();
+    g_assert_cmpuint(bf_sched_idle_count(), ==, SEVERAL);
+    writer = g_thread_new("writer", write_slowly, &fds[1]);
+    for (unsigned i = 0; i < SEVERAL; i++) {
+        g_assert_cmpint(bf_co_recv(fds[0], buf, 1, 0, NULL), ==, 1);
+    }
+    g_assert_cmpint(bf_co_recv(fds[0], buf, sizeof(buf), MSG_WAITALL, NULL), ==,
+                    sizeof(buf));
+    g_assert_cmpuint(bf_sched_idle_count(), ==, SEVERAL);
+    g_thread_join(writer);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void
 test_main_runs_again_after_stop(void)
 {
@@ -717,6 +768,8 @@ main(int argc, char **argv)
     bf_test_add_fake("/core/loop/timer/restart-lets-others-run",
                      test_timer_that_restarts_lets_others_run);
     bf_test_add("/core/loop/idle/trims-itself", test_idle_loop_trims_itself);
+    bf_test_add("/core/loop/idle/busy-one-does-not",
+                test_busy_loop_does_not_trim_itself);
     g_test_add_func("/core/loop/main/runs-again-after-stop",
                     test_main_runs_again_after_stop);
     bf_test_add("/core/loop/worker/come-and-go", test_workers_come_and_go);

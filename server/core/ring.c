@@ -485,7 +485,8 @@ needs_enter(const BfRing *ring)
 bool
 bf_ring_has_work(const BfRing *ring)
 {
-    return io_uring_cq_ready(&ring->uring) > 0 || needs_enter(ring);
+    return ring->stash->len > 0 || io_uring_cq_ready(&ring->uring) > 0 ||
+           needs_enter(ring);
 }
 
 void

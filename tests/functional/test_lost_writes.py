@@ -5,7 +5,6 @@ As a host does that loses its power. Nobody says so: each write was
 acknowledged, and the flushes of the next connection succeed.
 """
 import threading
-import time
 
 import pytest
 
@@ -197,16 +196,22 @@ class Deaf(rawserver.RawServer):
         self.may_hear = threading.Event()
         self.heard = threading.Event()
         self.is_deaf = threading.Lock()
+        self.deaf = None
         super().__init__(path, data)
+
+    def serve(self, conn):
+        super().serve(conn)
+        if conn is self.deaf:
+            self.heard.set()
 
     def recv(self, conn, count):
         first = count >= 4096 and self.is_deaf.acquire(blocking=False)
         if first:
+            self.deaf = conn
             assert self.may_hear.wait(20)
         data = super().recv(conn, count)
         if first:
             self.late = data
-            self.heard.set()
         return data
 
 
@@ -231,7 +236,6 @@ def test_late_server_does_not_spoil_a_backup(daemon, box):
             assert client.write(0, b"w" * size) == 0
         server.may_hear.set()
         assert server.heard.wait(20)
-        time.sleep(0.2)
         assert server.late == before
         assert server.data == before
     finally:

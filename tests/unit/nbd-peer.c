@@ -20,6 +20,17 @@ count_deleted(void *opaque, const char *id)
 
 static const BfExportEvents events = {.deleted = count_deleted};
 
+uint8_t *
+bf_nbd_test_data(size_t len, unsigned seed)
+{
+    uint8_t *data = g_malloc(len);
+
+    for (size_t i = 0; i < len; i++) {
+        data[i] = (uint8_t)((i * 7 + i / 251 + seed) | 1);
+    }
+    return data;
+}
+
 void
 bf_nbd_fixture_co_open(BfNbdFixture *fix)
 {

@@ -28,6 +28,9 @@ typedef struct BfNbdFixture {
     unsigned deleted;
 } BfNbdFixture;
 
+/* Bytes that differ from place to place, and are nowhere zero; g_free(). */
+uint8_t *bf_nbd_test_data(size_t len, unsigned seed);
+
 /* What a structured reply of several chunks came to. */
 typedef struct BfNbdPeerReply {
     uint32_t error;

@@ -23,18 +23,6 @@ static const struct {
     {100, 5000},
 };
 
-/* Bytes that differ from place to place, and are nowhere zero. */
-static uint8_t *
-make_data(size_t len, unsigned seed)
-{
-    uint8_t *data = g_malloc(len);
-
-    for (size_t i = 0; i < len; i++) {
-        data[i] = (uint8_t)((i * 7 + i / 251 + seed) | 1);
-    }
-    return data;
-}
-
 /* An export "e0" of a file, where nothing is left of the budget. With a @rule
  * some of its requests fail. */
 static void
@@ -91,7 +79,7 @@ test_what_was_written_is_read_back(void *arg)
     open_without_budget(&fix, NULL);
     peer = bf_nbd_peer_co_go(&fix, "e0", false);
     for (unsigned i = 0; i < G_N_ELEMENTS(ranges); i++) {
-        g_autofree uint8_t *data = make_data(ranges[i].bytes, i);
+        g_autofree uint8_t *data = bf_nbd_test_data(ranges[i].bytes, i);
 
         write_all(peer, ranges[i].offset, data, ranges[i].bytes);
         expect_written(peer, 0);
@@ -108,7 +96,7 @@ static void
 test_pipelined_requests(void *arg)
 {
     const uint32_t bytes = 600000;
-    g_autofree uint8_t *data = make_data(bytes * 4, 3);
+    g_autofree uint8_t *data = bf_nbd_test_data(bytes * 4, 3);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
 
@@ -155,7 +143,7 @@ static void
 test_structured_reads_have_a_chunk_for_each_piece(void *arg)
 {
     const size_t piece = NBD_PIECE_BYTES;
-    g_autofree uint8_t *data = make_data(4 * piece, 1);
+    g_autofree uint8_t *data = bf_nbd_test_data(4 * piece, 1);
     g_autofree uint8_t *payload = g_malloc(4 * piece + 8);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
@@ -191,7 +179,7 @@ static void
 test_unfragmented_reads_have_one_chunk_of_data(void *arg)
 {
     const uint32_t len = 4 * NBD_PIECE_BYTES;
-    g_autofree uint8_t *data = make_data(len, 1);
+    g_autofree uint8_t *data = bf_nbd_test_data(len, 1);
     g_autofree uint8_t *payload = g_malloc(len + 8);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
@@ -279,7 +267,7 @@ static void
 test_failing_write_takes_all_of_its_payload(void *arg)
 {
     BfFaultRule rule = fault_in_third_piece(BF_FAULT_OP_WRITE);
-    g_autofree uint8_t *data = make_data(5 * NBD_PIECE_BYTES, 0);
+    g_autofree uint8_t *data = bf_nbd_test_data(5 * NBD_PIECE_BYTES, 0);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
 
@@ -312,7 +300,7 @@ static void
 test_budget_is_shared(void *arg)
 {
     const size_t limit = 4 * NBD_TEST_BYTES;
-    g_autofree uint8_t *data = make_data(100000, 0);
+    g_autofree uint8_t *data = bf_nbd_test_data(100000, 0);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peers[30];
     BfChannel *good = NULL;
@@ -345,7 +333,7 @@ test_budget_is_shared(void *arg)
 static void
 test_peer_leaves_inside_a_request(void *arg)
 {
-    g_autofree uint8_t *data = make_data(NBD_TEST_BYTES / 2, 0);
+    g_autofree uint8_t *data = bf_nbd_test_data(NBD_TEST_BYTES / 2, 0);
     BfNbdFixture fix = {.deleted = 0};
 
     open_without_budget(&fix, NULL);

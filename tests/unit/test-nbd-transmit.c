@@ -17,18 +17,6 @@ open_with_file(BfNbdFixture *fix)
     bf_nbd_fixture_co_export(fix, "e0", "n0", true);
 }
 
-/* Bytes that differ from place to place. */
-static uint8_t *
-make_data(size_t len, unsigned seed)
-{
-    uint8_t *data = g_malloc(len);
-
-    for (size_t i = 0; i < len; i++) {
-        data[i] = (uint8_t)((i * 7 + i / 251 + seed) | 1);
-    }
-    return data;
-}
-
 static void
 write_at(BfChannel *peer, uint64_t offset, const uint8_t *data, uint32_t len)
 {
@@ -57,7 +45,7 @@ test_what_was_written_is_read_back(void *arg)
     open_with_file(&fix);
     peer = bf_nbd_peer_co_go(&fix, "e0", false);
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
-        g_autofree uint8_t *data = make_data(sizes[i], i);
+        g_autofree uint8_t *data = bf_nbd_test_data(sizes[i], i);
 
         write_at(peer, 123 + i, data, sizes[i]);
         expect_simple(peer, 123 + i, 0);
@@ -98,7 +86,7 @@ write_in_chunks(BfChannel *peer, uint32_t piece, size_t chunk)
     /* All are sent before a reply is read, which is fine up to the number of
      * requests that a server takes at once. */
     const uint32_t total = MIN(1024 * 1024 / piece, 200) * piece;
-    g_autofree uint8_t *data = make_data(total, piece);
+    g_autofree uint8_t *data = bf_nbd_test_data(total, piece);
     g_autoptr(GByteArray) bytes = g_byte_array_new();
 
     for (uint32_t offset = 0; offset < total; offset += piece) {
@@ -161,7 +149,7 @@ test_large_writes_through_pipes(void *arg)
 static void
 test_peer_leaves_inside_large_write(void *arg)
 {
-    g_autofree uint8_t *data = make_data(262144, 1);
+    g_autofree uint8_t *data = bf_nbd_test_data(262144, 1);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
 
@@ -213,7 +201,7 @@ static void
 test_refusals_keep_the_stream_in_step(void *arg)
 {
     const uint64_t end = NBD_TEST_BYTES;
-    g_autofree uint8_t *data = make_data(300000, 0);
+    g_autofree uint8_t *data = bf_nbd_test_data(300000, 0);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
 
@@ -304,7 +292,7 @@ static void
 test_structured_reads(void *arg)
 {
     BfNbdFixture fix = {.deleted = 0};
-    g_autofree uint8_t *data = make_data(8192, 3);
+    g_autofree uint8_t *data = bf_nbd_test_data(8192, 3);
     BfChannel *peer = NULL;
 
     open_with_file(&fix);
@@ -379,7 +367,7 @@ test_block_status(void *arg)
 {
     static const uint32_t all[] = {65536, 3, 65536, 0, 131072, 3};
     static const uint32_t one[] = {65536, 3};
-    g_autofree uint8_t *data = make_data(65536, 0);
+    g_autofree uint8_t *data = bf_nbd_test_data(65536, 0);
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
 
@@ -434,7 +422,7 @@ test_many_large_reads_at_once(void *arg)
     static const uint32_t sizes[] = {16384, 65536 + 1, 1024 * 1024, 3000000,
                                      5000000};
     const uint32_t n_reads = 60;
-    g_autofree uint8_t *data = make_data(NBD_TEST_BYTES, 5);
+    g_autofree uint8_t *data = bf_nbd_test_data(NBD_TEST_BYTES, 5);
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
@@ -554,7 +542,7 @@ static void
 test_full_budget_does_not_block_for_ever(void *arg)
 {
     BfNbdFixture fix = {.deleted = 0};
-    g_autofree uint8_t *data = make_data(100000, 0);
+    g_autofree uint8_t *data = bf_nbd_test_data(100000, 0);
     BfChannel *peers[3];
 
     open_with_file(&fix);

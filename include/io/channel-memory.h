@@ -9,6 +9,7 @@
 /**
  * bf_channel_memory_new:
  * @input: what reads return; a reference is taken, what was read is removed
+ *     by and by, and at once when all of it was read
  * @output: writes are added to it; a reference is taken
  * @max_chunk: most bytes that one read or write moves, at least 1: gives the
  *     short transfers that real sockets give

@@ -10,9 +10,14 @@
 
 #include "core/error.h"
 
+/* What was read is removed when there is so much of it: not byte by byte, which
+ * moves all the rest each time. */
+#define READ_BYTES_MAX 4096
+
 typedef struct BfChannelMemory {
     BfChannel base;
-    GByteArray *input;  /* a reference; what was read is removed */
+    GByteArray *input;  /* a reference */
+    size_t n_read;      /* bytes at the start of @input that were read */
     GByteArray *output; /* a reference */
     size_t max_chunk;   /* most bytes that one call moves, at least 1 */
     bool is_shut;
@@ -23,15 +28,20 @@ memory_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
                 GError **error)
 {
     BfChannelMemory *self = (BfChannelMemory *)channel;
-    size_t n = MIN(MIN(self->input->len, self->max_chunk), iov->iov_len);
+    size_t left = self->input->len - self->n_read;
+    size_t n = MIN(MIN(left, self->max_chunk), iov->iov_len);
 
     if (self->is_shut) {
         bf_set_errno(error, ESHUTDOWN, "cannot read");
         return -1;
     }
     if (n > 0) {
-        memcpy(iov->iov_base, self->input->data, n);
-        g_byte_array_remove_range(self->input, 0, n);
+        memcpy(iov->iov_base, self->input->data + self->n_read, n);
+        self->n_read += n;
+    }
+    if (n == left || self->n_read >= READ_BYTES_MAX) {
+        g_byte_array_remove_range(self->input, 0, self->n_read);
+        self->n_read = 0;
     }
     return n; /* 0 is the end of the stream */
 }

@@ -184,11 +184,13 @@ fits_in_place(const BfNbdClient *client, size_t bytes)
            (bytes <= IN_PLACE_MAX || bytes <= bf_nbd_input_bytes(client));
 }
 
-/* Should the payload go through a pipe? */
+/* Should the payload go through a pipe? A node that keeps pipes has to send
+ * what its connection loses a second time, and could not. */
 static bool
 fits_in_pipe(BfNbdClient *client, const BfNbdRequest *request)
 {
     if (client->exp->base.writethrough ||
+        bf_handle_limits(client->handle)->keeps_pipes ||
         (request->flags & BF_NBD_REQUEST_FUA) != 0 ||
         request->length < PIPE_WRITE_MIN ||
         request->length > client->write_pipe_max ||

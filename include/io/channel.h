@@ -67,6 +67,7 @@ typedef enum BfChannelFeatures {
  * @shutdown_read: (nullable): as bf_channel_shutdown_read(); must not suspend
  * @interrupt_read: (nullable): as bf_channel_interrupt_read()
  * @start_watch: (nullable): as bf_channel_start_watch()
+ * @set_drop_unsent: (nullable): as bf_channel_set_drop_unsent()
  *
  * The callers see to it that iov[0] is not empty.
  */
@@ -91,6 +92,7 @@ typedef struct BfChannelOps {
     void (*shutdown_read)(BfChannel *channel);
     void (*interrupt_read)(BfChannel *channel);
     bool (*start_watch)(BfChannel *channel, BfFn *fn, void *arg);
+    void (*set_drop_unsent)(BfChannel *channel, bool drop);
 } BfChannelOps;
 
 /**
@@ -265,6 +267,20 @@ ssize_t bf_channel_co_recv_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
  * can. Best effort: errors are ignored.
  */
 void bf_channel_co_bye(BfChannel *channel);
+
+/**
+ * bf_channel_set_drop_unsent:
+ * @channel: the channel; on its loop
+ * @drop: false, as at first: what was written still goes to the peer after
+ *     bf_channel_free()
+ *
+ * Says what becomes of bytes that were written and that the peer's system has
+ * not acknowledged when the channel is freed, or when the program ends. With
+ * @drop the system forgets them and resets the connection. What the peer's
+ * system has by then, the peer can still read. A kind that cannot do so, as
+ * UNIX sockets, ignores it: what was written there is with the peer already.
+ */
+void bf_channel_set_drop_unsent(BfChannel *channel, bool drop);
 
 /**
  * bf_channel_shutdown:

@@ -247,6 +247,18 @@ socket_start_watch(BfChannel *channel, BfFn *fn, void *arg)
     return true;
 }
 
+/* A linger time of 0 makes TCP drop its queue and send a reset, even if the
+ * connection was shut down before. */
+static void
+socket_set_drop_unsent(BfChannel *channel, bool drop)
+{
+    const struct linger linger = {.l_onoff = drop};
+
+    /* It can only fail because the peer is gone already. */
+    (void)setsockopt(((BfChannelSocket *)channel)->fd, SOL_SOCKET, SO_LINGER,
+                     &linger, sizeof(linger));
+}
+
 static void
 socket_free(BfChannel *channel)
 {
@@ -262,6 +274,7 @@ static const BfChannelOps socket_ops = {
     .shutdown_read = socket_shutdown_read,
     .interrupt_read = socket_interrupt_read,
     .start_watch = socket_start_watch,
+    .set_drop_unsent = socket_set_drop_unsent,
     .free = socket_free,
     .co_readv_fds = socket_co_readv_fds,
     .co_send_pipe = socket_co_send_pipe,

@@ -191,6 +191,12 @@ tls_start_watch(BfChannel *channel, BfFn *fn, void *arg)
 }
 
 static void
+tls_set_drop_unsent(BfChannel *channel, bool drop)
+{
+    bf_channel_set_drop_unsent(((BfChannelTls *)channel)->lower, drop);
+}
+
+static void
 tls_free(BfChannel *channel)
 {
     BfChannelTls *self = (BfChannelTls *)channel;
@@ -220,6 +226,7 @@ static const BfChannelOps tls_ops = {
     .shutdown_read = tls_shutdown_read,
     .interrupt_read = tls_interrupt_read,
     .start_watch = tls_start_watch,
+    .set_drop_unsent = tls_set_drop_unsent,
     .free = tls_free,
     .co_bye = tls_co_bye,
 };

@@ -169,6 +169,14 @@ bf_channel_co_bye(BfChannel *channel)
 }
 
 void
+bf_channel_set_drop_unsent(BfChannel *channel, bool drop)
+{
+    if (channel->ops->set_drop_unsent != NULL) {
+        channel->ops->set_drop_unsent(channel, drop);
+    }
+}
+
+void
 bf_channel_shutdown(BfChannel *channel)
 {
     channel->ops->shutdown(channel);

@@ -307,7 +307,8 @@ int bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req);
 int bf_nbdc_co_flush_all(BfNbdcNode *self);
 /* The last piece of a reply is here. */
 void bf_nbdc_request_replied(BfNbdcConn *conn, BfNbdcRequest *req);
-/* The connection has ended: all its requests are lost. Waits for the writer. */
+/* The connection has ended: all its requests are lost. Waits for the writer,
+ * and frees the channel. */
 void bf_nbdc_co_lose_requests(BfNbdcConn *conn);
 /* Ends a connection; @error is taken, if it is the first. */
 void bf_nbdc_break(BfNbdcConn *conn, GError *error);

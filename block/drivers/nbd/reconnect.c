@@ -319,6 +319,7 @@ conn_use(BfNbdcConn *conn, BfChannel *channel, GError **error)
         bf_channel_free(channel);
         return false;
     }
+    bf_channel_set_drop_unsent(channel, true);
     conn->channel = channel;
     return true;
 }
@@ -365,7 +366,6 @@ keeper_co_serve(BfNbdcConn *conn)
     bf_nbdc_break(conn, error);
     link_is_down(conn, conn->error);
     bf_nbdc_co_lose_requests(conn);
-    g_clear_pointer(&conn->channel, bf_channel_free);
     g_clear_error(&conn->error);
     if (conn->got_reply || bf_loop_now_ns() - conn->up_since_ns >= SUCCESS_NS) {
         conn->pause_ns = 0;

@@ -79,8 +79,15 @@ bf_nbdc_break(BfNbdcConn *conn, GError *error)
     bf_channel_shutdown(conn->channel);
 }
 
-/* What a server has acknowledged and not flushed, it need not have any more if
- * it was started anew. */
+/*
+ * What a server has acknowledged and not flushed, it need not have any more if
+ * it was started anew. If it is only slow, it may go on with what it can still
+ * read of this connection, after newer writes of another one: so what waits in
+ * our system to be sent is dropped before anybody is told. What remains is what
+ * the server's system has received already. Over a UNIX socket that is all that
+ * was written (some 200 KiB, or a request in a pipe), which nobody can take
+ * back.
+ */
 void
 bf_nbdc_co_lose_requests(BfNbdcConn *conn)
 {
@@ -89,6 +96,7 @@ bf_nbdc_co_lose_requests(BfNbdcConn *conn)
     while (conn->writing) {
         bf_co_queue_co_wait(&conn->writer_done);
     }
+    g_clear_pointer(&conn->channel, bf_channel_free);
     conn->queue = NULL;
     conn->queue_tail = &conn->queue;
     for (unsigned i = 0; i < NBDC_REQUESTS_MAX; i++) {
@@ -430,12 +438,13 @@ bf_nbdc_co_say_bye(BfNbdcConn *conn)
 {
     BfNbdcRequest req = {.command = BF_NBD_COMMAND_DISC};
 
-    if (conn->writing || conn->error != NULL) {
+    if (conn->writing || conn->in_flight > 0 || conn->error != NULL) {
         return; /* in the middle of something */
     }
     put_head(conn, &req);
     if (bf_channel_co_write_all(conn->channel, req.head, head_bytes(conn),
                                 NULL)) {
         bf_channel_co_bye(conn->channel);
+        bf_channel_set_drop_unsent(conn->channel, false);
     }
 }

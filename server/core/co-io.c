@@ -207,7 +207,7 @@ bf_interrupt_fire(BfInterrupt *interrupt)
 {
     if (interrupt->op != NULL) {
         interrupt->fired = true;
-        bf_ring_cancel(bf_loop_ring(), interrupt->op);
+        bf_loop_cancel(interrupt->op);
     }
 }
 
@@ -226,15 +226,26 @@ op_co_wait_interruptible(CoOp *self, BfInterrupt *interrupt)
     return interrupt->fired && must_retry(ret) ? -ECANCELED : ret;
 }
 
+static void
+start_recv(BfRingOp *op, int fd, void *buf, size_t len, int flags)
+{
+    if (flags == 0) {
+        const BfTryRecv recv = {op, fd, buf, MIN(len, (size_t)INT32_MAX)};
+
+        bf_loop_start_recv(&recv);
+    } else {
+        bf_ring_recv(bf_loop_ring(), op, fd, buf, len, flags);
+    }
+}
+
 ssize_t
 bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
 {
-    BfRing *ring = bf_loop_ring();
     CoOp op;
     int ret;
 
     do {
-        bf_ring_recv(ring, op_init(&op), fd, buf, len, flags);
+        start_recv(op_init(&op), fd, buf, len, flags);
         ret = interrupt != NULL ? op_co_wait_interruptible(&op, interrupt)
                                 : op_co_wait(&op);
     } while (must_retry(ret));

@@ -26,6 +26,7 @@
 #include "poll-private.h"
 #include "thread-pool-private.h"
 #include "timer-heap-private.h"
+#include "try-recv-private.h"
 
 #define RING_ENTRIES 256
 
@@ -73,6 +74,7 @@ struct BfLoop {
     bool caches_in_use; /* something has run since the last trim */
     uint64_t tidied_ns; /* when bf_loop_tidy() last did something */
     BfPollRule poll;
+    BfTryRecvs recvs; /* none of them is in the ring */
     BfClockWatch clock_watch;
     BfPoolLane *lanes[BF_POOL_LANE_COUNT]; /* main's; owned */
     unsigned workers;                      /* main's; how many there are */
@@ -305,9 +307,11 @@ wait_for_work(BfLoop *loop, uint64_t *limit_ns, BfMessage **messages)
     unsigned count;
     bool sleeps;
 
-    if (poll_ns > 0 &&
-        bf_poll_look(&loop->poll, loop->ring, (void **)&loop->inbox, poll_ns)) {
+    if (poll_ns > 0 && bf_poll_look(&loop->poll, loop->ring, &loop->recvs,
+                                    (void **)&loop->inbox, poll_ns)) {
         *limit_ns = 0;
+    } else {
+        bf_try_recvs_start(&loop->recvs, loop->ring);
     }
     sleeps = *limit_ns > 0 && fall_asleep(loop);
     if (sleeps && poll_ns == 0) {
@@ -647,6 +651,23 @@ bf_loop_ring(void)
 {
     g_assert(current_loop != NULL);
     return current_loop->ring;
+}
+
+void
+bf_loop_start_recv(const BfTryRecv *recv)
+{
+    BfLoop *loop = current_loop;
+
+    if (!bf_try_recvs_add(&loop->recvs, recv)) {
+        bf_ring_recv(loop->ring, recv->op, recv->fd, recv->buf, recv->len, 0);
+    }
+}
+
+void
+bf_loop_cancel(BfRingOp *op)
+{
+    bf_try_recvs_start(&current_loop->recvs, current_loop->ring);
+    bf_ring_cancel(current_loop->ring, op);
 }
 
 /* Calls: to another loop, and to a thread of the pool. */

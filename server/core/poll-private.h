@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "core/ring.h"
+#include "try-recv-private.h"
 
 /**
  * BfPollRule: what one loop has seen of its waits
@@ -43,6 +44,7 @@ uint64_t bf_poll_time_ns(const BfPollRule *rule);
  * bf_poll_look:
  * @rule: a rule
  * @ring: the loop's; what was prepared is submitted
+ * @recvs: the loop's: receives that are tried, too
  * @inbox: a word that is not NULL when others have sent something (atomic)
  * @time_ns: for how long to look, nanoseconds
  *
@@ -50,8 +52,8 @@ uint64_t bf_poll_time_ns(const BfPollRule *rule);
  *
  * Returns: whether there is some
  */
-bool bf_poll_look(BfPollRule *rule, BfRing *ring, void *const *inbox,
-                  uint64_t time_ns);
+bool bf_poll_look(BfPollRule *rule, BfRing *ring, BfTryRecvs *recvs,
+                  void *const *inbox, uint64_t time_ns);
 
 /**
  * bf_poll_looked:

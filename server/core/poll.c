@@ -17,8 +17,9 @@
  * two of three succeed. */
 #define IN_VAIN_FACTOR 4
 
-/* The clock is dearer than a look. */
+/* The clock and receives are dearer than a look. */
 #define LOOKS_PER_TIME 16
+#define LOOKS_PER_RECV 4
 
 uint64_t
 bf_poll_time_ns(const BfPollRule *rule)
@@ -73,9 +74,14 @@ relax(void)
 }
 
 static bool
-look(const BfRing *ring, void *const *inbox)
+look(const BfRing *ring, BfTryRecvs *recvs, void *const *inbox)
 {
-    for (unsigned i = 0; i < LOOKS_PER_TIME; i++) {
+    unsigned looks = recvs->count > 0 ? LOOKS_PER_RECV : LOOKS_PER_TIME;
+
+    if (bf_try_recvs_look(recvs)) {
+        return true;
+    }
+    for (unsigned i = 0; i < looks; i++) {
         if (bf_ring_has_work(ring) ||
             __atomic_load_n(inbox, __ATOMIC_RELAXED) != NULL) {
             return true;
@@ -86,15 +92,15 @@ look(const BfRing *ring, void *const *inbox)
 }
 
 bool
-bf_poll_look(BfPollRule *rule, BfRing *ring, void *const *inbox,
-             uint64_t time_ns)
+bf_poll_look(BfPollRule *rule, BfRing *ring, BfTryRecvs *recvs,
+             void *const *inbox, uint64_t time_ns)
 {
     uint64_t end_ns = now_ns() + time_ns;
     bool found;
 
     bf_ring_submit(ring);
     do {
-        found = look(ring, inbox);
+        found = look(ring, recvs, inbox);
     } while (!found && now_ns() < end_ns);
     bf_poll_looked(rule, found);
     return found;

@@ -4,6 +4,7 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "../../server/core/poll-private.h"
@@ -109,9 +110,17 @@ test_rule_holds_on_where_it_pays(void)
     g_assert_cmpuint(sleeps_rarely, >, 100 * 1000);
 }
 
+typedef struct Received {
+    BfRingOp op;
+    char data[8];
+    int result;
+    unsigned count;
+} Received;
+
 typedef struct Fixture {
     BfRing *ring;
     BfPollRule rule;
+    BfTryRecvs recvs;
     void *inbox;
     BfRingOp op;
     int fds[2];
@@ -155,7 +164,8 @@ test_look_ends_in_time(Fixture *f, gconstpointer data)
     (void)data;
     sleep_short(&f->rule, 100);
     g_assert_cmpuint(bf_poll_time_ns(&f->rule), ==, MAX_NS);
-    g_assert_false(bf_poll_look(&f->rule, f->ring, &f->inbox, MAX_NS));
+    g_assert_false(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, MAX_NS));
     g_assert_cmpuint(bf_poll_time_ns(&f->rule), ==, 0);
 }
 
@@ -165,8 +175,88 @@ test_look_finds_a_completion(Fixture *f, gconstpointer data)
 {
     (void)data;
     g_assert_cmpint(write(f->fds[1], "x", 1), ==, 1);
-    g_assert_true(bf_poll_look(&f->rule, f->ring, &f->inbox, UINT32_MAX));
+    g_assert_true(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
     g_assert_cmpuint(bf_ring_wait(f->ring, 0), ==, 1);
+}
+
+static void
+recv_done(BfRingOp *op, int result)
+{
+    Received *self = bf_container_of(op, Received, op);
+
+    self->result = result;
+    self->count++;
+}
+
+/* Fills the set with receives from both ends of a pair. */
+static void
+add_receives(BfTryRecvs *recvs, Received *received, const int pair[2])
+{
+    for (unsigned i = 0; i < BF_TRY_RECVS_MAX; i++) {
+        received[i] = (Received){.op.done = recv_done};
+        g_assert_true(bf_try_recvs_add(
+            recvs, &(BfTryRecv){.op = &received[i].op,
+                                .fd = pair[i % 2],
+                                .buf = received[i].data,
+                                .len = sizeof(received[i].data)}));
+    }
+    g_assert_false(bf_try_recvs_add(recvs, &recvs->items[0]));
+}
+
+static void
+test_look_receives(Fixture *f, gconstpointer data)
+{
+    Received received[BF_TRY_RECVS_MAX];
+    int pair[2];
+
+    (void)data;
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
+                    ==, 0);
+    add_receives(&f->recvs, received, pair);
+    g_assert_cmpint(write(pair[1], "abc", 3), ==, 3);
+    g_assert_true(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
+    g_assert_cmpuint(f->recvs.count, ==, BF_TRY_RECVS_MAX - 1);
+    g_assert_cmpint(received[0].result, ==, 3);
+    g_assert_cmpmem(received[0].data, 3, "abc", 3);
+
+    /* The end of the stream is a result, too; the ring gets what is left. */
+    g_assert_cmpint(shutdown(pair[0], SHUT_WR), ==, 0);
+    g_assert_true(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
+    bf_try_recvs_start(&f->recvs, f->ring);
+    g_assert_cmpuint(f->recvs.count, ==, 0);
+    close(pair[1]);
+    while (bf_ring_pending(f->ring) > 1) {
+        bf_ring_wait(f->ring, UINT64_MAX);
+    }
+    for (unsigned i = 0; i < BF_TRY_RECVS_MAX; i++) {
+        g_assert_cmpuint(received[i].count, ==, 1);
+        g_assert_cmpint(received[i].result, ==, i == 0 ? 3 : 0);
+    }
+    close(pair[0]);
+}
+
+static void
+test_look_receives_nothing(Fixture *f, gconstpointer data)
+{
+    Received received[BF_TRY_RECVS_MAX];
+    int pair[2];
+
+    (void)data;
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
+                    ==, 0);
+    add_receives(&f->recvs, received, pair);
+    g_assert_false(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, MAX_NS));
+    g_assert_cmpuint(f->recvs.count, ==, BF_TRY_RECVS_MAX);
+    for (unsigned i = 0; i < BF_TRY_RECVS_MAX; i++) {
+        g_assert_cmpuint(received[i].count, ==, 0);
+    }
+    f->recvs.count = 0;
+    close(pair[0]);
+    close(pair[1]);
 }
 
 static void *
@@ -183,8 +273,8 @@ test_look_finds_what_comes_meanwhile(Fixture *f, gconstpointer data)
     GThread *writer = g_thread_new("writer", write_late, &f->fds[1]);
 
     (void)data;
-    g_assert_true(
-        bf_poll_look(&f->rule, f->ring, &f->inbox, 1000 * BF_NS_PER_SEC));
+    g_assert_true(bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox,
+                               1000 * BF_NS_PER_SEC));
     g_assert_cmpuint(bf_ring_wait(f->ring, 0), ==, 1);
     g_thread_join(writer);
 }
@@ -194,7 +284,8 @@ test_look_finds_a_message(Fixture *f, gconstpointer data)
 {
     (void)data;
     f->inbox = f;
-    g_assert_true(bf_poll_look(&f->rule, f->ring, &f->inbox, UINT32_MAX));
+    g_assert_true(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
 }
 
 static void
@@ -202,7 +293,8 @@ test_look_finds_a_wake_up(Fixture *f, gconstpointer data)
 {
     (void)data;
     bf_ring_notify(f->ring);
-    g_assert_true(bf_poll_look(&f->rule, f->ring, &f->inbox, UINT32_MAX));
+    g_assert_true(
+        bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
     while (bf_ring_wakes(f->ring) == 0) {
         bf_ring_wait(f->ring, UINT64_MAX);
     }
@@ -224,6 +316,10 @@ main(int argc, char **argv)
                test_look_ends_in_time, tear_down);
     g_test_add("/core/poll/look/finds-a-completion", Fixture, NULL, set_up,
                test_look_finds_a_completion, tear_down);
+    g_test_add("/core/poll/look/receives", Fixture, NULL, set_up,
+               test_look_receives, tear_down);
+    g_test_add("/core/poll/look/receives-nothing", Fixture, NULL, set_up,
+               test_look_receives_nothing, tear_down);
     g_test_add("/core/poll/look/finds-what-comes-meanwhile", Fixture, NULL,
                set_up, test_look_finds_what_comes_meanwhile, tear_down);
     g_test_add("/core/poll/look/finds-a-message", Fixture, NULL, set_up,

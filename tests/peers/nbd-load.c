@@ -588,15 +588,30 @@ conn_new(int index)
     return conn;
 }
 
+/* One send with all that is to be said: the server leaves after the first. */
 static void
-conn_free(Conn *conn)
+say_bye(Conn *conn)
 {
     uint8_t disc[REQUEST_BYTES] = {0x25, 0x60, 0x95, 0x13, 0, 0, 0, CMD_DISC};
 
-    write_exact(conn, disc, sizeof(disc));
+    if (conn->tls == NULL) {
+        write_exact(conn, disc, sizeof(disc));
+        return;
+    }
+    if (gnutls_record_send(conn->tls, disc, sizeof(disc)) < 0) {
+        die("TLS: cannot send");
+    }
+    gnutls_bye(conn->tls, GNUTLS_SHUT_WR);
+    while (!tls_flush(conn)) {
+        wait_fd(conn, POLLOUT);
+    }
+}
+
+static void
+conn_free(Conn *conn)
+{
+    say_bye(conn);
     if (conn->tls != NULL) {
-        gnutls_bye(conn->tls, GNUTLS_SHUT_WR);
-        tls_flush(conn);
         gnutls_deinit(conn->tls);
         g_byte_array_unref(conn->wire_out);
     }

@@ -490,8 +490,8 @@ co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
     int ret;
 
     mark_dirty(node, offset, bytes, flags);
-    if (!node->settings.discard_unmap) {
-        flags &= ~(unsigned)BF_IO_MAY_UNMAP;
+    if (!node->settings.discard_unmap && (flags & BF_IO_MAY_UNMAP) != 0) {
+        flags = (flags & ~(unsigned)BF_IO_MAY_UNMAP) | BF_IO_KEEP_HOLES;
     }
     ret = co_zero_range(node, offset, bytes,
                         flags & ~(unsigned)(BF_IO_FUA | BF_IO_UNMARKED));

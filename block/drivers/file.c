@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "block/request.h"
 #include "core/co-io.h"
 #include "core/util.h"
 #include "file-private.h"
@@ -379,16 +380,13 @@ co_punch(BfFileNode *self, uint64_t offset, uint64_t bytes)
                             bytes);
 }
 
+/* Zeroes @bytes at @offset, with room for them. */
 static int
-file_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
-                     BfIoFlags flags)
+co_zero_allocated(BfFileNode *self, uint64_t offset, uint64_t bytes,
+                  BfIoFlags flags)
 {
-    BfFileNode *self = (BfFileNode *)node;
     int ret = -ENOTSUP;
 
-    if ((flags & BF_IO_MAY_UNMAP) != 0) {
-        ret = co_punch(self, offset, bytes);
-    }
     /* Block devices without a command for it would be written by the kernel:
      * right, but not fast. */
     if (ret == -ENOTSUP &&
@@ -405,6 +403,71 @@ file_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
         }
     }
     return ret;
+}
+
+/* Out: the first data in [@pos, @end); where nothing can be known, all is. */
+typedef struct DataCall {
+    int fd;
+    uint64_t pos;
+    uint64_t end;
+    uint64_t data_end;
+} DataCall;
+
+static void
+find_data(void *arg)
+{
+    DataCall *call = arg;
+    off_t data = lseek(call->fd, (off_t)call->pos, SEEK_DATA);
+    off_t hole = -1;
+
+    if (data < 0 && errno == ENXIO) {
+        call->pos = call->end;
+    } else if (data >= (off_t)call->pos) {
+        call->pos = MIN((uint64_t)data, call->end);
+        hole = lseek(call->fd, data, SEEK_HOLE);
+    }
+    call->data_end =
+        hole > (off_t)call->pos ? MIN((uint64_t)hole, call->end) : call->end;
+}
+
+/* Holes are zeroes already. */
+static int
+co_zero_data(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
+{
+    BfFileNode *self = (BfFileNode *)node;
+    DataCall call = {
+        .fd = self->desc.fd,
+        .pos = offset,
+        .end = offset + bytes,
+    };
+    int ret = 0;
+
+    while (ret == 0 && call.pos < call.end) {
+        bf_node_co_offload(node, find_data, &call);
+        if (call.pos < call.data_end) {
+            ret = co_zero_allocated(self, call.pos, call.data_end - call.pos,
+                                    flags);
+        }
+        call.pos = call.data_end;
+    }
+    return ret;
+}
+
+static int
+file_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
+                     BfIoFlags flags)
+{
+    BfFileNode *self = (BfFileNode *)node;
+    int ret = -ENOTSUP;
+
+    if ((flags & BF_IO_MAY_UNMAP) != 0) {
+        ret = co_punch(self, offset, bytes);
+    } else if ((flags & BF_IO_KEEP_HOLES) != 0 &&
+               self->desc.kind == FILE_REGULAR) {
+        ret = co_zero_data(node, offset, bytes, flags);
+    }
+    return ret == -ENOTSUP ? co_zero_allocated(self, offset, bytes, flags)
+                           : ret;
 }
 
 typedef struct DiscardCall {

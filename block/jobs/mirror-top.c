@@ -152,7 +152,7 @@ co_write_target(BfMirrorWrite *w)
                                   flags);
     }
     if ((mirror->config.flags & BF_COPY_UNMAP) != 0) {
-        flags |= w->flags & BF_IO_MAY_UNMAP;
+        flags |= w->flags & (BF_IO_MAY_UNMAP | BF_IO_KEEP_HOLES);
     }
     return bf_handle_co_write_zeroes(mirror->target_handle, w->offset, w->bytes,
                                      flags);

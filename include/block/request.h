@@ -18,6 +18,12 @@
 #define BF_IO_UNMARKED (1 << 8)
 
 /**
+ * BF_IO_KEEP_HOLES: what %BF_IO_MAY_UNMAP becomes below a node that ignores
+ * discards: zeroes free no room, and take none where there is a hole.
+ */
+#define BF_IO_KEEP_HOLES (1 << 9)
+
+/**
  * bf_node_co_read:
  * @node: a node
  * @offset: bytes

@@ -338,6 +338,19 @@ def test_write_zeroes_may_punch_unless_forbidden(client, image):
     assert allocated(image) >= sparse
 
 
+def test_write_zeroes_take_no_room_by_default(daemon, box):
+    """What copies a sparse disk zeroes its holes first, or all of it."""
+    path = harness.make_image(box / "sparse.img", SIZE, {1 << 20: b"x" * 4096})
+    daemon.serve_file(path)
+    before = allocated(path)
+    with connect(daemon) as client:
+        assert client.request(nbd.CMD_WRITE_ZEROES, 0, SIZE) == 0
+        assert client.read(1 << 20, 4096) == (0, bytes(4096))
+        assert allocated(path) == before
+        assert client.request(nbd.CMD_WRITE_ZEROES, 0, SIZE, nbd.NO_HOLE) == 0
+    assert allocated(path) >= SIZE
+
+
 def test_lengths_beyond_32_mib_without_payload(daemon, box):
     size = 6 << 30
     path = harness.make_image(box / "large.img", size, {5 << 30: b"x" * 4096})

@@ -331,6 +331,46 @@ test_discard_ignore_keeps_data(void *arg)
     co_with_file(1 * BF_MIB, false, false, check_discard_ignored);
 }
 
+static blkcnt_t
+blocks_of(Fixture *f)
+{
+    struct stat st;
+
+    g_assert_cmpint(stat(f->path, &st), ==, 0);
+    return st.st_blocks;
+}
+
+static void
+check_holes_kept(Fixture *f)
+{
+    const uint64_t size = 4 * BF_MIB;
+    blkcnt_t blocks;
+
+    co_write_and_read_back(f, 1 * BF_MIB, 64 * BF_KIB, 0);
+    co_write_and_read_back(f, 3 * BF_MIB, 64 * BF_KIB, 0);
+    blocks = blocks_of(f);
+    g_assert_cmpint(
+        bf_handle_co_write_zeroes(f->handle, 4096, size - 4096,
+                                  BF_IO_MAY_UNMAP | BF_IO_NO_FALLBACK),
+        ==, 0);
+    g_assert_cmpint(blocks_of(f), ==, blocks);
+    for (uint64_t offset = 1 * BF_MIB; offset < size; offset += 2 * BF_MIB) {
+        uint8_t buf[64 * BF_KIB];
+
+        g_assert_cmpint(bf_test_co_read(f->handle, offset, buf, sizeof(buf)),
+                        ==, 0);
+        g_assert_true(bf_mem_is_zero(buf, sizeof(buf)));
+    }
+    g_assert_cmpint(bf_handle_co_write_zeroes(f->handle, 0, size, 0), ==, 0);
+    g_assert_cmpint(blocks_of(f), >=, (blkcnt_t)(size / 512));
+}
+
+static void
+test_discard_ignore_keeps_holes(void *arg)
+{
+    co_with_file(4 * BF_MIB, false, false, check_holes_kept);
+}
+
 static void
 check_pipe(Fixture *f)
 {
@@ -585,6 +625,8 @@ main(int argc, char **argv)
                 test_zeroes_and_discard_unmap_direct);
     bf_test_add("/block/file/discard-ignore-keeps-data",
                 test_discard_ignore_keeps_data);
+    bf_test_add("/block/file/discard-ignore-keeps-holes",
+                test_discard_ignore_keeps_holes);
     bf_test_add("/block/file/read-pipe-gives-the-data",
                 test_read_pipe_gives_the_data);
     bf_test_add("/block/file/write-pipe-takes-the-data",

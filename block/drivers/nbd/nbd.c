@@ -6,6 +6,7 @@
  */
 #include <inttypes.h>
 
+#include "block/request.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "io/address.h"
@@ -450,8 +451,11 @@ static int
 nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
                     BfIoFlags flags)
 {
+    /* NBD cannot say that holes may stay: the other side's policy decides. */
     const BfNbdRequestFlags nbd_flags =
-        (flags & BF_IO_MAY_UNMAP) == 0 ? BF_NBD_REQUEST_NO_HOLE : 0;
+        (flags & (BF_IO_MAY_UNMAP | BF_IO_KEEP_HOLES)) == 0
+            ? BF_NBD_REQUEST_NO_HOLE
+            : 0;
 
     if (!can_do(node, BF_NBD_EXPORT_WRITE_ZEROES)) {
         return -ENOTSUP;

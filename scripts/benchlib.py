@@ -68,6 +68,15 @@ def tree_ticks(pid):
     return ticks
 
 
+def largest_share(pid, name):
+    """Of the time that threads named @name have used the part of the busiest."""
+    used = []
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().startswith(name):
+            used.append(int((task / "schedstat").read_text().split()[0]))
+    return max(used) / max(sum(used), 1)
+
+
 class KernelTicks:
     """Clock ticks of the kernel's threads, which work for everybody. They come
     and go, so what each has used since the last look is added up."""

@@ -39,6 +39,8 @@ def units(row):
     if "4k" in row:
         return (lambda rate: f"{rate / 1000:.3g}k/s",
                 lambda cpu: f"{cpu:.3g} µs")
+    if row.startswith("conn/"):
+        return lambda rate: f"{rate:.0f}/s", lambda cpu: f"{cpu:.0f} µs"
     return (lambda rate: f"{rate:.0f} MiB/s", lambda cpu: f"{cpu:.0f} µs/MiB")
 
 

@@ -11,6 +11,7 @@ import xml.etree.ElementTree
 
 import pytest
 
+import certs
 import harness
 
 SCRIPTS = harness.TESTS.parent / "scripts"
@@ -77,6 +78,22 @@ def test_rows_have_verdicts(box):
     # To fio on the file, which is no server.
     assert lines["cold/read-4k-d32"][-3:] == ["0.90", "0.56", "goal"]
     assert "3 of 4 goals are reached, 1 of them" in result.stdout
+
+
+def test_connections_and_loops_have_verdicts(box):
+    loops = {"blockferry": {**cell(300e3, 2.2), "share": 0.55},
+             "one-loop": cell(200e3, 2.0), "others": 0.0}
+    uneven = {**loops, "blockferry": {**cell(300e3, 2.2), "share": 0.65}}
+    result, lines = bench(box, {
+        "conn/plain": {"blockferry": cell(9000, 60),
+                       "qemu-nbd": cell(6000, 70), "others": 0.0},
+        "scale/read-4k-16x4": loops})
+    assert lines["conn/plain"][-3:] == ["1.50", "0.86", "goal"]
+    assert "9000 (60)" in result.stdout
+    assert lines["scale/read-4k-16x4"][-3:] == ["1.50", "1.10", "aim"]
+    assert "2 of 2 goals are reached" in result.stdout
+    assert bench(box, {"scale/read-4k-16x4": uneven})[1][
+        "scale/read-4k-16x4"][-1] == "short"
 
 
 def test_busy_machine_gets_no_verdict(box):
@@ -249,3 +266,26 @@ def test_monitor_is_asked_while_things_hang(box):
     assert len(latencies) == 4
     assert all(row["ours"]["count"] >= 1 and not row["ours"]["hangs"]
                for row in latencies)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls", "psk"])
+def test_connections_are_counted(box, daemon, tls_dir, kind):
+    """As many as the daemon has seen come."""
+    daemon.add_file(harness.make_image(box / "disk.img", 1 << 20))
+    arguments = {
+        "plain": [], "tls": ["--tls", tls_dir],
+        "psk": ["--tls", tls_dir, "--psk", certs.PSK_USER, "--priority",
+                load("bench").PSK_PRIORITY]}[kind]
+    creds = None if kind == "plain" else daemon.add_creds(
+        tls_dir, qom_type=f"tls-creds-{'psk' if kind == 'psk' else 'x509'}")
+    host, port = daemon.start_nbd_tcp(tls=creds)
+    daemon.add_export("disk")
+    counted = json.loads(harness.run(
+        harness.BUILD / "tests" / "peers" / "nbd-load", "--tcp",
+        f"127.0.0.1:{port}", "--export", "disk", "--op", "connect",
+        "--connections", "2", "--seconds", "0.1", *arguments))["ops"]
+    with socket.create_connection((host, port)) as one_more:
+        assert one_more.recv(1)
+        ids = [client["connection"] for client in daemon.cmd(
+            "query-nbd-clients")]
+    assert max(ids) == counted + 1 > 2

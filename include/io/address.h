@@ -101,12 +101,13 @@ typedef struct BfPeerSource {
 } BfPeerSource;
 
 /**
- * bf_socket_peer_source:
+ * bf_socket_describe_peer:
  * @fd: a connected socket
+ * @ret_source: (out): where its peer is
  *
- * Returns: where its peer is
+ * Returns: (transfer full): what bf_socket_peer_to_string() does
  */
-BfPeerSource bf_socket_peer_source(int fd);
+char *bf_socket_describe_peer(int fd, BfPeerSource *ret_source);
 
 /**
  * bf_socket_local_address:

@@ -717,7 +717,7 @@ bf_ring_accept(BfRing *ring, BfRingOp *op, int fd)
 {
     struct io_uring_sqe *sqe = get_sqe(ring);
 
-    io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
+    io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     finish_sqe(ring, sqe, op);
 }
 

@@ -120,7 +120,7 @@ bool bf_unix_access_is_given(const BfUnixSocketAddress *address);
  * bf_sockaddr_source:
  * @addr: address of a peer
  *
- * Returns: what bf_socket_peer_source() says, but for UNIX sockets, whose
+ * Returns: what bf_socket_describe_peer() says, but for UNIX sockets, whose
  * addresses do not tell
  */
 BfPeerSource bf_sockaddr_source(const struct sockaddr_storage *addr);

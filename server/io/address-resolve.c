@@ -294,24 +294,6 @@ sockaddr_to_string(const struct sockaddr_storage *addr, socklen_t len)
     return host_port_to_string(host, port);
 }
 
-char *
-bf_socket_peer_to_string(int fd)
-{
-    struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
-    socklen_t len = sizeof(addr);
-    struct ucred cred;
-    socklen_t cred_len = sizeof(cred);
-
-    if (getpeername(fd, (struct sockaddr *)&addr, &len) < 0) {
-        return g_strdup("unknown");
-    }
-    if (addr.ss_family == AF_UNIX &&
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0) {
-        return g_strdup_printf("unix pid %d uid %u", cred.pid, cred.uid);
-    }
-    return sockaddr_to_string(&addr, len);
-}
-
 static BfPeerSource
 source_of_ipv6(const struct in6_addr *addr)
 {
@@ -341,23 +323,33 @@ bf_sockaddr_source(const struct sockaddr_storage *addr)
     return source;
 }
 
-BfPeerSource
-bf_socket_peer_source(int fd)
+char *
+bf_socket_describe_peer(int fd, BfPeerSource *ret_source)
 {
     struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof(addr);
-    struct ucred cred = {.uid = 0};
+    struct ucred cred;
     socklen_t cred_len = sizeof(cred);
-    BfPeerSource source = {.family = AF_UNSPEC};
 
-    if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0) {
-        source = bf_sockaddr_source(&addr);
+    if (getpeername(fd, (struct sockaddr *)&addr, &len) < 0) {
+        *ret_source = (BfPeerSource){.family = AF_UNSPEC};
+        return g_strdup("unknown");
     }
+    *ret_source = bf_sockaddr_source(&addr);
     if (addr.ss_family == AF_UNIX &&
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0) {
-        source.value = cred.uid;
+        ret_source->value = cred.uid;
+        return g_strdup_printf("unix pid %d uid %u", cred.pid, cred.uid);
     }
-    return source;
+    return sockaddr_to_string(&addr, len);
+}
+
+char *
+bf_socket_peer_to_string(int fd)
+{
+    BfPeerSource source;
+
+    return bf_socket_describe_peer(fd, &source);
 }
 
 char *

@@ -9,7 +9,6 @@
 #include "io/listener.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -42,23 +41,29 @@ struct BfListener {
 typedef struct ListenerSocket {
     BfListener *listener;
     int fd; /* borrowed from the listener */
+    bool is_tcp;
 } ListenerSocket;
 
-static void
-prepare_connection(int fd)
+static bool
+is_tcp(int fd)
 {
-    int flags = fcntl(fd, F_GETFL);
     int domain = AF_UNSPEC;
     socklen_t len = sizeof(domain);
+
+    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    return domain == AF_INET || domain == AF_INET6;
+}
+
+/* Not left to be inherited from the listening socket: who has handed us that
+ * one may have let connections queue up before. */
+static void
+prepare_tcp(int fd)
+{
     const int on = 1;
 
     /* None of these fails on a socket; the connection works without. */
-    (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
-    if (domain == AF_INET || domain == AF_INET6) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
 /* The listening socket itself does not work any more. */
@@ -107,7 +112,9 @@ listener_co_run(void *arg)
         if (fd >= 0 && listener->is_closing) {
             close(fd);
         } else if (fd >= 0) {
-            prepare_connection(fd);
+            if (sock->is_tcp) {
+                prepare_tcp(fd);
+            }
             listener->accepted(listener->opaque, fd);
         } else if (is_final(-fd)) {
             g_debug("a listening socket ended: %s", g_strerror(-fd));
@@ -164,6 +171,7 @@ bf_listener_new(GArray *fds, const char *unlink_path, BfListenerFn *accepted,
 
         sock->listener = listener;
         sock->fd = g_array_index(fds, int, i);
+        sock->is_tcp = is_tcp(sock->fd);
         bf_co_spawn_later(listener_co_run, sock);
     }
     return listener;

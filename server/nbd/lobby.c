@@ -25,6 +25,7 @@
 /* A connection that was accepted and waits for a place in negotiation. */
 typedef struct Waiting {
     int fd;                  /* owned */
+    char *peer;              /* owned */
     BfNbdListener *listener; /* counted by it, and alive until it is closed */
     BfNbdSource *source;     /* counted by it */
 } Waiting;
@@ -317,6 +318,7 @@ waiting_free(BfNbdLobby *lobby, Waiting *waiting)
     waiting->listener->n_waiting--;
     waiting->source->waiting--;
     source_unref(lobby, waiting->source);
+    g_free(waiting->peer);
     g_free(waiting);
 }
 
@@ -326,8 +328,9 @@ start(BfNbdServer *server, Waiting *waiting)
     BfPeerSource from = waiting->source->key;
 
     g_queue_remove(&server->lobby.waiting, waiting);
-    bf_nbd_client_start(waiting->listener, bf_channel_socket_new(waiting->fd),
-                        bf_socket_peer_to_string(waiting->fd), &from);
+    bf_nbd_client_start(waiting->listener,
+                        bf_channel_socket_new_of(waiting->fd, (int)from.family),
+                        g_steal_pointer(&waiting->peer), &from);
     waiting_free(&server->lobby, waiting);
 }
 
@@ -370,19 +373,18 @@ static void
 turn_away(BfNbdServer *server, Waiting *waiting)
 {
     BfNbdLobby *lobby = &server->lobby;
-    g_autofree char *peer = bf_socket_peer_to_string(waiting->fd);
     uint64_t id = ++server->next_id;
     g_autofree char *text = g_strdup_printf(
         "connection %" G_GUINT64_FORMAT " from %s: closed without a greeting: "
         "%u connections wait for a place in negotiation, %u of them from its "
         "address",
-        id, peer, lobby->waiting.length, waiting->source->waiting);
+        id, waiting->peer, lobby->waiting.length, waiting->source->waiting);
 
     bf_nbd_server_report(server,
                          &(BfNbdRejection){
                              .reason = BF_NBD_CLIENT_REJECT_REASON_LIMIT,
                              .connection = id,
-                             .peer = peer,
+                             .peer = waiting->peer,
                              .stage = "waiting for a place",
                              .message = text,
                          });
@@ -426,10 +428,11 @@ bf_nbd_lobby_accept(void *opaque, int fd)
     BfNbdListener *listener = opaque;
     BfNbdServer *server = listener->server;
     BfNbdLobby *lobby = &server->lobby;
-    BfPeerSource key = bf_socket_peer_source(fd);
+    BfPeerSource key;
     Waiting *waiting = g_new0(Waiting, 1);
 
     waiting->fd = fd;
+    waiting->peer = bf_socket_describe_peer(fd, &key);
     waiting->listener = listener;
     listener->n_waiting++;
     waiting->source = source_ref(lobby, &key);

@@ -65,10 +65,11 @@ struct BfGraph {
     unsigned next_home;
     unsigned auto_names;
     unsigned marks;
-    bool stopping;    /* the daemon ends */
-    BfCoQueue worked; /* waits for BfNode.work to become 0 */
-    unsigned leaving; /* nodes that are being closed */
-    BfCoQueue left;   /* waits for leaving to become 0 */
+    bool stopping;      /* the daemon ends */
+    BfCoQueue worked;   /* waits for BfNode.work to become 0 */
+    unsigned leaving;   /* nodes that are being closed */
+    BfCoQueue left;     /* waits for leaving to become 0 */
+    BfAtomicU64 losses; /* any thread: counts bf_node_note_loss() */
 };
 
 struct BfRoot {
@@ -159,6 +160,7 @@ struct BfHandle {
     BfCoQueue idle;  /* who waits for in_flight and waiting to become 0 */
     uint64_t elders; /* requests that have left as the oldest one */
     BfCoQueue elder_left;
+    uint64_t last_loss; /* of its node, at the last flush */
     BfHandleStats stats;
 
     /* Belong to main. */

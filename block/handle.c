@@ -164,6 +164,7 @@ bf_handle_co_new(BfRoot *root, BfLoop *loop)
     handle->perm = root->edge.perm;
     handle->aborted = root->aborted;
     refresh_copies(handle);
+    handle->last_loss = bf_node_last_loss(handle->node);
     if (root->drained) {
         handle->parked = true;
         handle->park = PARK_DONE;
@@ -332,14 +333,9 @@ bf_handle_in_flight(const BfHandle *handle)
 }
 
 uint64_t
-bf_handle_losses(const BfHandle *handle)
+bf_handle_last_loss(const BfHandle *handle)
 {
-    uint64_t losses = 0;
-
-    for (const BfNode *node = handle->node; node != NULL; node = node->file) {
-        losses += bf_atomic_load(&node->losses);
-    }
-    return losses;
+    return handle->last_loss;
 }
 
 uint64_t
@@ -510,6 +506,9 @@ co_run(BfHandle *handle, BfRequest *req, bool writes)
         note_time(&handle->stats.last_change_ns, req->ret);
     } else if (req->kind == REQUEST_FLUSH) {
         note_time(&handle->stats.last_flush_ns, req->ret);
+        /* Before it leaves, as the graph may change then. */
+        handle->last_loss =
+            MAX(handle->last_loss, bf_node_last_loss(req->node));
     }
     return leave(handle, req, req->ret);
 }

@@ -200,6 +200,28 @@ bf_node_needs_itself(BfNode *node)
     return leads_on_to(node, node, ++node->graph->marks);
 }
 
+/* Stamps of one graph differ, so that a tree's last loss is that of the node
+ * with the highest one, whatever nodes come and go. */
+void
+bf_node_note_loss(BfNode *node)
+{
+    bf_atomic_store(&node->lost, bf_atomic_add(&node->graph->losses, 1) + 1);
+}
+
+uint64_t
+bf_node_last_loss(const BfNode *node)
+{
+    uint64_t lost = bf_atomic_load(&node->lost);
+    uint64_t below = 0;
+
+    if (node->driver->last_loss != NULL) {
+        below = node->driver->last_loss(node);
+    } else if (node->file != NULL) {
+        below = bf_node_last_loss(node->file);
+    }
+    return MAX(lost, below);
+}
+
 void
 bf_node_notice(BfNode *node, bool is_problem, const char *format, ...)
 {

@@ -501,6 +501,24 @@ quorum_co_flush(BfNode *node)
     return co_tell_all(self, &fan);
 }
 
+/* One child that lost something is reason enough to write it again. */
+static uint64_t
+quorum_last_loss(const BfNode *node)
+{
+    const BfQuorumNode *self = (const BfQuorumNode *)node;
+    uint64_t last = 0;
+
+    for (unsigned i = 0; self->children != NULL && i < self->children->len;
+         i++) {
+        const BfNode *child = child_at(self, i);
+
+        if (child != NULL) {
+            last = MAX(last, bf_node_last_loss(child));
+        }
+    }
+    return last;
+}
+
 /* What holds for all children; as far as it holds for each. */
 static int
 quorum_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
@@ -744,6 +762,7 @@ const BfDriver bf_driver_quorum = {
     .co_write_zeroes = quorum_co_write_zeroes,
     .co_extents = quorum_co_extents,
     .refresh = quorum_refresh,
+    .last_loss = quorum_last_loss,
     .co_reopen_prepare = quorum_co_reopen_prepare,
     .add_child = quorum_add_child,
     .child_added = quorum_child_added,

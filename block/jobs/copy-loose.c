@@ -107,8 +107,8 @@ int
 bf_copy_flush_ended(BfCopy *copy, int ret)
 {
     const BfCopyRun lost = find_lost(copy);
-    uint64_t losses = bf_handle_losses(copy->config.target);
-    bool was_away = losses != copy->losses;
+    uint64_t losses = bf_handle_last_loss(copy->config.target);
+    bool was_away = losses > copy->losses;
 
     copy->losses = losses;
     copy->has_lost |= ret < 0 || was_away;

@@ -39,7 +39,7 @@ bf_copy_new(const BfCopyConfig *config, GError **error)
         MAX(copy->granularity, bf_align_down(copy->unit, copy->granularity));
     copy->zeroes_max = CLAMP(bf_handle_limits(config->target)->long_zeroes,
                              ZEROES_MAX, LONG_ZEROES_MAX);
-    copy->losses = bf_handle_losses(config->target);
+    copy->losses = bf_handle_last_loss(config->target);
     bf_copy_tune_init(&copy->tune);
     bf_extents_init(&copy->span.extents, 1);
     copy->is_target_zero = (config->flags & BF_COPY_TARGET_ZERO) != 0;

@@ -96,8 +96,8 @@ typedef struct BfNodeSettings {
  * @stats: owned: counts its requests, on every loop
  * @write_threshold: a write that ends beyond it is told to the user, once; 0:
  *     none; any thread
- * @losses: counted up when writes that were acknowledged and not flushed may
- *     be lost; any thread
+ * @lost: stamp of when writes that were acknowledged and not flushed may have
+ *     been lost last, see bf_node_note_loss(); 0: never; any thread
  * @tracked: writes under way, oldest first, where alignment is above 1;
  *     belongs to @home
  * @edges: owned: the links to its children (main)
@@ -143,7 +143,7 @@ struct BfNode {
 
     BfNodeStats *stats;
     BfAtomicU64 write_threshold;
-    BfAtomicU64 losses;
+    BfAtomicU64 lost;
     BfTracked *tracked;
 
     GPtrArray *edges;
@@ -253,6 +253,8 @@ typedef struct BfNodeInfo {
  *     opening, requests that are held) fails soon; what works goes on
  * @cancel_requests: requests under way fail as soon as they can, -EIO; the
  *     node can be used again afterwards
+ * @last_loss: bf_node_last_loss() of those children that writes go to; while a
+ *     request is under way. Absent: of BfNode.file
  * @query: adds what it knows; must not wait
  * @is_on_file: its storage is the file that is known by device and inode; must
  *     not wait
@@ -319,6 +321,7 @@ struct BfDriver {
     void (*co_invalidate)(BfNode *node);
     void (*stop_waiting)(BfNode *node);
     void (*cancel_requests)(BfNode *node);
+    uint64_t (*last_loss)(const BfNode *node);
     void (*query)(BfNode *node, BfNodeInfo *info);
     bool (*is_on_file)(const BfNode *node, dev_t device, ino_t inode);
     bool (*co_create)(BfGraph *graph, BfJob *job,
@@ -497,6 +500,16 @@ void bf_node_release_tls_creds(BfNode *node, const char *id);
  */
 bool bf_node_co_check_peer(BfNode *node, int fd, const char *name,
                            GError **error);
+
+/**
+ * bf_node_note_loss:
+ * @node: a node, on its only loop for this
+ *
+ * Tells that the storage may have lost writes of this node that it had
+ * acknowledged and not flushed, although no flush has failed: a server was
+ * away, say. To be called before a request goes on that waited for it.
+ */
+void bf_node_note_loss(BfNode *node);
 
 /**
  * bf_node_notice:

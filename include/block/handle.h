@@ -213,16 +213,17 @@ void bf_handle_co_free(BfHandle *handle);
 unsigned bf_handle_in_flight(const BfHandle *handle);
 
 /**
- * bf_handle_losses:
+ * bf_handle_last_loss:
  * @handle: a handle
  *
  * Tells whether writes may be lost although no flush has failed: a number that
- * grows when a server goes away that had acknowledged some and not flushed
- * them. Of the node and what is below it in one line.
+ * is larger than before if, by the end of the last flush, a server went away
+ * that had acknowledged some and not flushed them. Of the node and all below it
+ * that writes go to. A child that is added counts from its own beginning.
  *
- * Returns: how often that was so
+ * Returns: that number
  */
-uint64_t bf_handle_losses(const BfHandle *handle);
+uint64_t bf_handle_last_loss(const BfHandle *handle);
 
 /**
  * bf_handle_size:

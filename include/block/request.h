@@ -126,6 +126,15 @@ int bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
                           int pipe_fd);
 
 /**
+ * bf_node_last_loss:
+ * @node: a node; any loop that has a request under way there, or main
+ *
+ * Returns: a number that grows when this node or one below it that it writes to
+ *     calls bf_node_note_loss(). It may get smaller when the graph changes
+ */
+uint64_t bf_node_last_loss(const BfNode *node);
+
+/**
  * bf_node_reads_at_home:
  * @node: a node
  *

@@ -34,6 +34,8 @@ class Forgetful(rawserver.RawServer):
 
 
 class Scene:
+    target = "dst"
+
     def __init__(self, daemon, box):
         self.daemon = daemon
         self.source = harness.make_image(box / "source.img", SIZE, {
@@ -44,8 +46,13 @@ class Scene:
             **{"node-name": "dst", "reconnect-delay": 60}))
 
     def begin(self, kind, **options):
-        self.daemon.cmd(f"blockdev-{kind}", job_id="j", device="src",
-                        target="dst", sync="full", **options)
+        self.daemon.cmd(f"blockdev-{kind}", **{
+            "job_id": "j", "device": "src", "target": self.target,
+            "sync": "full", **options})
+
+    def wait_for(self, command):
+        self.server.wait_for(lambda: any(
+            request[0] == command for request in self.server.requests))
 
     def status(self, status):
         self.daemon.qmp.take_event("JOB_STATUS_CHANGE", id="j", status=status)
@@ -124,6 +131,37 @@ def test_mirror_copies_again_what_was_lost_at_the_end(scene, mode, finalize):
     end = daemon.qmp.take_event("BLOCK_JOB_COMPLETED", device="j")["data"]
     assert "error" not in end
     scene.check()
+
+
+def test_mirror_sees_losses_of_each_child(scene, box):
+    """The other child has everything, and a quorum of it is enough."""
+    daemon = scene.daemon
+    other = Forgetful(box / "other.sock", bytearray(SIZE))
+    try:
+        daemon.execute("blockdev-add", other.options(
+            **{"node-name": "other", "reconnect-delay": 60}))
+        daemon.cmd("object-add", qom_type="throttle-group", id="group")
+        daemon.execute("blockdev-add", {
+            "driver": "throttle", "node-name": "slow", "file": "other",
+            "throttle-group": "group"})
+        daemon.execute("blockdev-add", {
+            "driver": "quorum", "node-name": "both", "vote-threshold": 1,
+            "children": ["dst", "slow"]})
+        scene.target = "both"
+        scene.begin("mirror", speed=SLOW)
+        scene.wait_for(nbd.CMD_WRITE)
+        daemon.cmd("job-pause", id="j")
+        scene.status("paused")
+        assert any(other.data) and not any(other.stable)
+        other.crash()
+        daemon.cmd("block-job-set-speed", device="j", speed=0)
+        daemon.cmd("job-resume", id="j")
+        assert "error" not in scene.end()
+        other.crash()
+        assert other.data == scene.source.read_bytes()
+        scene.check()
+    finally:
+        other.stop()
 
 
 class Slow(Forgetful):

@@ -163,6 +163,7 @@ struct BfNbdcRequest {
  * @heard_ns: when something came last, or the first request went out
  * @silence: looks at @heard_ns now and then while it is up
  * @wrote: a write was acknowledged since the last flush went out
+ * @flushing: flushes of what it wrote that have not ended, sent or not
  * @in_flight: requests in @table
  * @queue: what is to be sent
  * @pinned: requests that wait for a place on this connection
@@ -186,6 +187,7 @@ struct BfNbdcConn {
     uint64_t heard_ns;
     BfTimer silence;
     bool wrote;
+    unsigned flushing;
     unsigned in_flight;
     BfNbdcRequest *table[NBDC_REQUESTS_MAX];
     BfNbdcRequest *queue;

@@ -91,8 +91,12 @@ bf_nbdc_break(BfNbdcConn *conn, GError *error)
 void
 bf_nbdc_co_lose_requests(BfNbdcConn *conn)
 {
-    bool lost = conn->wrote;
-
+    /* At once: a flush that begins now does not cover it any more. */
+    if (conn->wrote || conn->flushing > 0) {
+        conn->wrote = false;
+        conn->node->wrote_lost = true;
+        bf_node_note_loss(&conn->node->base);
+    }
     while (conn->writing) {
         bf_co_queue_co_wait(&conn->writer_done);
     }
@@ -103,18 +107,12 @@ bf_nbdc_co_lose_requests(BfNbdcConn *conn)
         BfNbdcRequest *req = conn->table[i];
 
         if (req != NULL) {
-            lost |= req->command == BF_NBD_COMMAND_FLUSH;
             conn->table[i] = NULL;
             req->lost = true;
             request_wake(req);
         }
     }
     conn->in_flight = 0;
-    conn->node->wrote_lost |= lost;
-    conn->wrote = false;
-    if (lost) {
-        bf_atomic_add(&conn->node->base.losses, 1);
-    }
     bf_co_queue_wake_all(&conn->pinned);
     bf_co_queue_wake_all(&conn->node->ready);
 }
@@ -375,6 +373,9 @@ flush_co_one(void *arg)
     };
 
     flush->ret = bf_nbdc_co_request(flush->self, &req);
+    if (flush->pin != NULL) {
+        flush->pin->flushing--;
+    }
     bf_wait_group_done(flush->group);
 }
 
@@ -402,6 +403,7 @@ bf_nbdc_co_flush_all(BfNbdcNode *self)
 
         if (conn->is_up && conn->wrote) {
             conn->wrote = false;
+            conn->flushing++;
             flushes[n++] = (Flush){
                 .self = self,
                 .pin = conn,

@@ -13,6 +13,9 @@
 
 #define FLUSH_LIMIT_NS (1 * BF_NS_PER_SEC)
 
+/* How often a job that copies only before writes looks after its target. */
+#define GUARD_NS BF_NS_PER_SEC
+
 /* Wait between attempts to take the filter out of a graph that is not at rest.
  */
 #define CLEAN_RETRY_NS BF_NS_PER_SEC
@@ -74,7 +77,8 @@ backup_co_run(BfJob *job, GError **error)
     co_probe_target(backup);
     if (backup->only_before_writes) {
         while (check_broken(backup, error) &&
-               bf_job_co_sleep(job, BF_FOREVER)) {
+               bf_copy_co_guard(backup->copy, error) &&
+               bf_job_co_sleep(job, GUARD_NS)) {
         }
     } else {
         ok = co_copy_all(backup, error);

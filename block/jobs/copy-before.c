@@ -75,20 +75,38 @@ co_copy_pieces(BfCopy *copy, const GArray *pieces)
             bf_bitmap_put_back(copy->config.dirty, piece->offset, piece->bytes);
         } else {
             bf_copy_note_done(copy, piece->bytes);
+            copy->unflushed += piece->bytes;
         }
     }
     return ret;
 }
 
+/* The rest of the range was copied before, and must not be copied again. */
+static void
+note_pieces_loose(BfCopy *copy, const GArray *pieces, bool has_lost)
+{
+    for (unsigned i = 0; i < pieces->len; i++) {
+        const Piece *piece = &g_array_index(pieces, Piece, i);
+        const BfCopyRange range = {
+            .start = piece->offset,
+            .end = piece->offset + piece->bytes,
+            .has_lost = has_lost,
+        };
+
+        bf_copy_note_loose(copy, &range);
+    }
+}
+
 /* Counted as under way from the beginning, so that the copy does not settle
  * before it. */
 static int
-co_copy_before(BfCopy *copy, uint64_t start, uint64_t end)
+co_copy_dirty(BfCopy *copy, uint64_t start, uint64_t end, bool *ret_has_lost)
 {
     g_autoptr(GArray) pieces = NULL;
     BfCopyRange range;
     int ret = 0;
 
+    *ret_has_lost = false;
     co_wait_for_others(copy, start, end);
     pieces = take_pieces(copy, start, end);
     if (pieces->len == 0) {
@@ -99,7 +117,22 @@ co_copy_before(BfCopy *copy, uint64_t start, uint64_t end)
     }
     bf_copy_co_begin_range(copy, &range, start, end - start);
     ret = co_copy_pieces(copy, pieces);
-    bf_copy_end_range(copy, &range);
+    note_pieces_loose(copy, pieces, range.has_lost);
+    *ret_has_lost = range.has_lost;
+    bf_copy_leave_range(copy, &range);
+    return ret;
+}
+
+/* What was lost before the write begins is still there to be copied. */
+static int
+co_copy_before(BfCopy *copy, uint64_t start, uint64_t end)
+{
+    bool again = true;
+    int ret = 0;
+
+    while (ret == 0 && again) {
+        ret = co_copy_dirty(copy, start, end, &again);
+    }
     return ret;
 }
 
@@ -112,9 +145,9 @@ bf_copy_co_before_write(BfCopy *copy, uint64_t offset, uint64_t bytes)
     int ret = 0;
 
     bf_assert_loop(copy->config.job->loop);
-    bf_copy_note_overwritten(copy, start, end);
     copy->in_flight++;
     ret = co_copy_before(copy, start, end);
+    bf_copy_note_overwritten(copy, start, end - start);
     copy->in_flight--;
     bf_co_queue_wake_all(&copy->changed);
     return ret;

@@ -6,84 +6,81 @@
  * A flush that fails says that some of it may be gone, and one that succeeds
  * afterwards says nothing about it: storage tells each loss once. A server that
  * was started anew while we were away tells nothing at all. So all that was
- * written since the last flush that did not fail is copied again. It is known
- * as what was ever written within one run from the lowest to the highest byte
- * since that flush, which is cheap to keep; too much of it costs only time.
- * Ranges that are held meanwhile may have been written in part: they are copied
- * again when they are let go.
- * What a user of the source has overwritten since cannot be copied again; then
- * the job must fail.
+ * written since the last flush that did not fail is copied again. Ranges that
+ * are held meanwhile may have been written in part: their users are told, and
+ * copy them again.
+ * What a user of the source has overwritten since cannot be copied again where
+ * it matters what was there before; then the job must fail. Nobody but we knows
+ * what is missing then, so it never ends well.
  */
 #include <errno.h>
 
 #include "copy-private.h"
 #include "core/util.h"
 
-static void
-run_add(BfCopyRun *run, uint64_t start, uint64_t end)
-{
-    if (start >= end) {
-        return;
-    }
-    if (run->start >= run->end) {
-        *run = (BfCopyRun){start, end};
-    } else {
-        run->start = MIN(run->start, start);
-        run->end = MAX(run->end, end);
-    }
-}
-
 void
 bf_copy_note_loose(BfCopy *copy, const BfCopyRange *range)
 {
     uint64_t bytes = range->end - range->start;
 
-    bf_bitmap_put_back(copy->touched, range->start, bytes);
-    run_add(&copy->loose, range->start, range->end);
+    bf_bitmap_put_back(copy->loose, range->start, bytes);
     if (range->has_lost) {
         bf_bitmap_put_back(copy->config.dirty, range->start, bytes);
     }
 }
 
 void
-bf_copy_note_overwritten(BfCopy *copy, uint64_t start, uint64_t end)
+bf_copy_note_overwritten(BfCopy *copy, uint64_t offset, uint64_t bytes)
 {
-    run_add(&copy->overwritten, start, end);
+    if (copy->overwritten != NULL) {
+        bf_bitmap_put_back(copy->overwritten, offset, bytes);
+        copy->is_exposed = true;
+    }
 }
 
 void
 bf_copy_flush_begins(BfCopy *copy)
 {
-    copy->in_flush = copy->loose;
-    copy->loose = (BfCopyRun){0};
+    BfBitmap *covered = copy->loose;
+
+    copy->loose = copy->in_flush;
+    copy->in_flush = covered;
+    bf_bitmap_clear(copy->loose);
+    copy->is_exposed = false;
+    copy->flushed_ns = bf_loop_now_ns();
 }
 
-static void
-copy_again(BfCopy *copy, BfCopyRun lost)
+/* Is there something in @lost that the source does not have any more? */
+static bool
+find_overwritten(BfCopy *copy, const BfBitmap *lost)
 {
-    uint64_t offset = lost.start;
+    uint64_t offset = 0, pos = 0;
+    uint64_t bytes = 0, n = 0;
+
+    while (copy->overwritten != NULL &&
+           bf_bitmap_next_dirty(lost, offset, copy->size, &offset, &bytes)) {
+        if (bf_bitmap_next_dirty(copy->overwritten, offset, offset + bytes,
+                                 &pos, &n)) {
+            copy->beyond_offset = pos;
+            copy->beyond_repair = n;
+            return true;
+        }
+        offset += bytes;
+    }
+    return false;
+}
+
+/* What came while the flush was under way may be lost as well. */
+static void
+copy_again(BfCopy *copy, const BfBitmap *lost)
+{
+    uint64_t offset = 0;
     uint64_t bytes = 0;
 
-    while (offset < lost.end &&
-           bf_bitmap_next_dirty(copy->touched, offset, lost.end, &offset,
-                                &bytes)) {
+    while (bf_bitmap_next_dirty(lost, offset, copy->size, &offset, &bytes)) {
         bf_bitmap_put_back(copy->config.dirty, offset, bytes);
         offset += bytes;
     }
-}
-
-/* What came while the flush was under way may be lost as well, and what is
- * still under way. */
-static BfCopyRun
-find_lost(const BfCopy *copy)
-{
-    BfCopyRun lost = copy->loose;
-
-    run_add(&lost, copy->in_flush.start, copy->in_flush.end);
-    for (const BfCopyRange *r = copy->newest; r != NULL; r = r->older) {
-        run_add(&lost, r->start, r->end);
-    }
-    return lost;
 }
 
 static void
@@ -94,31 +91,24 @@ mark_held_ranges(BfCopy *copy)
     }
 }
 
-static bool
-is_overwritten(const BfCopy *copy, BfCopyRun run)
-{
-    return run.start < copy->overwritten.end &&
-           copy->overwritten.start < run.end;
-}
-
-/* That a server was away may mean nothing; a job that has no way to copy again
- * does not fail for that. */
 int
 bf_copy_flush_ended(BfCopy *copy, int ret)
 {
-    const BfCopyRun lost = find_lost(copy);
-    uint64_t losses = bf_handle_last_loss(copy->config.target);
-    bool was_away = losses > copy->losses;
+    uint64_t last_loss = bf_handle_last_loss(copy->config.target);
+    bool was_away = last_loss > copy->last_loss;
 
-    copy->losses = losses;
-    copy->has_lost |= ret < 0 || was_away;
-    if (ret == 0 && (!was_away || is_overwritten(copy, lost))) {
+    copy->last_loss = last_loss;
+    if (ret == 0 && !was_away) {
         return 0;
     }
-    copy->loose = (BfCopyRun){0};
-    copy->is_beyond_repair = is_overwritten(copy, lost);
-    if (!copy->is_beyond_repair) {
-        copy_again(copy, lost);
+    copy->has_lost = true;
+    if (find_overwritten(copy, copy->in_flush) ||
+        find_overwritten(copy, copy->loose)) {
+        ret = ret < 0 ? ret : -EIO;
+    } else {
+        copy_again(copy, copy->in_flush);
+        copy_again(copy, copy->loose);
+        bf_bitmap_clear(copy->loose);
         mark_held_ranges(copy);
     }
     if (ret == 0) {

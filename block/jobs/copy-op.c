@@ -39,13 +39,24 @@ bf_copy_new(const BfCopyConfig *config, GError **error)
         MAX(copy->granularity, bf_align_down(copy->unit, copy->granularity));
     copy->zeroes_max = CLAMP(bf_handle_limits(config->target)->long_zeroes,
                              ZEROES_MAX, LONG_ZEROES_MAX);
-    copy->losses = bf_handle_last_loss(config->target);
+    copy->last_loss = bf_handle_last_loss(config->target);
     bf_copy_tune_init(&copy->tune);
     bf_extents_init(&copy->span.extents, 1);
     copy->is_target_zero = (config->flags & BF_COPY_TARGET_ZERO) != 0;
-    copy->touched = bf_bitmap_new(NULL, copy->size, copy->granularity, error);
-    if (copy->touched == NULL) {
+    copy->loose = bf_bitmap_new(NULL, copy->size, copy->granularity, error);
+    copy->in_flush =
+        copy->loose == NULL
+            ? NULL
+            : bf_bitmap_new(NULL, copy->size, copy->granularity, error);
+    if (copy->in_flush == NULL) {
         return NULL;
+    }
+    if ((config->flags & BF_COPY_POINT_IN_TIME) != 0) {
+        copy->overwritten =
+            bf_bitmap_new(NULL, copy->size, copy->granularity, error);
+        if (copy->overwritten == NULL) {
+            return NULL;
+        }
     }
     if ((config->flags & (BF_COPY_TARGET_ZERO | BF_COPY_TARGET_MAYBE_ZERO)) !=
         0) {
@@ -67,7 +78,9 @@ bf_copy_free(BfCopy *copy)
         bf_extents_clear(&copy->span.extents);
         bf_bitmap_free(copy->written);
         bf_copy_close_pipes(copy);
-        bf_bitmap_free(copy->touched);
+        bf_bitmap_free(copy->loose);
+        bf_bitmap_free(copy->in_flush);
+        bf_bitmap_free(copy->overwritten);
         g_free(copy);
     }
 }
@@ -146,18 +159,24 @@ range_remove(BfCopy *copy, BfCopyRange *range)
 }
 
 void
-bf_copy_end_range(BfCopy *copy, BfCopyRange *range)
+bf_copy_leave_range(BfCopy *copy, BfCopyRange *range)
 {
     const BfCopySpan *span = &copy->span;
 
-    /* Its user may have written to the target. */
-    bf_copy_note_loose(copy, range);
-    copy->unflushed += range->end - range->start;
     /* What is known about zeroes there may be from before. */
     if (range->start < span->end && span->pos < range->end) {
         bf_copy_release_span(copy);
     }
     range_remove(copy, range);
+}
+
+void
+bf_copy_end_range(BfCopy *copy, BfCopyRange *range)
+{
+    /* Its user may have written to the target. */
+    bf_copy_note_loose(copy, range);
+    copy->unflushed += range->end - range->start;
+    bf_copy_leave_range(copy, range);
 }
 
 void

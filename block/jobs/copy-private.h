@@ -26,12 +26,6 @@ typedef struct BfCopySpan {
 /* A pipe that carries data from source to target without a copy of ours. */
 typedef struct BfCopyPipe BfCopyPipe;
 
-/* A range from its first to its last byte; none if @end is not above. */
-typedef struct BfCopyRun {
-    uint64_t start;
-    uint64_t end;
-} BfCopyRun;
-
 struct BfCopy {
     BfCopyConfig config;
     uint64_t size;
@@ -60,13 +54,16 @@ struct BfCopy {
     bool flushing;
     int flush_ret;
     uint64_t unflushed;    /* bytes of data written since a flush was begun */
-    BfBitmap *touched;     /* owned: what was ever written to the target */
-    BfCopyRun loose;       /* in the target since a flush was begun */
-    BfCopyRun in_flush;    /* what that flush covers */
-    BfCopyRun overwritten; /* changed in the source after it was copied */
-    uint64_t losses;       /* of the target, up to then */
+    BfBitmap *loose;       /* owned: in the target since a flush was begun */
+    BfBitmap *in_flush;    /* owned: what that flush covers */
+    BfBitmap *overwritten; /* owned: changed in the source after it was copied;
+                            * NULL: does not matter */
+    bool is_exposed;       /* some of that is loose, too */
+    uint64_t flushed_ns;   /* when a flush was begun last */
+    uint64_t last_loss;    /* of the target, up to that flush's end */
     bool has_lost; /* a flush has failed, or covered less than it should */
-    bool is_beyond_repair; /* and what it lost cannot be copied again */
+    uint64_t beyond_repair; /* what it lost and cannot be copied again: bytes */
+    uint64_t beyond_offset; /* and where the first of them are */
     uint64_t credit;   /* bytes that the throttle group has let pass already */
     bool fetching;     /* a coroutine waits for more of them */
     BfCoQueue changed; /* an operation has ended, or a timer */
@@ -101,7 +98,10 @@ void bf_copy_note_done(BfCopy *copy, uint64_t bytes);
 /* The target has acknowledged this range, which is about to be let go. */
 void bf_copy_note_loose(BfCopy *copy, const BfCopyRange *range);
 /* The source will not have any more what it had there. */
-void bf_copy_note_overwritten(BfCopy *copy, uint64_t start, uint64_t end);
+void bf_copy_note_overwritten(BfCopy *copy, uint64_t offset, uint64_t bytes);
 void bf_copy_flush_begins(BfCopy *copy);
-/* Returns @ret, or -EAGAIN if something was lost and is to be copied again. */
+/* Returns @ret, -EAGAIN if something was lost and is to be copied again, or
+ * -EIO if that cannot be. */
 int bf_copy_flush_ended(BfCopy *copy, int ret);
+/* Ends a range whose user has noted what is loose himself. */
+void bf_copy_leave_range(BfCopy *copy, BfCopyRange *range);

@@ -10,6 +10,7 @@
  * operations that had to wait for the range.
  */
 #include <errno.h>
+#include <inttypes.h>
 
 #include "copy-private.h"
 #include "core/error.h"
@@ -20,6 +21,9 @@
 
 /* What is written before the target is flushed while the copy goes on. */
 #define FLUSH_BYTES (128 * BF_MIB)
+
+/* How long something may be loose that could not be copied again. */
+#define EXPOSED_MAX_NS BF_NS_PER_SEC
 
 #define SPAN_EXTENTS 1024
 #define TICK_NS (100 * BF_NS_PER_MS)
@@ -200,6 +204,21 @@ bf_copy_co_settle(BfCopy *copy)
     bf_copy_update_progress(copy);
 }
 
+static void
+set_error(const BfCopy *copy, int err, GError **error)
+{
+    if (copy->beyond_repair == 0) {
+        bf_set_error(error, "%s", g_strerror(err));
+        return;
+    }
+    bf_set_errno(error, err,
+                 "The target may have lost bytes %" PRIu64 " to %" PRIu64
+                 ", which it had not flushed, and the source was overwritten "
+                 "there since; start the job anew",
+                 copy->beyond_offset,
+                 copy->beyond_offset + copy->beyond_repair - 1);
+}
+
 /* Asks the job what to do about the failure that was noted. */
 static bool
 co_deal_with_error(BfCopy *copy, GError **error)
@@ -210,9 +229,9 @@ co_deal_with_error(BfCopy *copy, GError **error)
 
     bf_copy_co_settle(copy);
     err = copy->err;
-    policy = copy->is_beyond_repair ? BF_BLOCKDEV_ON_ERROR_REPORT
-             : copy->err_is_read    ? copy->config.on_source_error
-                                    : copy->config.on_target_error;
+    policy = copy->beyond_repair > 0 ? BF_BLOCKDEV_ON_ERROR_REPORT
+             : copy->err_is_read     ? copy->config.on_source_error
+                                     : copy->config.on_target_error;
     if (!bf_job_is_cancelled(job) &&
         bf_job_co_error(job, bf_job_error_action(policy, err),
                         copy->err_is_read, err)) {
@@ -220,7 +239,7 @@ co_deal_with_error(BfCopy *copy, GError **error)
         return true;
     }
     if (!bf_job_is_cancelled(job)) {
-        bf_set_error(error, "%s", g_strerror(err));
+        set_error(copy, err, error);
     }
     return false;
 }
@@ -297,7 +316,10 @@ start_flush(BfCopy *copy)
 static bool
 wants_flush(const BfCopy *copy)
 {
-    return copy->unflushed >= FLUSH_BYTES && !copy->flushing;
+    return !copy->flushing &&
+           (copy->unflushed >= FLUSH_BYTES ||
+            (copy->is_exposed &&
+             bf_loop_now_ns() - copy->flushed_ns >= EXPOSED_MAX_NS));
 }
 
 static BfCopyStatus
@@ -403,6 +425,16 @@ bf_copy_co_flush(BfCopy *copy, uint64_t limit_ns)
         bf_timer_stop(&copy->timer);
     }
     return ret;
+}
+
+bool
+bf_copy_co_guard(BfCopy *copy, GError **error)
+{
+    bf_assert_loop(copy->config.job->loop);
+    if (copy->err == 0 && wants_flush(copy)) {
+        start_flush(copy);
+    }
+    return copy->err == 0 || co_deal_with_error(copy, error);
 }
 
 int

@@ -165,6 +165,18 @@ bool bf_copy_is_through(const BfCopy *copy);
 int bf_copy_co_flush(BfCopy *copy, uint64_t limit_ns);
 
 /**
+ * bf_copy_co_guard:
+ * @copy: a copy that is never run, as it copies only before writes
+ * @error: set if the job has failed
+ *
+ * To be called each second or so: flushes the target if need be, and finds out
+ * whether something was lost. Asks the job what to do about failures.
+ *
+ * Returns: false if the job is to end
+ */
+bool bf_copy_co_guard(BfCopy *copy, GError **error);
+
+/**
  * bf_copy_co_finish:
  * @copy: a copy
  * @limit_ns: nanoseconds
@@ -265,8 +277,8 @@ bool bf_copy_has_error(const BfCopy *copy);
  *
  * On any loop.
  *
- * Returns: true if a flush has failed, so that of all that was copied before
- * nobody knows what is in the target
+ * Returns: true if a flush has failed or a server was away, so that of all that
+ * was copied before nobody knows what is in the target
  */
 bool bf_copy_has_lost(const BfCopy *copy);
 

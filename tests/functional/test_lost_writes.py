@@ -95,14 +95,57 @@ def test_job_copies_again_what_was_lost_half_way(scene, kind):
     scene.check()
 
 
-def test_backup_trusts_the_server_with_what_is_overwritten(scene):
-    """It is nowhere else; most servers that were away have forgotten nothing."""
-    scene.begin("backup", speed=SLOW)
+@pytest.mark.parametrize("policy", ("report", "stop", "ignore"))
+def test_backup_fails_if_what_was_lost_is_overwritten(scene, policy):
+    """It is nowhere else, and nobody knows whether the server still has it."""
+    scene.begin("backup", speed=SLOW, on_target_error=policy)
     scene.crash_half_way()
     with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
-        assert client.write(0, b"w" * SIZE) == 0
+        assert client.write(0, b"w" * 65536) == 0
+    scene.daemon.cmd("job-resume", id="j")
+    assert scene.end("backup")["error"] == (
+        "The target may have lost bytes 0 to 65535, which it had not flushed, "
+        "and the source was overwritten there since; start the job anew: "
+        "Input/output error")
+
+
+def test_backup_goes_on_if_what_was_overwritten_is_stable(scene):
+    before = scene.source.read_bytes()
+    scene.begin("backup", speed=SLOW)
+    scene.wait_for(nbd.CMD_WRITE)
+    with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
+        assert client.write(65536, b"w" * 65536) == 0
+    scene.wait_for(nbd.CMD_FLUSH)  # it does not stay in danger for long
+    scene.daemon.cmd("job-pause", id="j")
+    scene.status("paused")
+    scene.server.crash()
+    scene.daemon.cmd("block-job-set-speed", device="j", speed=0)
     scene.daemon.cmd("job-resume", id="j")
     assert "error" not in scene.end("backup")
+    assert scene.server.data == before
+
+
+def test_write_over_what_was_copied_copies_only_the_rest(scene):
+    before = scene.source.read_bytes()
+    server = scene.server
+    scene.begin("backup", sync="none")
+    with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
+        assert client.write(SIZE - 65536, b"w" * 65536) == 0
+        scene.wait_for(nbd.CMD_FLUSH)
+        assert server.stable[-65536:] == before[-65536:]
+        assert client.write(0, b"v" * SIZE) == 0
+        assert server.data == before
+    scene.daemon.cmd("block-job-cancel", device="j")
+    scene.daemon.qmp.take_event("BLOCK_JOB_CANCELLED", device="j")
+
+
+def test_backup_that_only_copies_first_notices_losses(scene):
+    """No copy of its own would ever flush the target."""
+    scene.begin("backup", sync="none")
+    with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
+        assert client.write(0, b"w" * 65536) == 0
+        scene.server.crash()
+    assert "may have lost bytes 0 to 65535" in scene.end("backup")["error"]
 
 
 @pytest.mark.parametrize("mode", ("background", "write-blocking"))

@@ -233,8 +233,8 @@ ssize_t bf_co_sendmsg(int fd, const struct msghdr *msg, int flags);
  * @fd: a listening socket
  * @cancel: (nullable): ends the wait
  *
- * Returns: (transfer full): the new descriptor, close-on-exec and non-blocking, or
- * -errno
+ * Returns: (transfer full): the new descriptor, close-on-exec and non-blocking,
+ * or -errno
  */
 int bf_co_accept(int fd, BfCancel *cancel);
 

@@ -13,8 +13,9 @@
 /* How long nbd-server-stop waits for storage that does not answer. */
 #define NBD_STOP_MAX_NS (10 * BF_NS_PER_SEC)
 
-/* A round trip of a local client with one request in flight fits in. */
-#define WORKER_POLL_MAX_NS (16 * BF_NS_PER_US)
+/* A round trip of a local client with one request in flight fits in, also where
+ * it has to be woken on another virtual processor. */
+#define WORKER_POLL_MAX_NS (48 * BF_NS_PER_US)
 
 /* All requests of all connections together. Connections may pass it by their
  * reserve of one request each, of which only a piece is in memory. */

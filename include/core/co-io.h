@@ -217,6 +217,20 @@ ssize_t bf_co_recv(int fd, void *buf, size_t len, int flags,
                    BfInterrupt *interrupt);
 
 /**
+ * bf_co_recv_soon:
+ * @fd: a socket
+ * @buf: (out caller-allocates): room for @len bytes
+ * @len: at least 1
+ * @interrupt: (nullable): ends the wait
+ *
+ * bf_co_recv() where the bytes are likely to come within microseconds: the loop
+ * may stay awake for longer before it sleeps.
+ *
+ * Returns: as bf_co_recv() does
+ */
+ssize_t bf_co_recv_soon(int fd, void *buf, size_t len, BfInterrupt *interrupt);
+
+/**
  * bf_co_sendmsg:
  * @fd: a socket
  * @msg: what to send

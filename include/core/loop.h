@@ -121,8 +121,9 @@ BfPoolLane *bf_loop_lane(BfLoop *loop, BfPoolLaneKind kind);
  *
  * Allows @loop to look for work for up to @max_ns before it sleeps, when its
  * latest waits were that short: faster for clients that have one request in
- * flight, at some processor time. Without effect where there is only one
- * processor, or with a fake clock.
+ * flight, at some processor time. That long only while a peer that has all of
+ * its answers may ask for more, and for a third of it otherwise. Without effect
+ * where there is only one processor, or with a fake clock.
  */
 void bf_loop_set_poll_max_ns(BfLoop *loop, uint64_t max_ns);
 

@@ -101,11 +101,14 @@ typedef struct BfChannelOps {
  * @features: BfChannelFeatures bits
  * @sent: bytes that the system has taken until now, over TLS those of records;
  *     grows as long as the peer takes them
+ * @reads_soon: whoever reads sets it before: the peer is likely to send
+ *     something within microseconds
  */
 struct BfChannel {
     const BfChannelOps *ops;
     unsigned features;
     uint64_t sent;
+    bool reads_soon;
 };
 
 /**

@@ -227,29 +227,46 @@ op_co_wait_interruptible(CoOp *self, BfInterrupt *interrupt)
 }
 
 static void
-start_recv(BfRingOp *op, int fd, void *buf, size_t len, int flags)
+start_recv(BfRingOp *op, int fd, void *buf, size_t len, int flags, bool soon)
 {
     if (flags == 0) {
-        const BfTryRecv recv = {op, fd, buf, MIN(len, (size_t)INT32_MAX)};
-
-        bf_loop_start_recv(&recv);
+        bf_loop_start_recv(&(BfTryRecv){
+            .op = op,
+            .fd = fd,
+            .buf = buf,
+            .len = MIN(len, (size_t)INT32_MAX),
+            .soon = soon,
+        });
     } else {
         bf_ring_recv(bf_loop_ring(), op, fd, buf, len, flags);
     }
 }
 
-ssize_t
-bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
+static ssize_t
+co_recv(int fd, void *buf, size_t len, int flags, bool soon,
+        BfInterrupt *interrupt)
 {
     CoOp op;
     int ret;
 
     do {
-        start_recv(op_init(&op), fd, buf, len, flags);
+        start_recv(op_init(&op), fd, buf, len, flags, soon);
         ret = interrupt != NULL ? op_co_wait_interruptible(&op, interrupt)
                                 : op_co_wait(&op);
     } while (must_retry(ret));
     return ret;
+}
+
+ssize_t
+bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
+{
+    return co_recv(fd, buf, len, flags, false, interrupt);
+}
+
+ssize_t
+bf_co_recv_soon(int fd, void *buf, size_t len, BfInterrupt *interrupt)
+{
+    return co_recv(fd, buf, len, 0, true, interrupt);
 }
 
 ssize_t

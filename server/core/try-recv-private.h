@@ -24,12 +24,14 @@
  * @fd: a stream socket
  * @buf: where the bytes go
  * @len: room there, at least 1
+ * @soon: it is likely to have a result within microseconds
  */
 typedef struct BfTryRecv {
     BfRingOp *op;
     int fd;
     void *buf;
     size_t len;
+    bool soon;
 } BfTryRecv;
 
 /**
@@ -52,6 +54,14 @@ typedef struct BfTryRecvs {
  * Returns: false if there is no room
  */
 bool bf_try_recvs_add(BfTryRecvs *recvs, const BfTryRecv *recv);
+
+/**
+ * bf_try_recvs_soon:
+ * @recvs: a set
+ *
+ * Returns: whether one of them is likely to have a result within microseconds
+ */
+bool bf_try_recvs_soon(const BfTryRecvs *recvs);
 
 /**
  * bf_try_recvs_look:

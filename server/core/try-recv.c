@@ -18,6 +18,17 @@ bf_try_recvs_add(BfTryRecvs *recvs, const BfTryRecv *recv)
     return true;
 }
 
+bool
+bf_try_recvs_soon(const BfTryRecvs *recvs)
+{
+    for (unsigned i = 0; i < recvs->count; i++) {
+        if (recvs->items[i].soon) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* True if it has a result. */
 static bool
 try_one(const BfTryRecv *item, ssize_t *ret_n)

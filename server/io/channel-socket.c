@@ -36,8 +36,10 @@ socket_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
     ssize_t n;
 
     if (niov == 1) {
-        n = bf_co_recv(self->fd, iov->iov_base, iov->iov_len, 0,
-                       &self->reading);
+        n = channel->reads_soon ? bf_co_recv_soon(self->fd, iov->iov_base,
+                                                  iov->iov_len, &self->reading)
+                                : bf_co_recv(self->fd, iov->iov_base,
+                                             iov->iov_len, 0, &self->reading);
         if (n == -ECANCELED) {
             return BF_CHANNEL_INTERRUPTED;
         }

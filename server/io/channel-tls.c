@@ -97,6 +97,7 @@ co_receive(BfChannelTls *self, GError **error)
         bf_set_error(error, "the TLS session does not take more input");
         return -1;
     }
+    self->lower->reads_soon = self->base.reads_soon;
     n = bf_channel_co_read(self->lower, space, len, error);
     if (n < 0 || (n == 0 && self->read_is_shut)) {
         return n;

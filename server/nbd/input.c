@@ -113,6 +113,8 @@ bf_nbd_input_co_fill(BfNbdClient *client, size_t need, GError **error)
         }
         room = NBD_INPUT_BYTES - client->end;
         room = MIN(room, MAX(client->window, need));
+        /* Who has all replies asks for more, if anything. */
+        client->channel->reads_soon = can_rest(client);
         n = bf_channel_co_read(client->channel,
                                client->input->data + client->end, room, error);
         if (n == BF_CHANNEL_INTERRUPTED) {

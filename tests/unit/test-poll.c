@@ -248,6 +248,9 @@ test_look_receives_nothing(Fixture *f, gconstpointer data)
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
                     ==, 0);
     add_receives(&f->recvs, received, pair);
+    g_assert_false(bf_try_recvs_soon(&f->recvs));
+    f->recvs.items[BF_TRY_RECVS_MAX - 1].soon = true;
+    g_assert_true(bf_try_recvs_soon(&f->recvs));
     g_assert_false(
         bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, MAX_NS));
     g_assert_cmpuint(f->recvs.count, ==, BF_TRY_RECVS_MAX);

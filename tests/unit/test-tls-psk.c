@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "server/crypto/tls-private.h"
+
 #define KEY_A "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 #define KEY_B "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100"
 #define TLS12 "NORMAL:-VERS-ALL:+VERS-TLS1.2"
@@ -107,6 +109,25 @@ static void
 test_psk_with_other_order(void)
 {
     check_psk("NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:+AES-128-GCM", "TLS1.3");
+}
+
+/* In a group for which clients have a key at hand, and which is cheap. */
+static void
+test_psk_in_one_round(void)
+{
+    char *dir = new_keys("qemu:" KEY_A "\n");
+    g_autoptr(BfTlsCreds) server = load_psk(BF_TLS_ENDPOINT_SERVER, dir, NULL);
+    g_autoptr(BfTlsCreds) client = load_psk(BF_TLS_ENDPOINT_CLIENT, dir, NULL);
+    g_auto(BfTestPair) pair = {0};
+    gnutls_group_t group;
+
+    bf_test_pair_init(&pair, server, client, NULL);
+    bf_test_pair_handshake(&pair);
+    g_assert_cmpint(pair.server_status, ==, BF_TLS_DONE);
+    group = gnutls_group_get(pair.server->tls);
+    g_assert_true(group == GNUTLS_GROUP_SECP256R1 ||
+                  group == GNUTLS_GROUP_X25519);
+    bf_test_remove_dir(dir);
 }
 
 static void
@@ -384,6 +405,7 @@ main(int argc, char **argv)
     bf_test_tls_init();
     bf_test_add_records("/crypto/tls-psk/session/tls13", test_psk_with_tls13);
     ADD("session/other-order", psk_with_other_order);
+    ADD("session/one-round", psk_in_one_round);
     ADD("session/tls12", psk_with_tls12);
     ADD("session/strangers", strangers_are_explained);
     ADD("session/users-come-and-go", users_come_and_go_without_reload);

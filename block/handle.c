@@ -246,6 +246,13 @@ bf_handle_co_free(BfHandle *handle)
     }
     bf_assert_main();
     bf_co_call(handle->loop, handle_co_quiesce, handle);
+    bf_handle_co_free_idle(handle);
+}
+
+void
+bf_handle_co_free_idle(BfHandle *handle)
+{
+    bf_assert_main();
     bf_wait_group_co_wait(&handle->messages);
     g_ptr_array_remove_fast(handle->root->handles, handle);
     add_stats(&handle->root->freed, handle);

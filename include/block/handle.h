@@ -205,6 +205,13 @@ BfHandle *bf_handle_co_new(BfRoot *root, BfLoop *loop);
 void bf_handle_co_free(BfHandle *handle);
 
 /**
+ * bf_handle_co_free_idle:
+ * @handle: alike; its loop has seen that bf_handle_in_flight() was 0, and has
+ *     started nothing since, so it is not visited
+ */
+void bf_handle_co_free_idle(BfHandle *handle);
+
+/**
  * bf_handle_in_flight:
  * @handle: a handle
  *

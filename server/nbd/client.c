@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * One connection's way through the loops: accepted on main, negotiation on the
- * least loaded worker, back to main, transmission on a loop of its export, back
- * to main, gone.
+ * least loaded worker, transmission there or, by way of main, on another loop
+ * of its export, back to main, gone.
  *
  * It is handed over by messages, and whoever has handed it over does not touch
  * it any more. Main reaches a client on its loop by bf_co_call() only, and
@@ -142,7 +142,11 @@ client_co_free(BfNbdClient *client)
     bool had_export = client->exp != NULL;
 
     bf_channel_free(client->channel);
-    bf_handle_co_free(client->handle);
+    if (client->quiet) {
+        bf_handle_co_free_idle(client->handle);
+    } else {
+        bf_handle_co_free(client->handle);
+    }
     bf_throttle_member_co_free(client->throttle);
     if (client->stats != NULL) {
         tell_disconnected(client);
@@ -266,6 +270,35 @@ log_end_of_negotiation(BfNbdClient *client, const GError *error)
     }
 }
 
+static void note_end(BfNbdClient *client, bool ok, const GError *error);
+static void start_transmission(void *arg);
+
+/* The loop has done with a client, which main takes back. */
+static void
+give_back(BfNbdClient *client)
+{
+    g_clear_pointer(&client->channel, bf_channel_free);
+    client->quiet =
+        client->handle != NULL && bf_handle_in_flight(client->handle) == 0;
+    bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
+}
+
+/* Main has made it ready to use its export here, and has said so. */
+static void
+go_on_settled(BfNbdClient *client, const GError *error)
+{
+    const bool is_ready = client->outcome == BF_NBD_OUTCOME_READY;
+
+    client->outcome = BF_NBD_OUTCOME_CLOSE;
+    if (is_ready && !client->leaving && !client->closing) {
+        start_transmission(client);
+        return;
+    }
+    client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
+    note_end(client, is_ready, error);
+    give_back(client);
+}
+
 static void
 client_co_negotiate(void *arg)
 {
@@ -280,6 +313,10 @@ client_co_negotiate(void *arg)
     client->running = false;
     bf_timer_stop(&client->timer);
     bf_timer_stop(&client->limit_timer);
+    if (client->settled) {
+        go_on_settled(client, error);
+        return;
+    }
     if (client->timed_out) {
         client->outcome = BF_NBD_OUTCOME_FAILED;
     }
@@ -354,8 +391,7 @@ client_co_transmit(void *arg)
     client->running = false;
     note_end(client, status == BF_NBD_TRANSMIT_DONE, error);
     bf_timer_stop(&client->timer);
-    g_clear_pointer(&client->channel, bf_channel_free);
-    bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
+    give_back(client);
 }
 
 /* Something has come for a client at rest, or it is to end. */
@@ -422,25 +458,43 @@ leave_here(void *arg)
  * On main again.
  */
 
-/* Brings a client whose export is chosen to a loop of that export. */
-static bool
-client_co_move(BfNbdClient *client)
+/* Makes a client ready to use its export on @loop. */
+static void
+client_co_equip(BfNbdClient *client, BfLoop *loop)
 {
-    BfLoop *loop = pick_loop(client);
-
     client->handle = bf_handle_co_new(client->exp->base.root, loop);
-    if (client->killed) {
-        return false;
-    }
     if (client->exp->base.throttle != NULL) {
         client->throttle =
             bf_throttle_member_new_beside(client->exp->base.throttle, loop);
     }
     bf_nbd_stats_begin(client);
     tell_connected(client);
+}
+
+void
+bf_nbd_client_co_settle(BfNbdClient *client)
+{
+    BfLoop *loop = client->loop;
+    BfLoop *wanted = NULL;
+
+    leave_loop(client);
+    wanted = pick_loop(client);
+    enter_loop(client, loop);
+    if (wanted == loop) {
+        client_co_equip(client, loop);
+        client->settled = true;
+    }
+}
+
+/* Brings a client whose export is chosen to a loop of that export. */
+static void
+client_co_move(BfNbdClient *client)
+{
+    BfLoop *loop = pick_loop(client);
+
+    client_co_equip(client, loop);
     enter_loop(client, loop);
     bf_loop_post(loop, start_transmission, client);
-    return true;
 }
 
 static void
@@ -462,13 +516,14 @@ client_co_settle(void *arg)
                                              });
         g_clear_pointer(&client->failure, g_free);
     }
-    /* It comes here twice: ready after negotiation, never after that. */
+    /* It may come here twice: ready after negotiation, never after that. */
     ready = client->outcome == BF_NBD_OUTCOME_READY;
     client->outcome = BF_NBD_OUTCOME_CLOSE;
-    if (ready && !client->killed && client_co_move(client)) {
-        return;
+    if (ready && !client->killed) {
+        client_co_move(client);
+    } else {
+        client_co_free(client);
     }
-    client_co_free(client);
 }
 
 static void

@@ -337,7 +337,9 @@ struct BfNbdClient {
     BfTimer timer;      /* limit of the handshake, or of the last replies */
     const char *stage;  /* what it is at, for messages */
     BfNbdOutcome outcome;
+    bool settled; /* it goes on here when the negotiation has ended */
     bool running; /* a coroutine is at it, or will be when something comes */
+    bool quiet;   /* at its end: nothing uses @handle any more */
     bool leaving; /* main wants it to end: what it asks for is refused */
     bool closing; /* at once: its peer is cut off */
     bool timed_out;
@@ -510,6 +512,10 @@ bool bf_nbd_listeners_lead_to(const BfNbdServer *server, int fd);
  * and @peer, its name for logs, are transferred. */
 void bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel,
                          char *peer, const BfPeerSource *from);
+
+/* Where a client that has chosen an export may stay on its loop, makes it ready
+ * to use that export there. On main, while the loop waits. */
+void bf_nbd_client_co_settle(BfNbdClient *client);
 
 /* Limits how long the negotiation may take, from now on, or does not limit it
  * for a while. On its loop. */

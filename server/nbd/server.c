@@ -292,7 +292,7 @@ give_up_place(BfNbdClient *client)
 }
 
 static void
-answer_ask(void *arg)
+ask_co_answer(void *arg)
 {
     BfNbdAsk *ask = arg;
     BfNbdClient *client = ask->client;
@@ -326,6 +326,7 @@ answer_ask(void *arg)
         bf_nbd_rights_clear(client);
         bf_nbd_lobby_leave(client);
         bf_nbd_lobby_update(client->server);
+        bf_nbd_client_co_settle(client);
     }
 }
 
@@ -341,7 +342,7 @@ bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
     };
 
     for (;;) {
-        bf_nbd_rights_co_call(client, answer_ask, &ask);
+        bf_nbd_rights_co_call(client, ask_co_answer, &ask);
         if (!ask.has_to_wait) {
             break;
         }

@@ -2,6 +2,7 @@
 """What managers are told about NBD clients that use exports, and what they
 can do about them."""
 import os
+import socket
 import time
 
 import pytest
@@ -362,6 +363,20 @@ def test_client_comes_and_goes(server):
             "connection": 1, "peer": name, "export-id": "exp-disk",
             "reason": "client", "message": "disconnected", "requests": 2,
             "failed-requests": 1, "clients": 0}
+
+
+def test_client_that_does_not_hear_the_answer(server):
+    """It was given the export, but never learns of it."""
+    with nbd.RawNbd(server.nbd_path) as peer:
+        peer.sock.shutdown(socket.SHUT_RD)
+        peer.send_option(nbd.OPT_GO, nbd.go_data("disk"))
+        ident = arrival(server)["connection"]
+        data = departure(server, connection=ident)
+    assert data["reason"] == "connection"
+    assert data["clients"] == data["requests"] == 0
+    assert "connection lost: cannot write to the socket" in data["message"]
+    with use(server) as peer:
+        assert one(server)["connection"] > ident
 
 
 def test_tls_client_is_told_by_name(daemon, image, tls_dir):

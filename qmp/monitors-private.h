@@ -17,6 +17,14 @@
 void bf_monitors_quit(BfMonitors *monitors);
 
 /**
+ * bf_monitors_have_clients:
+ * @monitors: the set
+ *
+ * Returns: whether anybody is there who could be sent an event
+ */
+bool bf_monitors_have_clients(const BfMonitors *monitors);
+
+/**
  * bf_monitors_stopping:
  * @monitors: the set
  *

@@ -188,6 +188,12 @@ bf_monitors_quit(BfMonitors *monitors)
     }
 }
 
+bool
+bf_monitors_have_clients(const BfMonitors *monitors)
+{
+    return monitors->clients->len > 0;
+}
+
 void
 bf_monitors_emit(BfMonitors *monitors, const char *name, json_t *data)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Notices of the NBD server as QMP events.
+ * Notices of the NBD server as QMP events. They can be so many that they are
+ * not even made where nobody hears of them.
  */
 #include "qmp/event.h"
 #include "qmp/monitors-private.h"
@@ -9,6 +10,9 @@
 static void
 rejected(void *opaque, const BfNbdRejection *rejection)
 {
+    if (!bf_monitors_have_clients(opaque)) {
+        return;
+    }
     bf_monitors_emit(opaque, BF_EVENT_NBD_CLIENT_REJECTED,
                      bf_event_build_nbd_client_rejected(
                          rejection->reason, rejection->peer,
@@ -20,6 +24,9 @@ rejected(void *opaque, const BfNbdRejection *rejection)
 static void
 connected(void *opaque, const BfNbdArrival *arrival)
 {
+    if (!bf_monitors_have_clients(opaque)) {
+        return;
+    }
     bf_monitors_emit(opaque, BF_EVENT_NBD_CLIENT_CONNECTED,
                      bf_event_build_nbd_client_connected(
                          arrival->connection, arrival->peer, arrival->export_id,
@@ -29,6 +36,9 @@ connected(void *opaque, const BfNbdArrival *arrival)
 static void
 disconnected(void *opaque, const BfNbdDeparture *departure)
 {
+    if (!bf_monitors_have_clients(opaque)) {
+        return;
+    }
     bf_monitors_emit(opaque, BF_EVENT_NBD_CLIENT_DISCONNECTED,
                      bf_event_build_nbd_client_disconnected(
                          departure->connection, departure->peer,

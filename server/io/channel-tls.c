@@ -235,38 +235,38 @@ static const BfChannelOps tls_ops = {
 /* One step on a thread of the pool; nobody else uses the session meanwhile. */
 typedef struct TlsStep {
     BfTlsSession *session;
+    bool is_refused; /* the handshake was done, and verification failed */
     BfTlsStatus status;
     GError *error;
 } TlsStep;
 
+/* The peer is verified as soon as it can be, before it is sent anything more:
+ * what it learns of a failure it learns together with the end of the handshake.
+ */
 static void
 handshake_step(void *arg)
 {
     TlsStep *step = arg;
 
     step->status = bf_tls_session_handshake(step->session, &step->error);
-}
-
-static void
-verify_step(void *arg)
-{
-    TlsStep *step = arg;
-
-    step->status = bf_tls_session_verify(step->session, &step->error)
-                       ? BF_TLS_DONE
-                       : BF_TLS_FAILED;
+    if (step->status == BF_TLS_DONE &&
+        !bf_tls_session_verify(step->session, &step->error)) {
+        step->status = BF_TLS_FAILED;
+        step->is_refused = true;
+    }
 }
 
 static BfTlsStatus
-co_step(BfChannelTls *self, BfFn *fn, GError **error)
+co_step(BfChannelTls *self, bool *ret_is_refused, GError **error)
 {
     TlsStep step = {.session = self->session};
 
     bf_co_offload_for(bf_loop_lane(bf_loop_self(), BF_POOL_LANE_HANDSHAKE),
-                      self->guest.flow, fn, &step);
+                      self->guest.flow, handshake_step, &step);
     if (step.error != NULL) {
         g_propagate_error(error, step.error);
     }
+    *ret_is_refused = step.is_refused;
     return step.status;
 }
 
@@ -309,11 +309,12 @@ co_receive_for_step(BfChannelTls *self, GError **error)
     return ok;
 }
 
+/* The handshake and the verification; says whether it was that which failed. */
 static bool
-co_handshake(BfChannelTls *self, GError **error)
+co_handshake(BfChannelTls *self, bool *ret_is_refused, GError **error)
 {
     for (;;) {
-        BfTlsStatus status = co_step(self, handshake_step, error);
+        BfTlsStatus status = co_step(self, ret_is_refused, error);
 
         if (!co_send_after_step(self, status, error)) {
             return false;
@@ -330,21 +331,13 @@ co_handshake(BfChannelTls *self, GError **error)
     }
 }
 
-static bool
-co_verify(BfChannelTls *self, GError **error)
-{
-    BfTlsStatus status = co_step(self, verify_step, error);
-
-    return co_send_after_step(self, status, error) && status == BF_TLS_DONE;
-}
-
 /* @guest and @ret_refusal may be NULL. */
 static BfChannel *
 co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
        const BfTlsGuest *guest, BfTlsRefusal *ret_refusal, GError **error)
 {
     g_autoptr(BfChannel) channel = NULL;
-    bool in_handshake;
+    bool is_refused = false;
     BfChannelTls *self = g_new0(BfChannelTls, 1);
 
     self->base.ops = &tls_ops;
@@ -359,10 +352,9 @@ co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
     if (self->session == NULL) {
         return NULL;
     }
-    in_handshake = !co_handshake(self, error);
-    if (in_handshake || !co_verify(self, error)) {
+    if (!co_handshake(self, &is_refused, error)) {
         if (ret_refusal != NULL) {
-            ret_refusal->in_handshake = in_handshake;
+            ret_refusal->in_handshake = !is_refused;
             ret_refusal->heard = self->heard;
             ret_refusal->name =
                 g_strdup(bf_tls_session_get_peer_label(self->session));

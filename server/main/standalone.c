@@ -557,6 +557,16 @@ file_driver(const char *path)
     return stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? "host_device" : "file";
 }
 
+/* qemu-nbd has two names for each. */
+static const char *
+discard_mode(const char *word)
+{
+    if (g_strcmp0(word, "on") == 0) {
+        return "unmap";
+    }
+    return g_strcmp0(word, "off") == 0 ? "ignore" : word;
+}
+
 static bool
 add_image(BfArguments *args, const Words *words)
 {
@@ -572,7 +582,7 @@ add_image(BfArguments *args, const Words *words)
     put(text, "node-name", image);
     put(text, "read-only", words->read_only ? "on" : "off");
     put_if(text, "aio", words->aio);
-    put_if(text, "discard", words->discard);
+    put_if(text, "discard", discard_mode(words->discard));
     put_if(text, "detect-zeroes", words->detect_zeroes);
     if (!put_cache(args, text, words->cache)) {
         return false;
@@ -585,7 +595,7 @@ add_image(BfArguments *args, const Words *words)
         put(text, "file", image);
         put_number(text, "offset", words->offset);
         put(text, "read-only", words->read_only ? "on" : "off");
-        put_if(text, "discard", words->discard);
+        put_if(text, "discard", discard_mode(words->discard));
         bf_arguments_add_made(args, BF_STEP_BLOCKDEV, text->str, "-o %" PRIu64,
                               words->offset);
     }

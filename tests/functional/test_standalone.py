@@ -122,6 +122,17 @@ def test_offset(serve, box, image):
     assert image.read_bytes()[1 << 20:][:512] == b"y" * 512
 
 
+@pytest.mark.parametrize("mode, trims", (
+    ("on", True), ("unmap", True), ("off", False), ("ignore", False)))
+def test_discard_modes(serve, box, image, mode, trims):
+    serve(f"--discard={mode}")
+    before = os.stat(image).st_blocks
+    handle = handle_for(box)
+    handle.trim(1 << 20, 1 << 20)
+    handle.shutdown()
+    assert (os.stat(image).st_blocks < before) == trims
+
+
 @pytest.mark.parametrize("mode", ("writeback", "none", "writethrough",
                                   "directsync", "unsafe"))
 def test_cache_modes(serve, box, mode):

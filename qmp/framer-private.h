@@ -27,39 +27,35 @@ enum {
     BF_FRAMER_LEVEL_IS_KEY = 2, /* it stands where a key should */
 };
 
-/* Room in the text that a run has besides that for its input. */
-#define BF_FRAMER_RUN_SLACK 64
-
 /**
  * BfFramerRun: tokens that are taken at once
  * @at: between tokens; moves behind the last one that was taken
- * @end: behind the input; so near that no limit on bytes can be passed
+ * @end: behind the input, where a NUL is; nothing up to there passes a limit
+ *   on bytes or tokens
+ * @kept: what stands between here and @at is text as it is, not in @text yet;
+ *   set by bf_framer_run()
  * @text: strict text is appended here
- * @to: where in @text; set by bf_framer_run()
  * @levels: flags of what is open, %BF_FRAMER_NESTING_MAX of them and one more
  * @depth: how much is open
  * @floor: what is open and must stay so, at least 1
  * @expect: what the grammar wants next
  * @tokens: how many were taken
- * @tokens_max: how many may be
  * @spaces: bytes that belong to no token
- * @braces: opened less those closed
- * @brackets: opened less those closed
+ * @braces: opened less those closed; of brackets, the rest of what @depth has
+ *   changed by
  */
 typedef struct BfFramerRun {
     const char *at;
     const char *end;
+    const char *kept;
     GString *text;
-    char *to;
     uint8_t *levels;
     size_t depth;
     size_t floor;
     BfFramerExpect expect;
     size_t tokens;
-    size_t tokens_max;
     size_t spaces;
     int64_t braces;
-    int64_t brackets;
 } BfFramerRun;
 
 /**
@@ -81,6 +77,19 @@ static inline bool
 bf_framer_is_control(uint8_t c)
 {
     return c < 0x20 || c >= 0xFE;
+}
+
+/**
+ * bf_framer_is_valid_char:
+ * @c: a character of a client's string
+ *
+ * Returns: whether QEMU allows it: no surrogate and no noncharacter
+ */
+static inline bool
+bf_framer_is_valid_char(gint64 c)
+{
+    return c >= 0 && c <= 0x10FFFF && !(c >= 0xD800 && c <= 0xDFFF) &&
+           !(c >= 0xFDD0 && c <= 0xFDEF) && (c & 0xFFFE) != 0xFFFE;
 }
 
 /**

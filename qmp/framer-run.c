@@ -3,7 +3,9 @@
  * The framer's quick way: as many tokens as are there as a whole and right
  * where they stand. It must come to the same as the way through framer.c, and
  * leaves to that whatever is wrong, cut off, near a limit or of more meaning
- * than its text. What it has in hand is kept in registers.
+ * than its text. Most of the input is looked at only, and copied at once where
+ * something else comes between. What changes with each token is kept in
+ * registers.
  */
 #include <string.h>
 
@@ -11,168 +13,171 @@
 #include "qmp/framer-private.h"
 #include "qmp/json-scan.h"
 
-#define INTEGER_CHARS_SAFE 18 /* what is no longer fits 64 bits */
-
 /* All that is done for each token is one function for the compiler, which has
- * no need then to keep a run in memory. */
+ * no need then to keep a cursor in memory. */
 #define QUICK static inline __attribute__((always_inline))
 
-typedef BfFramerRun Run;
+/* What each token changes. */
+typedef struct Cursor {
+    const char *at;
+    uint8_t *level; /* flags of the innermost one that is open */
+    BfFramerExpect expect;
+    size_t tokens;
+    BfFramerRun *run; /* all else; @at is behind there */
+} Cursor;
 
-QUICK bool
-is_object(const Run *run)
+/* Puts what was taken as it stands into the text. */
+static void
+put_kept(BfFramerRun *run, const char *at)
 {
-    return (run->levels[run->depth - 1] & BF_FRAMER_LEVEL_IS_OBJECT) != 0;
+    bf_wipe_append(run->text, run->kept, (size_t)(at - run->kept));
+    run->kept = at;
 }
 
-QUICK bool
-is_key(const Run *run)
+/* Returns what follows them. */
+static const char *
+skip_spaces(BfFramerRun *run, const char *at)
 {
-    return run->expect == BF_FRAMER_EXPECT_KEY ||
-           run->expect == BF_FRAMER_EXPECT_KEY_OR_END;
+    put_kept(run, at);
+    while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t') {
+        at++;
+    }
+    run->spaces += (size_t)(at - run->kept);
+    run->kept = at;
+    return at;
 }
 
-QUICK void
-put_char(Run *run, char c)
+/* The byte that begins the next token. */
+QUICK char
+next_char(Cursor *now)
 {
-    *run->to++ = c;
-    run->at++;
-    run->tokens++;
+    if ((uint8_t)*now->at <= ' ') {
+        now->at = skip_spaces(now->run, now->at);
+    }
+    return *now->at;
 }
 
-/* A string or scalar up to @end is taken. */
+/* A token up to @end is taken. */
 QUICK bool
-end_value(Run *run, const char *end, bool is_a_key)
+take(Cursor *now, const char *end, BfFramerExpect expect)
 {
-    run->at = end;
-    run->tokens++;
-    run->expect =
-        is_a_key ? BF_FRAMER_EXPECT_COLON : BF_FRAMER_EXPECT_SEPARATOR;
+    now->at = end;
+    now->tokens++;
+    now->expect = expect;
     return true;
 }
 
-QUICK bool
-put_value(Run *run, const char *end, bool is_a_key)
-{
-    const size_t len = (size_t)(end - run->at);
-
-    memcpy(run->to, run->at, len);
-    run->to += len;
-    return end_value(run, end, is_a_key);
-}
+/* Levels. */
 
 QUICK bool
-open_level(Run *run, char c)
+open_level(Cursor *now, char c)
 {
-    if (is_key(run) || run->depth == BF_FRAMER_NESTING_MAX) {
+    if (now->level == now->run->levels + BF_FRAMER_NESTING_MAX - 1) {
         return false;
     }
-    run->levels[run->depth++] = c == '{' ? BF_FRAMER_LEVEL_IS_OBJECT : 0;
-    run->expect =
-        c == '{' ? BF_FRAMER_EXPECT_KEY_OR_END : BF_FRAMER_EXPECT_VALUE_OR_END;
-    *(c == '{' ? &run->braces : &run->brackets) += 1;
-    put_char(run, c);
-    return true;
+    *++now->level = c == '{' ? BF_FRAMER_LEVEL_IS_OBJECT : 0;
+    now->run->braces += c == '{';
+    return take(now, now->at + 1,
+                c == '{' ? BF_FRAMER_EXPECT_KEY_OR_END
+                         : BF_FRAMER_EXPECT_VALUE_OR_END);
 }
 
 QUICK bool
-close_level(Run *run, char c)
+close_level(Cursor *now, char c)
 {
-    const uint8_t level = run->levels[run->depth - 1];
+    const uint8_t level = *now->level;
 
-    if (run->depth == run->floor || (level & BF_FRAMER_LEVEL_IS_KEY) != 0 ||
-        c != ((level & BF_FRAMER_LEVEL_IS_OBJECT) != 0 ? '}' : ']')) {
+    /* The framer sees to one that stands where a key should. */
+    if (c != (level == BF_FRAMER_LEVEL_IS_OBJECT ? '}' : ']') ||
+        (level & BF_FRAMER_LEVEL_IS_KEY) != 0 ||
+        now->level == now->run->levels + now->run->floor - 1) {
         return false;
     }
-    run->depth--;
-    *(c == '}' ? &run->braces : &run->brackets) -= 1;
-    run->expect = BF_FRAMER_EXPECT_SEPARATOR;
-    put_char(run, c);
-    return true;
+    now->level--;
+    now->run->braces -= c == '}';
+    return take(now, now->at + 1, BF_FRAMER_EXPECT_SEPARATOR);
 }
 
-/* What a token in another form has made longer must not cost others room. */
-static void
-reserve(Run *run)
+/* Scalars. */
+
+/* From a byte from 0x80 on: moves to what is not allowed, or is ASCII and not
+ * plain. */
+static const char *
+skip_high(const char *at, const char *end)
 {
-    bf_wipe_reserve(run->text,
-                    (size_t)(run->end - run->at) + BF_FRAMER_RUN_SLACK);
-    run->to = run->text->str + run->text->len;
+    while ((uint8_t)*at >= 0x80) {
+        uint32_t c = 0;
+        const size_t n = bf_json_scan_char(at, end, &c);
+
+        if (n == 0 || !bf_framer_is_valid_char(c)) {
+            break;
+        }
+        at += n;
+        at += bf_json_scan_plain(at, end, '"');
+    }
+    return at;
 }
 
-static void
-give_text_back(Run *run)
+/* Converts a string with escapes, single quotes or what else cannot stay as it
+ * is. Returns what follows it, or NULL. */
+static const char *
+put_string(BfFramerRun *run, const char *at, bool is_key)
 {
-    run->text->len = (size_t)(run->to - run->text->str);
-    *run->to = '\0';
-}
-
-/* A string with escapes, single quotes or what else is not kept as it is. */
-static bool
-take_other_string(Run *run, bool is_a_key)
-{
-    const char *end = bf_framer_find_string_end(run->at, run->end);
+    const char *end = bf_framer_find_string_end(at, run->end);
     size_t before = 0;
     char *problem = NULL;
 
-    if (end == NULL || (is_a_key && run->depth == 1)) {
-        return false;
+    if (end == NULL) {
+        return NULL;
     }
-    give_text_back(run);
+    put_kept(run, at);
     before = run->text->len;
     bf_wipe_append(run->text, "\"", 1);
-    if (bf_framer_convert_string(run->at + 1, end - 1, end, is_a_key, run->text,
+    if (bf_framer_convert_string(at + 1, end - 1, end, is_key, run->text,
                                  &problem) == NULL) {
         g_free(problem); /* it will be found again */
         bf_wipe_truncate(run->text, before);
-        reserve(run);
-        return false;
+        return NULL;
     }
     bf_wipe_append(run->text, "\"", 1);
-    end_value(run, end, is_a_key);
-    reserve(run);
-    return true;
+    run->kept = end;
+    return end;
 }
 
-QUICK bool
-take_string(Run *run, bool is_a_key)
-{
-    const char *start = run->at + 1;
-    const char *at = start + bf_json_scan_plain(start, run->end, '"');
-
-    if (at == run->end) {
-        return false;
-    }
-    if (*run->at != '"' || *at != '"') {
-        Run other = *run;
-        const bool is_taken = take_other_string(&other, is_a_key);
-
-        *run = other;
-        return is_taken;
-    }
-    if (is_a_key && run->depth == 1 && at - start == 2 && start[0] == 'i' &&
-        start[1] == 'd') {
-        return false;
-    }
-    return put_value(run, at + 1, is_a_key);
-}
-
-/* A number that is not a short integer. */
-static bool
-take_other_number(Run *run)
+/* Converts a number that is not a short one. Returns what follows it, or NULL.
+ */
+static const char *
+put_number(BfFramerRun *run, const char *at)
 {
     bool is_float = false;
-    const char *end = bf_framer_find_number_end(run->at, run->end, &is_float);
+    const char *end = bf_framer_find_number_end(at, run->end, &is_float);
 
     if (end == NULL) {
-        return false;
+        return NULL;
     }
-    give_text_back(run);
-    bf_framer_convert_number(run->at, (size_t)(end - run->at), is_float,
-                             run->text);
-    end_value(run, end, false);
-    reserve(run);
-    return true;
+    put_kept(run, at);
+    bf_framer_convert_number(at, (size_t)(end - at), is_float, run->text);
+    run->kept = end;
+    return end;
+}
+
+/* Behind a string that stays as it is, or NULL. */
+QUICK const char *
+skip_string(const char *at, const char *end)
+{
+    at++;
+    at += bf_json_scan_plain(at, end, '"');
+    if ((uint8_t)*at >= 0x80) {
+        at = skip_high(at, end);
+    }
+    return *at == '"' ? at + 1 : NULL;
+}
+
+QUICK const char *
+skip_word(const char *at, const char *end, const char *word, size_t len)
+{
+    return (size_t)(end - at) > len && memcmp(at, word, len) == 0 ? at + len
+                                                                  : NULL;
 }
 
 QUICK bool
@@ -181,136 +186,186 @@ is_digit(char c)
     return (uint8_t)(c - '0') < 10;
 }
 
+/* Surely ends a number or word? */
 QUICK bool
-take_number(Run *run)
+is_end(char c)
 {
-    const size_t left = (size_t)(run->end - run->at);
-    const size_t sign = *run->at == '-';
-    size_t len = sign;
-
-    /* Written while it is looked at: what is not a number is overwritten. */
-    *run->to = '-';
-    while (len < left && len < INTEGER_CHARS_SAFE && is_digit(run->at[len])) {
-        run->to[len] = run->at[len];
-        len++;
-    }
-    if (len == left || len == sign) {
-        return false;
-    }
-    if (is_digit(run->at[len]) || run->at[len] == '.' || run->at[len] == 'e' ||
-        run->at[len] == 'E') {
-        Run other = *run;
-        const bool is_taken = take_other_number(&other);
-
-        *run = other;
-        return is_taken;
-    }
-    if (run->at[sign] == '0' && len > sign + 1) {
-        return false;
-    }
-    run->to += len;
-    return end_value(run, run->at + len, false);
+    return c == ',' || c == ']' || c == '}' || c == ' ' || c == '\n' ||
+           c == '\r' || c == '\t';
 }
 
-QUICK bool
-take_word(Run *run, const char *word, size_t len)
+/* Behind a scalar that stays as it is, or NULL. What ends it is not looked at.
+ */
+QUICK const char *
+skip_scalar(const char *at, const char *end)
 {
-    const size_t left = (size_t)(run->end - run->at);
-
-    return left > len && memcmp(run->at, word, len) == 0 &&
-           !g_ascii_islower(run->at[len]) &&
-           put_value(run, run->at + len, false);
-}
-
-QUICK bool
-take_value(Run *run, char c)
-{
-    const bool is_a_key = is_key(run);
-
-    if (c == '"' || c == '\'') {
-        return take_string(run, is_a_key);
+    if (is_digit(*at)) {
+        return bf_json_skip_number(at);
     }
-    if (c == '{' || c == '[') {
-        return open_level(run, c);
-    }
-    if (c == '}' || c == ']') {
-        return (run->expect == BF_FRAMER_EXPECT_KEY_OR_END ||
-                run->expect == BF_FRAMER_EXPECT_VALUE_OR_END) &&
-               close_level(run, c);
-    }
-    if (is_a_key) {
-        return false;
-    }
-    switch (c) {
+    switch (*at) {
+    case '"':
+        return skip_string(at, end);
+    case '-':
+        return is_digit(at[1]) ? bf_json_skip_number(at + 1) : NULL;
     case 't':
-        return take_word(run, "true", 4);
+        return skip_word(at, end, "true", 4);
     case 'f':
-        return take_word(run, "false", 5);
+        return skip_word(at, end, "false", 5);
     case 'n':
-        return take_word(run, "null", 4);
+        return skip_word(at, end, "null", 4);
     default:
-        return take_number(run);
+        return NULL;
     }
 }
 
-/* The comma that mostly follows. */
-QUICK void
-take_comma(Run *run)
+/* Takes elements of an array that stay as they are and have their commas next
+ * to them: most of a large array is that. Returns what follows the one that
+ * comes next, as skip_scalar() does. */
+QUICK const char *
+take_elements(Cursor *now)
 {
-    if (run->expect == BF_FRAMER_EXPECT_SEPARATOR && run->at < run->end &&
-        *run->at == ',' && run->tokens < run->tokens_max) {
-        run->expect =
-            is_object(run) ? BF_FRAMER_EXPECT_KEY : BF_FRAMER_EXPECT_VALUE;
-        put_char(run, ',');
+    const char *end = now->run->end;
+    const char *at = now->at;
+    const char *stop = skip_scalar(at, end);
+
+    while (stop != NULL && *stop == ',') {
+        at = stop + 1;
+        now->tokens += 2;
+        stop = skip_scalar(at, end);
     }
+    if (at > now->at) {
+        now->at = at;
+        now->expect = BF_FRAMER_EXPECT_VALUE;
+    }
+    return stop;
+}
+
+/* Converts another scalar. Returns what follows it, or NULL. */
+static const char *
+put_scalar(BfFramerRun *run, const char *at)
+{
+    if (*at == '"' || *at == '\'') {
+        return put_string(run, at, false);
+    }
+    return is_digit(*at) || *at == '-' ? put_number(run, at) : NULL;
+}
+
+/* Each of the following takes what it is for if that is expected. It returns
+ * false if what comes is something else, or is not simple. */
+
+/* Is a key of the outermost object surely not "id"? */
+static bool
+is_other_than_id(const BfFramerRun *run, const char *at)
+{
+    const char *end = at + 1 + bf_json_scan_plain(at + 1, run->end, '"');
+
+    return *at == '"' && *end == '"' && strncmp(at, "\"id\"", 4) != 0;
 }
 
 QUICK bool
-take_token(Run *run)
+take_key(Cursor *now)
 {
-    const char c = *run->at;
+    const char *end = NULL;
+    char c = '\0';
 
-    if (run->expect == BF_FRAMER_EXPECT_COLON) {
-        if (c != ':') {
-            return false;
-        }
-        run->expect = BF_FRAMER_EXPECT_VALUE;
-        put_char(run, c);
+    if (now->expect != BF_FRAMER_EXPECT_KEY &&
+        now->expect != BF_FRAMER_EXPECT_KEY_OR_END) {
         return true;
     }
-    if (run->expect != BF_FRAMER_EXPECT_SEPARATOR) {
-        return take_value(run, c);
+    c = next_char(now);
+    if (c == '}') {
+        return now->expect == BF_FRAMER_EXPECT_KEY_OR_END &&
+               close_level(now, c);
     }
-    if (c != ',') {
-        return close_level(run, c);
+    if (now->level == now->run->levels &&
+        !is_other_than_id(now->run, now->at)) {
+        return false;
     }
-    run->expect =
-        is_object(run) ? BF_FRAMER_EXPECT_KEY : BF_FRAMER_EXPECT_VALUE;
-    put_char(run, c);
+    if (c != '"' && c != '\'') {
+        return false;
+    }
+    if (c == '"') {
+        end = skip_string(now->at, now->run->end);
+    }
+    if (end == NULL) {
+        end = put_string(now->run, now->at, true);
+    }
+    return end != NULL && take(now, end, BF_FRAMER_EXPECT_COLON);
+}
+
+QUICK bool
+take_colon(Cursor *now)
+{
+    return now->expect != BF_FRAMER_EXPECT_COLON ||
+           (next_char(now) == ':' &&
+            take(now, now->at + 1, BF_FRAMER_EXPECT_VALUE));
+}
+
+QUICK bool
+take_value(Cursor *now)
+{
+    const char *end = NULL;
+    char c = '\0';
+
+    if (now->expect != BF_FRAMER_EXPECT_VALUE &&
+        now->expect != BF_FRAMER_EXPECT_VALUE_OR_END) {
+        return true;
+    }
+    if (*now->level == 0) {
+        end = take_elements(now);
+    }
+    if (end == NULL) {
+        c = next_char(now);
+        if (c == '{' || c == '[') {
+            return open_level(now, c);
+        }
+        if (c == ']') {
+            return now->expect == BF_FRAMER_EXPECT_VALUE_OR_END &&
+                   close_level(now, c);
+        }
+        end = skip_scalar(now->at, now->run->end);
+    }
+    if (end == NULL || !is_end(*end)) {
+        end = put_scalar(now->run, now->at);
+    }
+    return end != NULL && take(now, end, BF_FRAMER_EXPECT_SEPARATOR);
+}
+
+/* Takes brackets that close, up to a comma, which is taken too. */
+QUICK bool
+take_separators(Cursor *now)
+{
+    while (now->expect == BF_FRAMER_EXPECT_SEPARATOR) {
+        const char c = next_char(now);
+
+        if (c == ',') {
+            return take(now, now->at + 1,
+                        (*now->level & BF_FRAMER_LEVEL_IS_OBJECT) != 0
+                            ? BF_FRAMER_EXPECT_KEY
+                            : BF_FRAMER_EXPECT_VALUE);
+        }
+        if (!close_level(now, c)) {
+            return false;
+        }
+    }
     return true;
 }
 
 void
 bf_framer_run(BfFramerRun *run)
 {
-    Run now;
+    Cursor now = {.at = run->at,
+                  .level = run->levels + run->depth - 1,
+                  .expect = run->expect,
+                  .run = run};
 
-    reserve(run);
-    now = *run;
-    for (;;) {
-        const char *start = now.at;
-
-        while (now.at < now.end && (*now.at == ' ' || *now.at == '\n' ||
-                                    *now.at == '\r' || *now.at == '\t')) {
-            now.at++;
-        }
-        now.spaces += (size_t)(now.at - start);
-        if (now.at == now.end || now.tokens == now.tokens_max ||
-            !take_token(&now)) {
-            break;
-        }
-        take_comma(&now);
+    run->kept = run->at;
+    while (take_key(&now) && take_colon(&now) && take_value(&now) &&
+           take_separators(&now)) {
     }
-    *run = now;
-    give_text_back(run);
+    put_kept(run, now.at);
+    run->at = now.at;
+    run->depth = (size_t)(now.level - run->levels) + 1;
+    run->expect = now.expect;
+    run->tokens = now.tokens;
 }

@@ -6,7 +6,6 @@
  */
 #include "qmp/framer-private.h"
 
-#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -21,19 +20,9 @@
 #define NUMBER_BYTES_MAX 400
 /* So many digits make no infinity. */
 #define SMALL_BYTES_MAX 200
-/* What is no longer fits 64 bits. */
-#define INTEGER_CHARS_SAFE 18
 
 /* Converted at a time. Nothing becomes more than twice as long. */
 #define PART_BYTES 4096
-
-/* QEMU allows no surrogates and no noncharacters. */
-static bool
-is_valid_char(gint64 c)
-{
-    return c >= 0 && c <= 0x10FFFF && !(c >= 0xD800 && c <= 0xDFFF) &&
-           !(c >= 0xFDD0 && c <= 0xFDEF) && (c & 0xFFFE) != 0xFFFE;
-}
 
 /* Returns how many bytes were written to @to. */
 static inline size_t
@@ -131,7 +120,7 @@ convert_escape(const char **at, const char *end, bool is_key, char **to)
     }
     (*at)++;
     c = parse_unicode_escape(at, end);
-    if (!is_valid_char(c)) {
+    if (!bf_framer_is_valid_char(c)) {
         /* Up to the closing quote, as QEMU shows it. */
         g_autofree char *shown = g_utf8_make_valid(start, *at - start);
 
@@ -154,7 +143,7 @@ convert_multibyte(const char **at, const char *end, bool is_key, char **to)
         }
         *to += n;
         *at += n;
-        return is_valid_char(c);
+        return bf_framer_is_valid_char(c);
     }
     if (end - *at >= 2 && memcmp(*at, "\xC0\x80", 2) == 0) {
         *at += 2;
@@ -246,38 +235,54 @@ is_small(const char *token, size_t len)
            memchr(token, 'E', len) == NULL;
 }
 
+/* The number of @len digits at @digits, if that fits. */
+static bool
+parse_digits(const char *digits, size_t len, uint64_t *ret_value)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (unsigned)(digits[i] - '0'),
+                                   &value)) {
+            return false;
+        }
+    }
+    *ret_value = value;
+    return true;
+}
+
+static void
+convert_float(const char *token, size_t len, GString *out)
+{
+    if (is_small(token, len) ||
+        (len <= NUMBER_BYTES_MAX && !isinf(g_ascii_strtod(token, NULL)))) {
+        bf_wipe_append(out, token, len);
+    } else {
+        append_double(out, token);
+    }
+}
+
 void
 bf_framer_convert_number(const char *token, size_t len, bool is_float,
                          GString *out)
 {
-    if (!is_float && len <= INTEGER_CHARS_SAFE) {
-        bf_wipe_append(out, token, len);
-        return;
-    }
+    const size_t sign = token[0] == '-';
+    uint64_t value = 0;
+
     bf_wipe_reserve(out, len + G_ASCII_DTOSTR_BUF_SIZE);
     if (is_float) {
-        if (is_small(token, len) ||
-            (len <= NUMBER_BYTES_MAX && !isinf(g_ascii_strtod(token, NULL)))) {
-            bf_wipe_append(out, token, len);
-        } else {
-            append_double(out, token);
-        }
-        return;
-    }
-    errno = 0;
-    g_ascii_strtoll(token, NULL, 10);
-    if (errno == 0) {
-        bf_wipe_append(out, token, len);
-        return;
-    }
-    errno = 0;
-    g_ascii_strtoull(token, NULL, 10);
-    if (token[0] != '-' && errno == 0) {
-        bf_wipe_append(out, "\"" BF_JSON_MARK, 1 + MARK_LEN);
-        bf_wipe_append(out, token, len);
-        bf_wipe_append(out, "\"", 1);
-    } else {
+        convert_float(token, len, out);
+    } else if (!parse_digits(token + sign, len - sign, &value)) {
         append_double(out, token);
+    } else if (value <= (uint64_t)INT64_MAX + sign) {
+        bf_wipe_append(out, token, len);
+    } else if (sign > 0) {
+        append_double(out, token);
+    } else {
+        g_string_append(out, "\"" BF_JSON_MARK);
+        g_string_append_len(out, token, (gssize)len);
+        g_string_append_c(out, '"');
     }
 }
 

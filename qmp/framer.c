@@ -692,30 +692,30 @@ static void
 take_run(BfFramer *framer)
 {
     const size_t left = framer->input->len - framer->used;
-    const size_t room = TOKEN_BYTES_MAX - 1 - framer->token_bytes;
     const char *at = framer->input->str + framer->used;
     BfFramerRun run = {
         .at = at,
-        .end = at + MIN(left, room),
+        .end = at + left,
         .text = framer->text,
         .levels = framer->levels,
         .depth = framer->depth,
         .floor = framer->in_id ? 2 : 1,
         .expect = framer->expect,
-        .tokens_max = TOKEN_COUNT_MAX - framer->token_count,
     };
 
-    if (framer->error != NULL || run.depth < run.floor) {
+    if (framer->error != NULL || run.depth < run.floor ||
+        framer->token_bytes + left >= TOKEN_BYTES_MAX ||
+        framer->token_count + left > TOKEN_COUNT_MAX) {
         return;
     }
     bf_framer_run(&run);
     framer->used += (size_t)(run.at - at);
     framer->token_bytes += (size_t)(run.at - at) - run.spaces;
     framer->token_count += run.tokens;
-    framer->depth = run.depth;
     framer->expect = run.expect;
     framer->braces += run.braces;
-    framer->brackets += run.brackets;
+    framer->brackets += (int64_t)(run.depth - framer->depth) - run.braces;
+    framer->depth = run.depth;
 }
 
 /* Follows a byte that is dropped as far as strings and brackets go. */

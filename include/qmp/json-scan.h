@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where the plain part of a JSON string ends, found eight bytes at a time, and
- * the characters that are not plain. Large values are mostly such text, so
- * this decides how fast they are read.
+ * Where the plain part of a JSON string ends, found eight bytes at a time, the
+ * characters that are not plain, and numbers. Large values are mostly such
+ * text, so this decides how fast they are read.
  * Any thread; does not suspend.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -112,4 +113,120 @@ bf_json_scan_char(const char *at, const char *end, uint32_t *ret_char)
         return 4;
     }
     return 0;
+}
+
+/* With so many digits a number fits 64 bits; with fewer, and a sign, too. */
+#define BF_JSON_DIGITS_SAFE 19
+/* Digits before the point plus exponent: with no more, it is no infinity. */
+#define BF_JSON_MAGNITUDE_SAFE 308
+
+/**
+ * bf_json_scan_digits:
+ * @at: any byte; one that is no digit follows somewhere
+ * @value: the digits are appended to it; wraps around
+ *
+ * Returns: behind the digits
+ */
+static inline const char *
+bf_json_scan_digits(const char *at, uint64_t *value)
+{
+    uint64_t sum = *value;
+
+    for (; (uint8_t)(*at - '0') < 10; at++) {
+        sum = sum * 10 + (uint8_t)(*at - '0');
+    }
+    *value = sum;
+    return at;
+}
+
+/**
+ * bf_json_scan_fraction:
+ * @at: behind the integer part of a number
+ * @magnitude: how many digits that has
+ *
+ * Returns: behind the number; NULL if it needs a closer look: it has neither
+ *   fraction nor exponent as it should, or may be too large for a double
+ */
+static inline const char *
+bf_json_scan_fraction(const char *at, ptrdiff_t magnitude)
+{
+    uint64_t value = 0;
+    const char *digits = at + 1;
+
+    if (*at == '.') {
+        at = bf_json_scan_digits(digits, &value);
+        if (at == digits) {
+            return NULL;
+        }
+    }
+    if (*at == 'e' || *at == 'E') {
+        const bool is_negative = at[1] == '-';
+
+        value = 0;
+        digits = at + 1 + (is_negative || at[1] == '+');
+        at = bf_json_scan_digits(digits, &value);
+        if (at == digits || at - digits > 3) {
+            return NULL;
+        }
+        magnitude += is_negative ? 0 : (ptrdiff_t)value;
+    }
+    return magnitude <= BF_JSON_MAGNITUDE_SAFE ? at : NULL;
+}
+
+/**
+ * bf_json_skip_number:
+ * @at: a digit; a NUL follows somewhere
+ *
+ * Returns: behind the number, where no digit must follow; NULL if it needs a
+ * closer look: it may not fit an int64_t or a double
+ */
+static inline const char *
+bf_json_skip_number(const char *at)
+{
+    const char *digits = at;
+
+    if (*at++ != '0') {
+        while ((uint8_t)(*at - '0') < 10) {
+            at++;
+        }
+    }
+    if (*at == '.' || *at == 'e' || *at == 'E') {
+        return bf_json_scan_fraction(at, at - digits);
+    }
+    return at - digits < BF_JSON_DIGITS_SAFE ? at : NULL;
+}
+
+/**
+ * bf_json_scan_number:
+ * @at: any byte; a NUL follows somewhere
+ * @is_negative: whether it is a minus
+ * @ret_integer: (out): the number if it is an integer; written on success only
+ * @ret_is_real: (out): whether it has a fraction or an exponent; written on
+ *   success only
+ *
+ * Returns: behind the number; NULL if it needs a closer look: it is none, does
+ *   not fit an int64_t, or may be too large for a double
+ */
+static inline const char *
+bf_json_scan_number(const char *at, bool is_negative, int64_t *ret_integer,
+                    bool *ret_is_real)
+{
+    const char *digits = at + (is_negative ? 1 : 0);
+    uint64_t value = 0;
+    const char *stop = bf_json_scan_digits(digits, &value);
+
+    if (stop == digits || (*digits == '0' && stop - digits > 1)) {
+        return NULL;
+    }
+    *ret_is_real = *stop == '.' || *stop == 'e' || *stop == 'E';
+    if (*ret_is_real) {
+        return bf_json_scan_fraction(stop, stop - digits);
+    }
+    if (stop - digits >= BF_JSON_DIGITS_SAFE &&
+        (stop - digits > BF_JSON_DIGITS_SAFE ||
+         value > (uint64_t)INT64_MAX + is_negative)) {
+        return NULL;
+    }
+    *ret_integer = (int64_t)(is_negative ? 0 - value : value);
+    return stop;
 }

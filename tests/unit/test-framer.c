@@ -84,6 +84,40 @@ test_numbers_fit_jansson(void)
           "V [1.7976931348623157e+308,-1.7976931348623157e+308]");
 }
 
+/* What ends a scalar decides whether it is taken together with others. */
+static void
+test_scalars_stay_as_they_are(void)
+{
+    check("[0,-0,7,-12,123456789012345678,1234567890123456789]",
+          "V [0,-0,7,-12,123456789012345678,1234567890123456789]");
+    check("[0.5,12.75,-1E5,1e-999,1e307,10e307,0e3]",
+          "V [0.5,12.75,-1E5,1e-999,1e307,10e307,0e3]");
+    check("[1e308,1e309,12e0003]", "V [1e308,1.7976931348623157e+308,12e0003]");
+    check("[true ,false\n,null\t,7 ,\"a\" , 1.5 ]",
+          "V [true,false,null,7,\"a\",1.5]");
+    check("[\"\",\"01234567\",\"\xC3\xA9-89abcdef\"]",
+          "V [\"\",\"01234567\",\"\xC3\xA9-89abcdef\"]");
+    check("[[7],[7,8],{\"a\":7,\"b\":[{}]},[]]",
+          "V [[7],[7,8],{\"a\":7,\"b\":[{}]},[]]");
+}
+
+static void
+test_scalars_end_as_they_should(void)
+{
+    check("[7,01]", PARSE "stray '01'|" PARSE "expecting value");
+    check("[7,-,8]", PARSE "stray '-,'|" PARSE "expecting value");
+    check("[7,8.,9]", PARSE "stray '8.,'|" PARSE "expecting value");
+    check("[7,8e,9]", PARSE "stray '8e,'|" PARSE "expecting value");
+    check("[7,8true]", PARSE "expected separator in list");
+    check("[7,true\"a\"]", PARSE "expected separator in list");
+    check("[7,truely]", PARSE "invalid keyword 'truely'");
+    check("[7,8:9]", PARSE "expected separator in list");
+    check("[7,\"a\":9]", PARSE "expected separator in list");
+    check("[7,,8]", PARSE "expecting value");
+    check("[7,}", PARSE "expecting value");
+    check("[7,\"" MARK "\"]", PARSE "invalid UTF-8 sequence in string");
+}
+
 static void
 test_lexical_errors(void)
 {
@@ -296,6 +330,21 @@ test_count_limit(void)
     g_assert_cmpstr(got, ==, "E JSON token count limit exceeded|V {}");
 }
 
+/* Also where many tokens are taken at once. */
+static void
+test_count_limit_is_exact(void)
+{
+    const size_t most = 2 << 20;
+    const size_t sevens = (most - 4) / 2; /* each after a comma */
+    g_autofree char *good = enclose("[[]", ",7", sevens, "]{}");
+    g_autofree char *bad = enclose("[[]", ",7", sevens + 1, "]{}");
+    g_autofree char *got_good = frames_of(good, strlen(good), 32768);
+    g_autofree char *got_bad = frames_of(bad, strlen(bad), 32768);
+
+    g_assert_cmpuint(strlen(got_good), ==, strlen("V [[]]|V {}") + 2 * sevens);
+    g_assert_cmpstr(got_bad, ==, "E JSON token count limit exceeded|V {}");
+}
+
 static void
 check_size_limit(const char *before, const char *after, const char *frames)
 {
@@ -385,6 +434,10 @@ main(int argc, char **argv)
     g_test_add_func("/qmp/framer/next/nul-is-kept", test_nul_is_kept);
     g_test_add_func("/qmp/framer/next/numbers-fit-jansson",
                     test_numbers_fit_jansson);
+    g_test_add_func("/qmp/framer/next/scalars-stay-as-they-are",
+                    test_scalars_stay_as_they_are);
+    g_test_add_func("/qmp/framer/next/scalars-end-as-they-should",
+                    test_scalars_end_as_they_should);
     g_test_add_func("/qmp/framer/next/lexical-errors", test_lexical_errors);
     g_test_add_func("/qmp/framer/next/nul-byte-shows-nothing",
                     test_nul_byte_shows_nothing);
@@ -399,6 +452,8 @@ main(int argc, char **argv)
     g_test_add_func("/qmp/framer/next/deepest-value-is-parsed",
                     test_deepest_value_is_parsed);
     g_test_add_func("/qmp/framer/next/count-limit", test_count_limit);
+    g_test_add_func("/qmp/framer/next/count-limit-is-exact",
+                    test_count_limit_is_exact);
     g_test_add_func("/qmp/framer/next/size-limit", test_size_limit);
     g_test_add_func("/qmp/framer/next/runaway-string-ends-with-line",
                     test_runaway_string_ends_with_line);

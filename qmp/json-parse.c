@@ -18,7 +18,6 @@
 #include "qmp/json-value.h"
 
 #define LEVELS_MAX 2048
-#define INTEGER_CHARS_SAFE 18 /* what is no longer fits 64 bits */
 #define MARK_LEN (sizeof(BF_JSON_MARK) - 1)
 /* A longer number, or one with an exponent, may be too large for a double. */
 #define REAL_CHARS_SAFE 200
@@ -28,83 +27,72 @@
 
 /* Why a text is refused. */
 typedef enum Problem {
-    PROBLEM_NONE,
     PROBLEM_TEXT, /* not strict JSON */
     PROBLEM_DUPLICATE,
 } Problem;
 
 typedef struct Parser {
-    char *at;
     char *end;
     BfJsonDoc *doc;
-    BfJsonNode *node;  /* the next one to be used */
     BfJsonNode *limit; /* behind the last one that is there */
-    BfJsonNode *open;  /* the innermost array or object, or NULL */
     unsigned levels;
     Problem problem;
 } Parser;
 
+/* What each value changes. */
+typedef struct Cursor {
+    char *at;
+    BfJsonNode *node; /* the next one to be used */
+    BfJsonNode *open; /* the innermost array or object, or NULL */
+    Parser *parser;
+} Cursor;
+
 /* All that is done for each value is one function for the compiler, which has
- * no need then to keep a parser in memory. */
+ * no need then to keep a cursor in memory. */
 #define QUICK static inline __attribute__((always_inline))
 
-/* Remembers why. Always returns false. */
-QUICK bool
-fail(Parser *parser, Problem problem)
-{
-    if (parser->problem == PROBLEM_NONE) {
-        parser->problem = problem;
-    }
-    return false;
-}
-
 QUICK char
-next_char(Parser *parser)
+next_char(Cursor *now)
 {
-    while (*parser->at == ' ' || *parser->at == '\n' || *parser->at == '\r' ||
-           *parser->at == '\t') {
-        parser->at++;
+    if ((uint8_t)*now->at <= ' ') {
+        now->at += strspn(now->at, " \n\r\t");
     }
-    return *parser->at; /* NUL at the end */
+    return *now->at; /* NUL at the end */
 }
 
-/* Gives the nodes that are used to the document, to get more. */
-static bool
-add_room(Parser *parser)
+/* Gives the nodes before @node to the document, to get more. Returns the first
+ * of those, or NULL if there are too many; moves @open. */
+static BfJsonNode *
+add_room(Parser *parser, const BfJsonNode *node, BfJsonNode **open)
 {
-    const ptrdiff_t open =
-        parser->open != NULL ? parser->open - parser->doc->nodes : -1;
+    BfJsonDoc *doc = parser->doc;
+    const ptrdiff_t number = *open != NULL ? *open - doc->nodes : -1;
 
-    parser->doc->n_nodes = (size_t)(parser->node - parser->doc->nodes);
-    if (!bf_json_doc_reserve(parser->doc)) {
-        return false;
+    doc->n_nodes = (size_t)(node - doc->nodes);
+    if (!bf_json_doc_reserve(doc)) {
+        return NULL;
     }
-    parser->node = parser->doc->nodes + parser->doc->n_nodes;
-    parser->limit = parser->doc->nodes + parser->doc->n_allocated;
-    parser->open = open >= 0 ? parser->doc->nodes + open : NULL;
-    return true;
+    parser->limit = doc->nodes + doc->n_allocated;
+    *open = number >= 0 ? doc->nodes + number : NULL;
+    return doc->nodes + doc->n_nodes;
 }
 
 /* Returns NULL if there are too many. */
 QUICK BfJsonNode *
-add_node(Parser *parser, BfJsonKind kind, size_t size)
+add_node(Cursor *now, BfJsonKind kind, size_t size)
 {
-    BfJsonNode *node = NULL;
+    if (now->node == now->parser->limit) {
+        BfJsonNode *open = now->open;
+        BfJsonNode *node = add_room(now->parser, now->node, &open);
 
-    if (parser->node == parser->limit) {
-        Parser other = *parser;
-        const bool is_done = add_room(&other);
-
-        *parser = other;
-        if (!is_done) {
+        if (node == NULL) {
             return NULL;
         }
+        now->node = node;
+        now->open = open;
     }
-    node = parser->node++;
-    node->size = (uint32_t)size;
-    node->kind = kind;
-    node->span = 1;
-    return node;
+    *now->node = (BfJsonNode){.size = (uint32_t)size, .kind = kind, .span = 1};
+    return now->node++;
 }
 
 /* Strings. */
@@ -153,24 +141,24 @@ parse_hex4(const char *at)
 /* Behind \u: writes the character to @to, and moves behind the escape.
  * Returns how many bytes it has, or 0. */
 static size_t
-take_unicode(Parser *parser, char *to)
+take_unicode(char **at, char *to)
 {
-    int c = parse_hex4(parser->at);
+    int c = parse_hex4(*at);
     int low = 0;
 
     if (c < 0 || (c >= 0xDC00 && c <= 0xDFFF)) {
         return 0;
     }
-    parser->at += 4;
+    *at += 4;
     if (c >= 0xD800 && c <= 0xDBFF) {
-        if (parser->at[0] != '\\' || parser->at[1] != 'u') {
+        if ((*at)[0] != '\\' || (*at)[1] != 'u') {
             return 0;
         }
-        low = parse_hex4(parser->at + 2);
+        low = parse_hex4(*at + 2);
         if (low < 0xDC00 || low > 0xDFFF) {
             return 0;
         }
-        parser->at += 6;
+        *at += 6;
         c = 0x10000 + ((c & 0x3FF) << 10) + (low & 0x3FF);
     }
     return (size_t)g_unichar_to_utf8((gunichar)c, to);
@@ -178,68 +166,72 @@ take_unicode(Parser *parser, char *to)
 
 /* Behind the backslash. */
 static size_t
-take_escape(Parser *parser, char *to)
+take_escape(char **at, char *to)
 {
     static const char letters[] = {
         ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',  ['b'] = '\b',
         ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r', ['t'] = '\t'};
-    const uint8_t c = (uint8_t)*parser->at;
+    const uint8_t c = (uint8_t) * (*at)++;
 
     if (c == 'u') {
-        parser->at++;
-        return take_unicode(parser, to);
+        return take_unicode(at, to);
     }
     if (c >= sizeof(letters) || letters[c] == 0) {
         return 0;
     }
     *to = letters[c];
-    parser->at++;
     return 1;
 }
 
-/* From a backslash on: moves the rest of the string to @to. Returns where it
- * ends there, or NULL. */
+/* From a backslash on: moves the rest of the string to where that is. Moves
+ * @at behind it, and returns where it ends now, or NULL. */
 static char *
-take_escaped(Parser *parser, char *to)
+take_escaped(char **at, const char *end)
 {
-    while (*parser->at == '\\') {
+    char *from = *at;
+    char *to = from;
+
+    while (*from == '\\') {
         char *run = NULL;
         size_t n = 0;
 
-        parser->at++;
-        n = take_escape(parser, to);
+        from++;
+        n = take_escape(&from, to);
         if (n == 0) {
             return NULL;
         }
         to += n;
-        run = parser->at;
-        parser->at = skip_plain(run, parser->end);
-        memmove(to, run, (size_t)(parser->at - run));
-        to += parser->at - run;
+        run = from;
+        from = skip_plain(run, end);
+        memmove(to, run, (size_t)(from - run));
+        to += from - run;
     }
+    *at = from;
     return to;
 }
 
 /* At the opening quote. */
 QUICK BfJsonNode *
-take_string(Parser *parser)
+take_string(Cursor *now)
 {
-    char *start = ++parser->at;
-    char *stop = parser->at = skip_plain(start, parser->end);
+    const char *end = now->parser->end;
+    char *start = now->at + 1;
+    char *at = skip_plain(start, end);
+    char *stop = at;
     BfJsonNode *node = NULL;
 
-    if (*stop == '\\') {
-        Parser other = *parser;
+    if (*at == '\\') {
+        char *behind = at;
 
-        stop = take_escaped(&other, stop);
-        *parser = other;
+        stop = take_escaped(&behind, end);
+        at = behind;
     }
-    if (stop == NULL || *parser->at != '"') {
+    if (stop == NULL || *at != '"') {
         return NULL;
     }
-    parser->at++;
+    now->at = at + 1;
     *stop = '\0';
-    node = add_node(parser, BF_JSON_KIND_STRING, (size_t)(stop - start));
+    node = add_node(now, BF_JSON_KIND_STRING, (size_t)(stop - start));
     if (node != NULL) {
         node->u.text = start;
     }
@@ -261,9 +253,9 @@ look_for_big(BfJsonNode *node)
 }
 
 QUICK bool
-take_string_value(Parser *parser)
+take_string_value(Cursor *now)
 {
-    BfJsonNode *node = take_string(parser);
+    BfJsonNode *node = take_string(now);
 
     if (node != NULL && node->size > MARK_LEN &&
         memcmp(node->u.text, BF_JSON_MARK, MARK_LEN) == 0) {
@@ -312,6 +304,15 @@ find_number_end(char *at, bool *ret_is_real, bool *ret_has_exponent)
     return at;
 }
 
+/* It is converted when it is asked for. */
+QUICK void
+set_real(BfJsonNode *number, const char *at, const char *end)
+{
+    number->kind = BF_JSON_KIND_REAL;
+    number->size = (uint32_t)(end - at);
+    number->u.text = at;
+}
+
 /* At a number: what it is to @number. Returns what follows it, or NULL. */
 static char *
 read_long_number(char *at, BfJsonNode *number)
@@ -332,137 +333,159 @@ read_long_number(char *at, BfJsonNode *number)
         isinf(g_ascii_strtod(at, NULL))) {
         return NULL;
     }
-    number->kind = BF_JSON_KIND_REAL; /* converted when it is asked for */
-    number->size = (uint32_t)(end - at);
-    number->u.text = at;
+    set_real(number, at, end);
     return end;
 }
 
 QUICK bool
-take_number(Parser *parser)
+take_number(Cursor *now, bool is_negative)
 {
-    const bool is_negative = *parser->at == '-';
-    char *digits = parser->at + is_negative;
-    char *end = digits;
-    int64_t value = 0;
-    BfJsonNode *node = add_node(parser, BF_JSON_KIND_INTEGER, 0);
+    BfJsonNode *node = add_node(now, BF_JSON_KIND_INTEGER, 0);
+    int64_t integer = 0;
+    bool is_real = false;
+    const char *end =
+        bf_json_scan_number(now->at, is_negative, &integer, &is_real);
 
     if (node == NULL) {
         return false;
     }
-    while ((uint8_t)(*end - '0') < 10 &&
-           end - parser->at < INTEGER_CHARS_SAFE) {
-        value = value * 10 + (*end++ - '0');
+    if (end == NULL) {
+        now->at = read_long_number(now->at, node);
+        return now->at != NULL;
     }
-    if (g_ascii_isdigit(*end) || *end == '.' || *end == 'e' || *end == 'E') {
-        end = read_long_number(parser->at, node);
-    } else if (end == digits || (*digits == '0' && end - digits > 1)) {
-        return false;
+    if (is_real) {
+        set_real(node, now->at, end);
     } else {
-        node->u.integer = is_negative ? -value : value;
+        node->u.integer = integer;
     }
-    parser->at = end;
-    return end != NULL;
+    now->at += end - now->at;
+    return true;
 }
 
 /* Structure. */
 
 QUICK bool
-take_word(Parser *parser, const char *word, size_t len, BfJsonKind kind)
+take_word(Cursor *now, const char *word, size_t len, BfJsonKind kind)
 {
-    if ((size_t)(parser->end - parser->at) < len ||
-        memcmp(parser->at, word, len) != 0) {
+    if ((size_t)(now->parser->end - now->at) < len ||
+        memcmp(now->at, word, len) != 0) {
         return false;
     }
-    parser->at += len;
-    return add_node(parser, kind, 0) != NULL;
+    now->at += len;
+    return add_node(now, kind, 0) != NULL;
 }
 
 QUICK bool
-open_level(Parser *parser, BfJsonKind kind)
+open_level(Cursor *now, BfJsonKind kind)
 {
-    BfJsonNode *node = add_node(parser, kind, 0);
+    BfJsonNode *node = add_node(now, kind, 0);
 
-    if (node == NULL || parser->levels == LEVELS_MAX) {
+    if (node == NULL || now->parser->levels == LEVELS_MAX) {
         return false;
     }
     /* Nodes may move, but all of them. */
-    node->u.parent =
-        parser->open != NULL ? (size_t)(node - parser->open) : NO_PARENT;
-    parser->open = node;
-    parser->levels++;
-    parser->at++;
+    node->u.parent = now->open != NULL ? (size_t)(node - now->open) : NO_PARENT;
+    now->open = node;
+    now->parser->levels++;
+    now->at++;
     return true;
 }
 
-QUICK bool
-close_level(Parser *parser)
+/* An object that has several members gets an index or is searched. */
+static bool
+end_object(Parser *parser, BfJsonNode *node)
 {
-    BfJsonNode *node = parser->open;
-
-    parser->at++;
-    parser->levels--;
-    parser->open = node->u.parent != NO_PARENT ? node - node->u.parent : NULL;
-    node->span =
-        (unsigned)(parser->node - node) & (unsigned)(BF_JSON_NODES_MAX - 1);
-    node->u.index = NULL;
-    return node->kind != BF_JSON_KIND_OBJECT || node->size < 2 ||
-           bf_json_doc_close_object(parser->doc, node) ||
-           fail(parser, PROBLEM_DUPLICATE);
+    if (bf_json_doc_close_object(parser->doc, node)) {
+        return true;
+    }
+    parser->problem = PROBLEM_DUPLICATE;
+    return false;
 }
 
-/* An array or object has its opening bracket taken only. */
 QUICK bool
-take_value(Parser *parser)
+close_level(Cursor *now)
 {
-    switch (next_char(parser)) {
-    case '{':
-        return open_level(parser, BF_JSON_KIND_OBJECT);
-    case '[':
-        return open_level(parser, BF_JSON_KIND_ARRAY);
-    case '"':
-        return take_string_value(parser);
-    case 't':
-        return take_word(parser, "true", 4, BF_JSON_KIND_TRUE);
-    case 'f':
-        return take_word(parser, "false", 5, BF_JSON_KIND_FALSE);
-    case 'n':
-        return take_word(parser, "null", 4, BF_JSON_KIND_NULL);
-    default:
-        return take_number(parser);
+    BfJsonNode *node = now->open;
+
+    now->at++;
+    now->parser->levels--;
+    now->open = node->u.parent != NO_PARENT ? node - node->u.parent : NULL;
+    node->span =
+        (unsigned)(now->node - node) & (unsigned)(BF_JSON_NODES_MAX - 1);
+    node->u.index = NULL;
+    return node->kind != BF_JSON_KIND_OBJECT || node->size < 2 ||
+           end_object(now->parser, node);
+}
+
+/* Takes a scalar, or the opening bracket of an array or object. */
+QUICK bool
+take_value(Cursor *now)
+{
+    const char c = next_char(now);
+
+    if ((uint8_t)(c - '0') < 10) {
+        return take_number(now, false);
     }
+    switch (c) {
+    case '{':
+        return open_level(now, BF_JSON_KIND_OBJECT);
+    case '[':
+        return open_level(now, BF_JSON_KIND_ARRAY);
+    case '"':
+        return take_string_value(now);
+    case '-':
+        return take_number(now, true);
+    case 't':
+        return take_word(now, "true", 4, BF_JSON_KIND_TRUE);
+    case 'f':
+        return take_word(now, "false", 5, BF_JSON_KIND_FALSE);
+    case 'n':
+        return take_word(now, "null", 4, BF_JSON_KIND_NULL);
+    default:
+        return false;
+    }
+}
+
+/* Had a string up to @at escapes, which made it shorter? */
+QUICK bool
+is_escaped(const BfJsonNode *string, const char *at)
+{
+    return at - string->u.text - 1 > (ptrdiff_t)string->size;
 }
 
 /* The key of the next member, and its colon. */
 QUICK bool
-take_key(Parser *parser)
+take_key(Cursor *now)
 {
     const BfJsonNode *key = NULL;
 
-    if (next_char(parser) == '"') {
-        key = take_string(parser);
+    if (next_char(now) == '"') {
+        key = take_string(now);
     }
-    if (key == NULL || next_char(parser) != ':' ||
-        memchr(key->u.text, '\0', key->size) != NULL) {
+    if (key == NULL || (is_escaped(key, now->at) &&
+                        memchr(key->u.text, '\0', key->size) != NULL)) {
         return false;
     }
-    parser->at++;
+    if (next_char(now) != ':') {
+        return false;
+    }
+    now->at++;
     return true;
 }
 
 /* Takes brackets that close, up to a comma, which is taken too, or the end. */
 QUICK bool
-close_levels(Parser *parser)
+close_levels(Cursor *now)
 {
-    while (parser->open != NULL) {
-        const char c = next_char(parser);
+    while (now->open != NULL) {
+        const char c = next_char(now);
 
         if (c == ',') {
-            parser->at++;
+            now->at++;
             return true;
         }
-        if (c != (parser->open->kind == BF_JSON_KIND_ARRAY ? ']' : '}') ||
-            !close_level(parser)) {
+        if (c != (now->open->kind == BF_JSON_KIND_ARRAY ? ']' : '}') ||
+            !close_level(now)) {
             return false;
         }
     }
@@ -471,58 +494,52 @@ close_levels(Parser *parser)
 
 /* Takes one value, and what follows it up to the next one. */
 QUICK bool
-take_item(Parser *parser)
+take_item(Cursor *now)
 {
-    const unsigned levels = parser->levels;
+    const BfJsonNode *open = now->open;
 
-    if (parser->open != NULL) {
-        parser->open->size++;
-        if (parser->open->kind == BF_JSON_KIND_OBJECT && !take_key(parser)) {
+    if (open != NULL) {
+        now->open->size++;
+        if (open->kind == BF_JSON_KIND_OBJECT && !take_key(now)) {
             return false;
         }
     }
-    if (!take_value(parser)) {
+    if (!take_value(now)) {
         return false;
     }
-    if (parser->levels > levels && next_char(parser) != ']' &&
-        *parser->at != '}') {
+    if (now->open == now->node - 1 && next_char(now) != ']' &&
+        *now->at != '}') {
         return true; /* the new level is not empty */
     }
-    return close_levels(parser);
+    return close_levels(now);
 }
 
 static bool
-take_text(Parser *parser)
+take_text(Parser *parser, char *text)
 {
-    Parser now = *parser;
+    Cursor now = {.at = text, .node = parser->doc->nodes, .parser = parser};
     bool is_good = false;
 
     do {
         is_good = take_item(&now);
     } while (is_good && now.open != NULL);
-    is_good = is_good && next_char(&now) == '\0' && now.at == now.end;
-    *parser = now;
-    return is_good;
+    parser->doc->n_nodes = (size_t)(now.node - parser->doc->nodes);
+    return is_good && next_char(&now) == '\0' && now.at == parser->end;
 }
 
 BfJsonDoc *
 bf_json_doc_parse(char *text, size_t len, GError **error)
 {
     g_autoptr(BfJsonDoc) doc = g_new0(BfJsonDoc, 1);
-    Parser parser = {.at = text, .end = text + len, .doc = doc};
-    bool is_good = false;
+    Parser parser = {.end = text + len, .doc = doc};
 
     g_assert(text[len] == '\0' && len < UINT32_MAX);
     doc->text = text;
     doc->len = len;
     doc->n_allocated = MIN(len / 2 + 1, NODES_AT_ONCE);
     doc->nodes = g_new(BfJsonNode, doc->n_allocated);
-    parser.node = doc->nodes;
     parser.limit = doc->nodes + doc->n_allocated;
-    is_good = take_text(&parser);
-    doc->n_nodes = (size_t)(parser.node - doc->nodes);
-    if (!is_good) {
-        fail(&parser, PROBLEM_TEXT);
+    if (!take_text(&parser, text)) {
         bf_set_error(error, "JSON parse error, %s",
                      parser.problem == PROBLEM_DUPLICATE
                          ? "duplicate key"

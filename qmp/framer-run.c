@@ -100,25 +100,38 @@ close_level(Cursor *now, char c)
 
 /* Scalars. */
 
-/* From a byte from 0x80 on: moves to what is not allowed, or is ASCII and not
- * plain. */
-static const char *
-skip_high(const char *at, const char *end)
+/* Does a letter make an escape that strict text has, too, and prefers? */
+static bool
+is_kept_escape(char c)
 {
-    while ((uint8_t)*at >= 0x80) {
-        uint32_t c = 0;
-        const size_t n = bf_json_scan_char(at, end, &c);
+    return c == '"' || c == '\\' || c == 'n' || c == 't' || c == 'r' ||
+           c == 'b' || c == 'f';
+}
 
-        if (n == 0 || !bf_framer_is_valid_char(c)) {
-            break;
+/* From what is not plain on: moves to what cannot stay as it is, or the quote.
+ */
+static const char *
+skip_other(const char *at, const char *end)
+{
+    for (;;) {
+        uint32_t c = 0;
+        size_t n = 0;
+
+        if (*at == '\\') {
+            n = is_kept_escape(at[1]) ? 2 : 0;
+        } else if ((uint8_t)*at >= 0x80) {
+            n = bf_json_scan_char(at, end, &c);
+            n = bf_framer_is_valid_char(c) ? n : 0;
+        }
+        if (n == 0) {
+            return at;
         }
         at += n;
         at += bf_json_scan_plain(at, end, '"');
     }
-    return at;
 }
 
-/* Converts a string with escapes, single quotes or what else cannot stay as it
+/* Converts a string with single quotes, escapes or what else cannot stay as it
  * is. Returns what follows it, or NULL. */
 static const char *
 put_string(BfFramerRun *run, const char *at, bool is_key)
@@ -167,8 +180,8 @@ skip_string(const char *at, const char *end)
 {
     at++;
     at += bf_json_scan_plain(at, end, '"');
-    if ((uint8_t)*at >= 0x80) {
-        at = skip_high(at, end);
+    if (*at != '"') {
+        at = skip_other(at, end);
     }
     return *at == '"' ? at + 1 : NULL;
 }

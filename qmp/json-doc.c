@@ -156,7 +156,13 @@ bf_json_node_next(const BfJsonNode *node)
 
 /* Keys. */
 
-static bool
+static inline const BfJsonNode *
+next_key(const BfJsonNode *key)
+{
+    return key + 1 + key[1].span;
+}
+
+static inline bool
 is_key(const BfJsonNode *node, const char *key, size_t len)
 {
     return node->size == len && memcmp(node->u.text, key, len) == 0;
@@ -190,7 +196,7 @@ add_keys(BfJsonIndex *index, const BfJsonNode *object, const BfJsonNode *first,
     for (size_t i = 0; i < count; i++) {
         hashes[i] = bf_key_hash(&index->seed, key->u.text, key->size);
         __builtin_prefetch(&index->slots[hashes[i] & index->mask]);
-        key = bf_json_node_next(bf_json_node_next(key));
+        key = next_key(key);
     }
     key = first;
     for (size_t i = 0; i < count; i++) {
@@ -202,7 +208,7 @@ add_keys(BfJsonIndex *index, const BfJsonNode *object, const BfJsonNode *first,
         }
         slot->where = (uint32_t)(key - object);
         slot->hash = (uint32_t)(hashes[i] >> 32);
-        key = bf_json_node_next(bf_json_node_next(key));
+        key = next_key(key);
     }
     return key;
 }
@@ -247,7 +253,7 @@ bf_json_doc_close_object(BfJsonDoc *doc, BfJsonNode *object)
             }
         }
         keys[i] = key;
-        key = bf_json_node_next(bf_json_node_next(key));
+        key = next_key(key);
     }
     return true;
 }
@@ -270,7 +276,7 @@ bf_json_node_find(const BfJsonNode *node, const char *key)
         if (is_key(at, key, len)) {
             return bf_json_node_next(at);
         }
-        at = bf_json_node_next(bf_json_node_next(at));
+        at = next_key(at);
     }
     return NULL;
 }

@@ -201,6 +201,9 @@ take_escaped(char **at, const char *end)
             return NULL;
         }
         to += n;
+        if (*from == '\\') {
+            continue;
+        }
         run = from;
         from = skip_plain(run, end);
         memmove(to, run, (size_t)(from - run));

@@ -47,6 +47,26 @@ bf_key_round(uint64_t v[4])
     v[2] = bf_key_rotate(v[2], 32);
 }
 
+/* At most 7 bytes as a word; those in the middle are read twice. */
+static inline uint64_t
+bf_key_rest(const char *bytes, size_t len)
+{
+    uint32_t low = 0;
+    uint32_t high = 0;
+
+    if (len >= 4) {
+        memcpy(&low, bytes, sizeof(low));
+        memcpy(&high, bytes + len - 4, sizeof(high));
+        return low | (uint64_t)high << (8 * (len - 4));
+    }
+    if (len == 0) {
+        return 0;
+    }
+    return (uint64_t)(uint8_t)bytes[0] |
+           (uint64_t)(uint8_t)bytes[len / 2] << (8 * (len / 2)) |
+           (uint64_t)(uint8_t)bytes[len - 1] << (8 * (len - 1));
+}
+
 static inline uint64_t
 bf_key_hash(const BfKeySeed *seed, const char *bytes, size_t len)
 {
@@ -67,9 +87,7 @@ bf_key_hash(const BfKeySeed *seed, const char *bytes, size_t len)
         bf_key_round(v);
         v[0] ^= word;
     }
-    for (unsigned i = 0; at + i < len; i++) {
-        last |= (uint64_t)(uint8_t)bytes[at + i] << (8 * i);
-    }
+    last |= bf_key_rest(bytes + at, len - at);
     v[3] ^= last;
     bf_key_round(v);
     v[0] ^= last;

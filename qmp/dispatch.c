@@ -62,7 +62,9 @@ parse(void *arg)
     request->id = bf_frame_echo_id(frame);
     request->doc = bf_json_doc_parse(g_steal_pointer(&frame->text), frame->len,
                                      &request->error);
-    bf_wipe_traces();
+    if (is_big(request)) {
+        bf_wipe_traces(); /* of this thread; else freeing does it */
+    }
 }
 
 /* Both are wiped. */
@@ -291,14 +293,10 @@ id_room(const char *id)
     return (id != NULL ? strlen(id) : 0) + 256;
 }
 
-/* Writes {"return": @value, "id": @id} with a value that is text already. */
+/* Adds the end of {"return": ..., "id": @id}. */
 static GBytes *
-write_text_reply(const char *value, const char *id)
+end_reply(GString *text, const char *id)
 {
-    GString *text = g_string_sized_new(strlen(value) + id_room(id));
-
-    g_string_append(text, "{\"return\": ");
-    g_string_append(text, value);
     if (id != NULL) {
         g_string_append(text, ", \"id\": ");
         g_string_append(text, id);
@@ -307,29 +305,53 @@ write_text_reply(const char *value, const char *id)
     return g_string_free_to_bytes(text);
 }
 
-/* Writes {@key: @value, "id": @id}; takes @value over. */
+/* Writes {"return": @value, "id": @id} with a value that is text already. */
 static GBytes *
-write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
+write_text_reply(const char *value, const char *id)
 {
-    static const char *const ends[] = {
-        [BF_JSON_STYLE_COMPACT] = "}", [BF_JSON_STYLE_PRETTY] = LINE_END "}"};
+    GString *text = g_string_sized_new(strlen(value) + id_room(id));
+
+    g_string_append(text, "{\"return\": ");
+    g_string_append(text, value);
+    return end_reply(text, id);
+}
+
+/* Takes @value over. The id is text already, so it is put in by hand. */
+static GBytes *
+write_pretty_reply(const char *key, json_t *value, const char *id)
+{
     GString *text = g_string_sized_new(id_room(id));
     json_t *reply = json_object();
 
     json_object_set_new(reply, key, value);
-    bf_json_write(text, reply, style);
+    bf_json_write(text, reply, BF_JSON_STYLE_PRETTY);
     json_decref(reply);
     if (id != NULL) {
-        /* The id is text already, so it is put in by hand. */
-        g_string_truncate(text, text->len - strlen(ends[style]));
-        g_string_append(text, style == BF_JSON_STYLE_PRETTY ? "," LINE_END
-                                                              "    \"id\": "
-                                                            : ", \"id\": ");
+        g_string_truncate(text, text->len - strlen(LINE_END "}"));
+        g_string_append(text, "," LINE_END "    \"id\": ");
         g_string_append(text, id);
-        g_string_append(text, ends[style]);
+        g_string_append(text, LINE_END "}");
     }
     g_string_append(text, LINE_END);
     return g_string_free_to_bytes(text);
+}
+
+/* Writes {@key: @value, "id": @id}; takes @value over. */
+static GBytes *
+write_reply(const char *key, json_t *value, const char *id, BfJsonStyle style)
+{
+    GString *text = NULL;
+
+    if (style == BF_JSON_STYLE_PRETTY) {
+        return write_pretty_reply(key, value, id);
+    }
+    text = g_string_sized_new(id_room(id));
+    g_string_append(text, "{\"");
+    g_string_append(text, key);
+    g_string_append(text, "\": ");
+    bf_json_write(text, value, style);
+    json_decref(value);
+    return end_reply(text, id);
 }
 
 bool

@@ -119,6 +119,29 @@ bf_json_write_key(GString *out, const char *key)
     write_str(out, key, strlen(key), NUL_IN_KEY);
 }
 
+/* Without printf, as a reply may have many. */
+static void
+write_uint(GString *out, uint64_t value)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    g_string_append_len(out, digits + at, (gssize)(sizeof(digits) - at));
+}
+
+static void
+write_int(GString *out, int64_t value)
+{
+    if (value < 0) {
+        g_string_append_c(out, '-');
+    }
+    write_uint(out, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
+}
+
 static void
 write_scalar(GString *out, const json_t *value)
 {
@@ -128,15 +151,14 @@ write_scalar(GString *out, const json_t *value)
     switch (json_typeof(value)) {
     case JSON_STRING:
         if (bf_json_get_big_uint(value, &big)) {
-            g_string_append_printf(out, "%" G_GUINT64_FORMAT, big);
+            write_uint(out, big);
         } else {
             write_str(out, json_string_value(value), json_string_length(value),
                       0);
         }
         break;
     case JSON_INTEGER:
-        g_string_append_printf(out, "%" JSON_INTEGER_FORMAT,
-                               json_integer_value(value));
+        write_int(out, json_integer_value(value));
         break;
     case JSON_REAL:
         g_string_append(out, g_ascii_formatd(buf, sizeof(buf), "%.17g",

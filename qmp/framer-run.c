@@ -26,11 +26,38 @@ typedef struct Cursor {
     BfFramerRun *run; /* all else; @at is behind there */
 } Cursor;
 
+/* As memcpy(), which takes longer to be called: at most 16 bytes. */
+QUICK void
+copy_short(char *to, const char *from, size_t len)
+{
+    if (len >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + len - 8, from + len - 8, 8);
+    } else if (len >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + len - 4, from + len - 4, 4);
+    } else if (len >= 2) {
+        memcpy(to, from, 2);
+        memcpy(to + len - 2, from + len - 2, 2);
+    } else if (len == 1) {
+        *to = *from;
+    }
+}
+
 /* Puts what was taken as it stands into the text. */
-static void
+QUICK void
 put_kept(BfFramerRun *run, const char *at)
 {
-    bf_wipe_append(run->text, run->kept, (size_t)(at - run->kept));
+    const size_t len = (size_t)(at - run->kept);
+    GString *text = run->text;
+
+    if (len > 16 || text->allocated_len - text->len <= len) {
+        bf_wipe_append(text, run->kept, len);
+    } else {
+        copy_short(text->str + text->len, run->kept, len);
+        text->len += len;
+        text->str[text->len] = '\0';
+    }
     run->kept = at;
 }
 
@@ -145,14 +172,16 @@ put_string(BfFramerRun *run, const char *at, bool is_key)
     }
     put_kept(run, at);
     before = run->text->len;
-    bf_wipe_append(run->text, "\"", 1);
+    bf_wipe_reserve(run->text, 1);
+    g_string_append_c(run->text, '"');
     if (bf_framer_convert_string(at + 1, end - 1, end, is_key, run->text,
                                  &problem) == NULL) {
         g_free(problem); /* it will be found again */
         bf_wipe_truncate(run->text, before);
         return NULL;
     }
-    bf_wipe_append(run->text, "\"", 1);
+    bf_wipe_reserve(run->text, 1);
+    g_string_append_c(run->text, '"');
     run->kept = end;
     return end;
 }
@@ -238,19 +267,18 @@ QUICK const char *
 take_elements(Cursor *now)
 {
     const char *end = now->run->end;
-    const char *at = now->at;
-    const char *stop = skip_scalar(at, end);
+    const char *stop = NULL;
 
-    while (stop != NULL && *stop == ',') {
-        at = stop + 1;
+    for (;;) {
+        (void)next_char(now);
+        stop = skip_scalar(now->at, end);
+        if (stop == NULL || *stop != ',') {
+            return stop;
+        }
+        now->at = stop + 1;
         now->tokens += 2;
-        stop = skip_scalar(at, end);
-    }
-    if (at > now->at) {
-        now->at = at;
         now->expect = BF_FRAMER_EXPECT_VALUE;
     }
-    return stop;
 }
 
 /* Converts another scalar. Returns what follows it, or NULL. */

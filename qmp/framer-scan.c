@@ -41,7 +41,7 @@ skip_digits(const char *at, const char *end)
 {
     const char *start = at;
 
-    while (at < end && g_ascii_isdigit(*at)) {
+    while (at < end && (uint8_t)(*at - '0') < 10) {
         at++;
     }
     return at > start ? at : NULL;

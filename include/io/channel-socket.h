@@ -25,3 +25,12 @@ BfChannel *bf_channel_socket_new(int fd);
  * Returns: (transfer full): a channel that closes @fd when freed
  */
 BfChannel *bf_channel_socket_new_of(int fd, int domain);
+
+/**
+ * bf_channel_socket_set_bulk:
+ * @channel: a socket channel, for which nothing was sent yet
+ *
+ * For connections that carry much at once. The system chooses the room that
+ * TCP has by itself, but UNIX sockets have little.
+ */
+void bf_channel_socket_set_bulk(BfChannel *channel);

@@ -20,6 +20,11 @@
 #include "core/error.h"
 #include "core/util.h"
 
+/* What the system lets wait in a UNIX socket. By default it is little more than
+ * 200 KiB, less than the peer takes while a sender is woken: then each of both
+ * waits for the other by turns. */
+#define BULK_BYTES ((int)(256 * BF_KIB))
+
 typedef struct BfChannelSocket {
     BfChannel base;
     int fd; /* owned */
@@ -307,4 +312,18 @@ bf_channel_socket_new_of(int fd, int domain)
     }
     self->fd = fd;
     return &self->base;
+}
+
+void
+bf_channel_socket_set_bulk(BfChannel *channel)
+{
+    const BfChannelSocket *self = (BfChannelSocket *)channel;
+
+    if ((channel->features & BF_CHANNEL_LOCAL) != 0) {
+        const int bytes = BULK_BYTES;
+
+        /* The system has a limit, up to which it goes. */
+        (void)setsockopt(self->fd, SOL_SOCKET, SO_SNDBUF, &bytes,
+                         sizeof(bytes));
+    }
 }

@@ -326,10 +326,12 @@ static void
 start(BfNbdServer *server, Waiting *waiting)
 {
     BfPeerSource from = waiting->source->key;
+    BfChannel *channel =
+        bf_channel_socket_new_of(waiting->fd, (int)from.family);
 
+    bf_channel_socket_set_bulk(channel);
     g_queue_remove(&server->lobby.waiting, waiting);
-    bf_nbd_client_start(waiting->listener,
-                        bf_channel_socket_new_of(waiting->fd, (int)from.family),
+    bf_nbd_client_start(waiting->listener, channel,
                         g_steal_pointer(&waiting->peer), &from);
     waiting_free(&server->lobby, waiting);
 }

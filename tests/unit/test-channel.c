@@ -270,6 +270,38 @@ socket_co_receives_descriptors(void *arg)
     close(pair[1]);
 }
 
+/* How much can wait in a socket channel. */
+static int
+send_room(bool bulk)
+{
+    g_autoptr(BfChannel) channel = NULL;
+    int fds[2];
+    int bytes = 0;
+    socklen_t len = sizeof(bytes);
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==,
+                    0);
+    channel = bf_channel_socket_new(fds[0]);
+    if (bulk) {
+        bf_channel_socket_set_bulk(channel);
+    }
+    g_assert_cmpint(getsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &bytes, &len), ==,
+                    0);
+    close(fds[1]);
+    return bytes;
+}
+
+static void
+socket_has_room_for_bulk(void *arg)
+{
+    const int large = 400 * 1024;
+
+    /* The usual limit of the system allows 416 KiB. */
+    g_assert_cmpint(send_room(true), >=, large);
+    g_assert_cmpint(send_room(true), >=,
+                    send_room(false));
+}
+
 static void
 socket_co_sends_pipe(void *arg)
 {
@@ -418,6 +450,8 @@ main(int argc, char **argv)
                 socket_co_watch_tells_what_comes);
     bf_test_add("/io/channel-socket/receives-descriptors",
                 socket_co_receives_descriptors);
+    bf_test_add("/io/channel-socket/has-room-for-bulk",
+                socket_has_room_for_bulk);
     bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);
     bf_test_add("/io/channel-socket/receives-into-pipe",
                 socket_co_receives_into_pipe);

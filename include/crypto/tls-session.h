@@ -240,6 +240,49 @@ ssize_t bf_tls_session_seal(BfTlsSession *session, const struct iovec *iov,
                             int niov, size_t max_output, GError **error);
 
 /**
+ * bf_tls_session_has_seal_space:
+ * @session: a verified session
+ *
+ * Returns: whether bf_tls_session_seal_space() can be used; that does not
+ * change
+ */
+bool bf_tls_session_has_seal_space(const BfTlsSession *session);
+
+/**
+ * bf_tls_session_seal_space:
+ * @session: a verified session, before bf_tls_session_bye(), that
+ *   bf_tls_session_has_seal_space() says yes of
+ * @bytes: how many bytes for the peer there are, at least 1
+ * @iov: (out caller-allocates): where they belong, in this order
+ * @niov: number of entries in @iov, at least 1
+ * @ret_len: (out): bytes that there is room for, 1 to @bytes
+ * @error: set on failure
+ *
+ * Offers the places in the output where bytes are encrypted, one for each
+ * record, so that they can be read there without a copy. Nothing else may be
+ * done with the session before bf_tls_session_seal_filled().
+ *
+ * Returns: number of entries used, or %BF_TLS_FAILED
+ */
+int bf_tls_session_seal_space(BfTlsSession *session, size_t bytes,
+                              struct iovec *iov, int niov, size_t *ret_len,
+                              GError **error);
+
+/**
+ * bf_tls_session_seal_filled:
+ * @session: a session whose bf_tls_session_seal_space() was called just now
+ * @len: number of bytes that were put there, at most those that were offered; 0
+ *   gives the room back
+ * @error: set on failure
+ *
+ * Encrypts them and adds them to the output.
+ *
+ * Returns: true on success
+ */
+bool bf_tls_session_seal_filled(BfTlsSession *session, size_t len,
+                                GError **error);
+
+/**
  * bf_tls_session_bye:
  * @session: a session in any state
  *

@@ -505,10 +505,12 @@ void bf_tls_rekey_log(const BfTlsRekey *rekey, const char *engine);
  * @name: see bf_tls_session_get_records()
  * @open: see bf_tls_session_open()
  * @seal: see bf_tls_session_seal(); the limit is already checked
+ * @seal_space: (nullable): see bf_tls_session_seal_space(); both or none
+ * @seal_filled: (nullable): see bf_tls_session_seal_filled()
  * @alert: puts a fatal alert into the output
  * @bye: puts the close message into the output
  *
- * On failure open and seal set the error and leave an alert where one is due;
+ * On failure they set the error, and open leaves an alert where one is due;
  * the caller marks the session as failed.
  */
 typedef struct BfTlsRecordOps {
@@ -517,6 +519,9 @@ typedef struct BfTlsRecordOps {
                     GError **error);
     ssize_t (*seal)(BfTlsSession *session, const struct iovec *iov, int niov,
                     size_t max_output, GError **error);
+    int (*seal_space)(BfTlsSession *session, size_t bytes, struct iovec *iov,
+                      int niov, size_t *ret_len, GError **error);
+    bool (*seal_filled)(BfTlsSession *session, size_t len, GError **error);
     void (*alert)(BfTlsSession *session, gnutls_alert_description_t alert);
     void (*bye)(BfTlsSession *session);
 } BfTlsRecordOps;

@@ -582,6 +582,45 @@ bf_tls_session_seal(BfTlsSession *session, const struct iovec *iov, int niov,
     return n;
 }
 
+bool
+bf_tls_session_has_seal_space(const BfTlsSession *session)
+{
+    return session->records->seal_space != NULL;
+}
+
+int
+bf_tls_session_seal_space(BfTlsSession *session, size_t bytes,
+                          struct iovec *iov, int niov, size_t *ret_len,
+                          GError **error)
+{
+    int n;
+
+    g_assert(bytes > 0 && niov > 0);
+    if (session->state == BF_TLS_STATE_FAILED) {
+        bf_set_error(error, "The TLS session has failed before");
+        return BF_TLS_FAILED;
+    }
+    g_assert(session->state == BF_TLS_STATE_READY && !session->bye_sent);
+    n = session->records->seal_space(session, bytes, iov, niov, ret_len, error);
+    if (n == BF_TLS_FAILED) {
+        session->state = BF_TLS_STATE_FAILED;
+    }
+    return n;
+}
+
+bool
+bf_tls_session_seal_filled(BfTlsSession *session, size_t len, GError **error)
+{
+    bool ok;
+
+    g_assert(session->state == BF_TLS_STATE_READY);
+    ok = session->records->seal_filled(session, len, error);
+    if (!ok) {
+        session->state = BF_TLS_STATE_FAILED;
+    }
+    return ok;
+}
+
 void
 bf_tls_session_bye(BfTlsSession *session)
 {

@@ -63,6 +63,7 @@ struct BfTls13 {
     BfTls13Keys write;
     size_t max_record;     /* most data that the peer takes in one record */
     bool update_due;       /* the peer wants us to change our key */
+    size_t offered;        /* bytes that the last seal_space has room for */
     size_t plain;          /* opened bytes at the start of the input */
     size_t behind;         /* what follows them and is to be dropped */
     unsigned idle_records; /* in a row that carried no data */

@@ -255,6 +255,18 @@ update_write_key(BfTlsSession *session)
     return ret;
 }
 
+/* Before each record. */
+static int
+change_key_in_time(BfTlsSession *session)
+{
+    BfTls13 *self = session->tls13;
+
+    return self->update_due ||
+                   bf_tls_rekey_is_due(&session->rekey, self->write.sequence)
+               ? update_write_key(session)
+               : 0;
+}
+
 static void
 copy_pieces(BfTlsSource source, size_t len, uint8_t *dest)
 {
@@ -309,17 +321,14 @@ tls13_seal(BfTlsSession *session, const struct iovec *iov, int niov,
     while (left > 0) {
         size_t waiting = session->output.bytes;
         size_t len = MIN(left, self->max_record);
-        int ret = 0;
+        int ret;
 
         if (waiting > 0 && waiting + len + 2 * BF_TLS13_OVERHEAD_BYTES +
                                    BF_TLS13_MESSAGE_BYTES >
                                max_output) {
             break;
         }
-        if (self->update_due ||
-            bf_tls_rekey_is_due(&session->rekey, self->write.sequence)) {
-            ret = update_write_key(session);
-        }
+        ret = change_key_in_time(session);
         if (ret >= 0) {
             ret = put_data(session, &source, len);
         }
@@ -331,6 +340,69 @@ tls13_seal(BfTlsSession *session, const struct iovec *iov, int niov,
         taken += len;
     }
     return taken;
+}
+
+/* How many of @wanted records may be written before the key has to change. If
+ * it should have, but too soon after the last time, there is no such limit. */
+static uint64_t
+records_until_rekey(const BfTlsSession *session, uint64_t wanted)
+{
+    uint64_t after = session->rekey.after;
+    uint64_t written = session->tls13->write.sequence;
+
+    return written < after ? MIN(wanted, after - written) : wanted;
+}
+
+static int
+tls13_seal_space(BfTlsSession *session, size_t bytes, struct iovec *iov,
+                 int niov, size_t *ret_len, GError **error)
+{
+    BfTls13 *self = session->tls13;
+    int ret = change_key_in_time(session);
+    size_t n = (bytes - 1) / self->max_record + 1;
+    uint8_t *place;
+
+    if (ret < 0) {
+        return fail_seal(ret, error);
+    }
+    n = records_until_rekey(session, MIN(n, (size_t)niov));
+    self->offered = MIN(bytes, n * self->max_record);
+    place = bf_tls_output_reserve(&session->output,
+                                  self->offered + n * BF_TLS13_OVERHEAD_BYTES);
+    for (size_t i = 0; i < n; i++) {
+        size_t done = i * self->max_record;
+
+        iov[i].iov_base =
+            place + done + i * BF_TLS13_OVERHEAD_BYTES + BF_TLS13_HEADER_BYTES;
+        iov[i].iov_len = MIN(self->offered - done, self->max_record);
+    }
+    *ret_len = self->offered;
+    return n;
+}
+
+/* The records are made in their places: what was reserved is still there. */
+static bool
+tls13_seal_filled(BfTlsSession *session, size_t len, GError **error)
+{
+    BfTls13 *self = session->tls13;
+
+    g_assert(len <= self->offered);
+    self->offered = 0;
+    while (len > 0) {
+        size_t piece = MIN(len, self->max_record);
+        uint8_t *body;
+        uint8_t *header = start_record(session, piece, &body);
+        int ret;
+
+        body[piece] = TYPE_DATA;
+        ret = finish_record(session, header, body, piece);
+        if (ret < 0) {
+            fail_seal(ret, error);
+            return false;
+        }
+        len -= piece;
+    }
+    return true;
 }
 
 static Step
@@ -654,6 +726,8 @@ const BfTlsRecordOps bf_tls_records_own = {
     .name = "own",
     .open = tls13_open,
     .seal = tls13_seal,
+    .seal_space = tls13_seal_space,
+    .seal_filled = tls13_seal_filled,
     .alert = tls13_alert,
     .bye = tls13_bye,
 };

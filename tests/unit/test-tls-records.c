@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/crypto/tls-private.h"
+
 #define TLS12 "NORMAL:-VERS-ALL:+VERS-TLS1.2"
 #define TLS13 "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 #define KIB ((size_t)1024)
@@ -137,6 +139,99 @@ test_short_pieces_share_a_record(void)
     g_assert_cmpint(bf_tls_session_seal(pair.server, iov, 64, 64 * KIB, NULL),
                     ==, 4096);
     g_assert_cmpint(bf_tls_session_output_bytes(pair.server), <, 4096 + 64);
+}
+
+/* Copies some of @data to where it is encrypted. Returns how much. */
+static size_t
+fill_space(BfTlsSession *session, const guint8 *data, size_t len)
+{
+    struct iovec iov[7];
+    size_t room = 0;
+    size_t done = 0;
+    int niov = bf_tls_session_seal_space(
+        session, len, iov, g_test_rand_int_range(1, 8), &room, NULL);
+
+    g_assert_cmpint(niov, >, 0);
+    for (int i = 0; i < niov; i++) {
+        memcpy(iov[i].iov_base, data + done, iov[i].iov_len);
+        done += iov[i].iov_len;
+    }
+    g_assert_cmpuint(done, ==, room);
+    g_assert_cmpuint(done, <=, len);
+    if (g_test_rand_bit()) {
+        done = g_test_rand_int_range(0, done + 1);
+    }
+    g_assert_true(bf_tls_session_seal_filled(session, done, NULL));
+    return done;
+}
+
+/* Also with what is sealed from elsewhere in between, and with changed keys. */
+static void
+test_filled_space_arrives_in_order(void)
+{
+    g_auto(BfTestPair) pair = {0};
+    const size_t len = 2 * KIB * KIB;
+    g_autofree guint8 *data = bf_test_random_bytes(len);
+    g_autofree guint8 *copy = g_malloc(len);
+    size_t sent = 0;
+    size_t got = 0;
+
+    bf_test_pair_init_ready(&pair);
+    g_assert_cmpint(bf_tls_session_has_seal_space(pair.server), ==,
+                    strcmp(bf_tls_session_get_records(pair.server), "own") ==
+                        0);
+    if (!bf_tls_session_has_seal_space(pair.server)) {
+        return;
+    }
+    pair.server->rekey.after = 50;
+    while (sent < len) {
+        size_t max = MIN(len - sent, 150 * KIB);
+
+        sent += g_test_rand_int_range(0, 4)
+                    ? fill_space(pair.server, data + sent, max)
+                    : (size_t)bf_test_seal(pair.server, data + sent,
+                                           MIN(max, 99), KIB * KIB);
+        while (got < sent) {
+            ssize_t n;
+
+            bf_test_move(pair.server, pair.client, 0);
+            n = bf_test_open(pair.client, copy + got, len - got, NULL);
+            g_assert_cmpint(n, >, 0);
+            got += n;
+        }
+    }
+    g_assert_true(memcmp(copy, data, len) == 0);
+}
+
+/* The room that is offered ends where the key has to change. */
+static void
+test_space_ends_with_the_key(void)
+{
+    g_auto(BfTestPair) pair = {0};
+    struct iovec iov[9];
+    size_t room = 0;
+
+    bf_test_pair_init_ready(&pair);
+    if (!bf_tls_session_has_seal_space(pair.client)) {
+        return;
+    }
+    pair.client->rekey.after = 5;
+    g_assert_cmpint(bf_test_seal(pair.client, "x", 1, 4096), ==, 1);
+    g_assert_cmpint(
+        bf_tls_session_seal_space(pair.client, 300 * KIB, iov, 9, &room, NULL),
+        ==, 4);
+    g_assert_cmpuint(room, ==, 64 * KIB);
+    for (int i = 0; i < 4; i++) {
+        g_assert_cmpuint(iov[i].iov_len, ==, 16 * KIB);
+        memset(iov[i].iov_base, i, iov[i].iov_len);
+    }
+    g_assert_true(bf_tls_session_seal_filled(pair.client, 50 * KIB, NULL));
+    g_assert_cmpint(pair.client->rekey.sent, ==, 0);
+    g_assert_cmpint(
+        bf_tls_session_seal_space(pair.client, 7, iov, 9, &room, NULL), ==, 1);
+    g_assert_cmpuint(room, ==, 7);
+    g_assert_true(bf_tls_session_seal_filled(pair.client, 0, NULL));
+    g_assert_cmpint(pair.client->rekey.sent, ==, 1);
 }
 
 static void
@@ -640,6 +735,8 @@ add_record_tests(void)
     ADD("seal/stops-at-limit", seal_stops_at_limit);
     ADD("seal/random-pieces-arrive-in-order", random_pieces_arrive_in_order);
     ADD("seal/short-pieces-share-a-record", short_pieces_share_a_record);
+    ADD("seal/filled-space-arrives-in-order", filled_space_arrives_in_order);
+    ADD("seal/space-ends-with-the-key", space_ends_with_the_key);
     ADD("seal/empty-takes-nothing", empty_seal_takes_nothing);
     ADD("seal/small-records-are-honoured",
         small_records_of_the_peer_are_honoured);

@@ -34,7 +34,8 @@ typedef struct BfChannel BfChannel;
 /**
  * BfChannelFeatures: what a channel can do beyond its required operations
  * @BF_CHANNEL_FD_PASS: descriptors travel with bytes (UNIX sockets)
- * @BF_CHANNEL_SEND_PIPE: bytes of a pipe can be sent without a copy
+ * @BF_CHANNEL_SEND_PIPE: bytes of a pipe can be sent, with a copy less than
+ *     others
  * @BF_CHANNEL_LOCAL: the peer is on this host (UNIX sockets)
  * @BF_CHANNEL_SECURE: what is sent is encrypted
  * @BF_CHANNEL_RECV_PIPE: bytes can be received into a pipe without a copy
@@ -213,7 +214,7 @@ bool bf_channel_co_writev_all(BfChannel *channel, struct iovec *iov, int niov,
  * @error: set on failure
  *
  * Like bf_channel_co_writev_all(), with the hint that more is written at once,
- * so that TCP may put both into one packet. The caller must write more.
+ * so that both may leave together. The caller must write more.
  *
  * Returns: false if not everything could be written
  */

@@ -11,6 +11,7 @@
  */
 #include "io/channel-tls.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "core/co-lock.h"
@@ -19,9 +20,13 @@
 #include "core/util.h"
 #include "crypto/tls-session.h"
 
-/* How much is sealed before it is sent: so little stays in the processor's cache
- * until then. With less, the peer is woken more often. */
+/* How much is sealed before it is sent: so little stays in the processor's
+ * cache until then. With less, the peer is woken more often. */
 #define BATCH_BYTES ((size_t)256 * BF_KIB)
+/* Records that are made at a time of what a pipe has. */
+#define PIPE_RECORDS 16
+/* So much waits for what is written next, if more is announced. */
+#define HELD_MAX_BYTES ((size_t)4 * BF_KIB)
 /* Less room for input than this is not worth a receive. */
 #define INPUT_MIN_BYTES ((size_t)4 * BF_KIB)
 /* Pieces of output in one send; two are the usual. */
@@ -159,6 +164,81 @@ tls_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
     return n < 0 ? -1 : n;
 }
 
+/* The little that precedes large data leaves together with them. */
+static ssize_t
+tls_co_writev_more(BfChannel *channel, const struct iovec *iov, int niov,
+                   GError **error)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+    ssize_t n = 0;
+
+    bf_co_mutex_co_lock(&self->write_mutex);
+    while (n == 0) {
+        n = bf_tls_session_seal(self->session, iov, niov, BATCH_BYTES, error);
+        if (n >= 0 &&
+            bf_tls_session_output_bytes(self->session) > HELD_MAX_BYTES &&
+            !co_send_output(self, error)) {
+            n = -1;
+        }
+    }
+    bf_co_mutex_unlock(&self->write_mutex);
+    return n < 0 ? -1 : n;
+}
+
+/* Reads from a pipe that has what is asked for; never waits. */
+static ssize_t
+read_pipe(int pipe_fd, const struct iovec *iov, int niov, GError **error)
+{
+    ssize_t n;
+
+    do {
+        n = readv(pipe_fd, iov, niov);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != EAGAIN) {
+        bf_set_errno(error, errno, "cannot read from a pipe");
+    } else if (n <= 0) {
+        bf_set_error(error, "the pipe holds less than is to be sent");
+    }
+    return n;
+}
+
+/* Seals the next bytes of a pipe where they are read to. The caller holds the
+ * mutex. */
+static ssize_t
+seal_pipe(BfChannelTls *self, int pipe_fd, size_t bytes, GError **error)
+{
+    struct iovec iov[PIPE_RECORDS];
+    size_t room = 0;
+    ssize_t n = 0;
+    int niov = bf_tls_session_seal_space(self->session, MIN(bytes, BATCH_BYTES),
+                                         iov, PIPE_RECORDS, &room, error);
+
+    if (niov < 0) {
+        return -1;
+    }
+    n = read_pipe(pipe_fd, iov, niov, error);
+    if (!bf_tls_session_seal_filled(self->session, n > 0 ? (size_t)n : 0,
+                                    n > 0 ? error : NULL)) {
+        return -1;
+    }
+    return n > 0 ? n : -1;
+}
+
+static ssize_t
+tls_co_send_pipe(BfChannel *channel, int pipe_fd, size_t bytes, GError **error)
+{
+    BfChannelTls *self = (BfChannelTls *)channel;
+    ssize_t n = 0;
+
+    bf_co_mutex_co_lock(&self->write_mutex);
+    n = seal_pipe(self, pipe_fd, bytes, error);
+    if (n > 0 && !co_send_output(self, error)) {
+        n = -1;
+    }
+    bf_co_mutex_unlock(&self->write_mutex);
+    return n;
+}
+
 static void
 tls_shutdown(BfChannel *channel)
 {
@@ -231,6 +311,8 @@ static const BfChannelOps tls_ops = {
     .set_drop_unsent = tls_set_drop_unsent,
     .free = tls_free,
     .co_bye = tls_co_bye,
+    .co_send_pipe = tls_co_send_pipe,
+    .co_writev_more = tls_co_writev_more,
 };
 
 /* One step on a thread of the pool; nobody else uses the session meanwhile. */
@@ -361,6 +443,9 @@ co_new(BfChannel *base, BfTlsCreds *creds, const char *hostname,
                 g_strdup(bf_tls_session_get_peer_label(self->session));
         }
         return NULL;
+    }
+    if (bf_tls_session_has_seal_space(self->session)) {
+        self->base.features |= BF_CHANNEL_SEND_PIPE;
     }
     return g_steal_pointer(&channel);
 }

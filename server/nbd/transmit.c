@@ -23,9 +23,11 @@
 #define IN_PLACE_MAX ((size_t)32 * 1024)
 
 /* Reads at least this large go through a pipe, if the channel can: on a UNIX
- * socket, and on others. Below, the copy is cheaper. */
+ * socket, on others, and where the channel encrypts. Below, the copy is
+ * cheaper. */
 #define PIPE_MIN_LOCAL ((size_t)16 * 1024)
 #define PIPE_MIN_REMOTE ((size_t)64 * 1024)
+#define PIPE_MIN_SECURE ((size_t)256 * 1024)
 
 /* Writes of so many bytes go through a pipe, if the channel can: whole pages
  * only, as only those can be written at once. Larger ones than a UNIX socket
@@ -507,6 +509,19 @@ reader_co_loop(BfNbdClient *client, GError **error)
  * The connection.
  */
 
+static size_t
+pipe_min(unsigned features)
+{
+    if ((features & BF_CHANNEL_SEND_PIPE) == 0) {
+        return SIZE_MAX;
+    }
+    if ((features & BF_CHANNEL_SECURE) != 0) {
+        return PIPE_MIN_SECURE;
+    }
+    return (features & BF_CHANNEL_LOCAL) != 0 ? PIPE_MIN_LOCAL
+                                              : PIPE_MIN_REMOTE;
+}
+
 void
 bf_nbd_transmit_begin(BfNbdClient *client)
 {
@@ -514,12 +529,7 @@ bf_nbd_transmit_begin(BfNbdClient *client)
 
     client->ahead_bytes =
         (features & BF_CHANNEL_SECURE) != 0 ? AHEAD_SECURE : SIZE_MAX;
-    client->pipe_min_bytes = SIZE_MAX;
-    if ((features & BF_CHANNEL_SEND_PIPE) != 0) {
-        client->pipe_min_bytes = (features & BF_CHANNEL_LOCAL) != 0
-                                     ? PIPE_MIN_LOCAL
-                                     : PIPE_MIN_REMOTE;
-    }
+    client->pipe_min_bytes = pipe_min(features);
     client->write_pipe_max = 0;
     if ((features & BF_CHANNEL_RECV_PIPE) != 0 &&
         client->exp->base.limits.alignment <= 1) {

@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/co-io.h"
 #include "core/co-lock.h"
@@ -147,6 +148,102 @@ co_moves_bulk_both_ways(void *arg)
     co_check_read(client.tls, data, len);
     bf_wait_group_co_wait(&group);
     g_assert_true(up.ok && down.ok);
+    clear(&client);
+    clear(&server);
+}
+
+/* A pipe is sent while its peer reads. */
+typedef struct PipeWriter {
+    BfChannel *channel;
+    int pipe_fd;
+    size_t len;
+    bool ok;
+    BfWaitGroup *group;
+} PipeWriter;
+
+static void
+pipe_writer_co_run(void *arg)
+{
+    PipeWriter *writer = arg;
+    struct iovec head = {(char *)"head", 4};
+
+    writer->ok =
+        bf_channel_co_writev_all_more(writer->channel, &head, 1, NULL) &&
+        bf_channel_co_send_pipe_all(writer->channel, writer->pipe_fd,
+                                    writer->len, NULL);
+    bf_channel_co_bye(writer->channel);
+    bf_wait_group_done(writer->group);
+}
+
+static void
+co_sends_pipe(void *arg)
+{
+    const size_t len = 900 * BF_KIB + 17;
+    g_autofree char *data = g_malloc(4 + len);
+    Side client;
+    Side server;
+    BfWaitGroup group = {0};
+    PipeWriter writer;
+    g_autoptr(GError) error = NULL;
+    int fds[2];
+
+    memcpy(data, "head", 4);
+    for (size_t i = 0; i < len; i++) {
+        data[4 + i] = (char)(i * 41 >> 3);
+    }
+    co_join(&client, &server, "server1.example");
+    g_assert_cmpint(server.tls->features & BF_CHANNEL_SEND_PIPE, !=, 0);
+    g_assert_cmpint(bf_pipe_open(fds, BF_MIB), >=, len);
+    g_assert_cmpint(write(fds[1], data + 4, len), ==, len);
+    writer = (PipeWriter){server.tls, fds[0], len, false, &group};
+    bf_wait_group_add(&group, 1);
+    bf_co_spawn(pipe_writer_co_run, &writer);
+    co_check_read(client.tls, data, 4 + len);
+    bf_wait_group_co_wait(&group);
+    g_assert_true(writer.ok);
+    clear(&client);
+    clear(&server);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* An empty pipe is an error, not an endless wait. */
+static void
+co_empty_pipe_fails(void *arg)
+{
+    Side client;
+    Side server;
+    g_autoptr(GError) error = NULL;
+    int fds[2];
+
+    co_join(&client, &server, "server1.example");
+    g_assert_cmpint(bf_pipe_open(fds, BF_MIB), >, 0);
+    g_assert_false(bf_channel_co_send_pipe_all(server.tls, fds[0], 1, &error));
+    g_assert_nonnull(strstr(error->message, "the pipe holds less"));
+    g_clear_error(&error);
+    close(fds[1]);
+    g_assert_false(bf_channel_co_send_pipe_all(server.tls, fds[0], 1, &error));
+    g_assert_nonnull(strstr(error->message, "the pipe holds less"));
+    close(fds[0]);
+    /* Nothing was lost with it. */
+    g_assert_true(bf_channel_co_write_all(server.tls, "x", 1, NULL));
+    bf_channel_co_bye(server.tls);
+    co_check_read(client.tls, "x", 1);
+    clear(&client);
+    clear(&server);
+}
+
+static void
+co_gnutls_takes_no_pipe(void *arg)
+{
+    Side client;
+    Side server;
+
+    server_records = "gnutls";
+    co_join(&client, &server, "server1.example");
+    server_records = "own";
+    g_assert_no_error(server.error);
+    g_assert_cmpint(server.tls->features & BF_CHANNEL_SEND_PIPE, ==, 0);
     clear(&client);
     clear(&server);
 }
@@ -532,6 +629,10 @@ main(int argc, char **argv)
     bf_test_tls_init();
     bf_test_add("/io/channel-tls/moves-bulk-both-ways",
                 co_moves_bulk_both_ways);
+    bf_test_add("/io/channel-tls/sends-pipe", co_sends_pipe);
+    bf_test_add("/io/channel-tls/empty-pipe-fails", co_empty_pipe_fails);
+    bf_test_add("/io/channel-tls/gnutls-takes-no-pipe",
+                co_gnutls_takes_no_pipe);
     bf_test_add("/io/channel-tls/moves-small-pieces", co_moves_small_pieces);
     bf_test_add("/io/channel-tls/wrong-name-fails-verification",
                 co_wrong_name_fails_verification);

@@ -248,6 +248,11 @@ typedef struct BfNbdTask {
     bool in_pieces;    /* they are too few for all of its data */
     bool is_part;      /* what is queued of its reply is not the end of it */
 
+    /* Of a write that is spread; see spread.c. */
+    unsigned n_users; /* pieces, and the reader */
+    int result;       /* of the pieces until now */
+    bool is_cut;      /* the payload did not come to its end */
+
     uint8_t *payload;  /* of a write; in @buf or in @input */
     BfNbdInput *input; /* (nullable) pinned */
     uint8_t *buf;      /* (nullable) from bf_buffer_new() */
@@ -400,6 +405,7 @@ struct BfNbdClient {
     unsigned pipe_reads;      /* since one of them did not, for that */
     size_t write_pipe_max;    /* writes up to here may go through pipes */
     unsigned write_pipe_skip; /* so many of them do not */
+    unsigned spread_skip;     /* so many large ones are not spread */
     BfTimer idle_timer;       /* runs while there is something to give back */
     bool idle_timer_runs;
     bool was_busy;       /* since it was started */

@@ -134,6 +134,18 @@ void bf_nbd_pieces_co_read(BfNbdTask *task);
 bool bf_nbd_pieces_co_write(BfNbdTask *task, GError **error);
 
 /*
+ * spread.c: large writes that are done while they come.
+ */
+
+/* Should a WRITE be done like that? */
+bool bf_nbd_spread_wants(BfNbdClient *client, const BfNbdRequest *request);
+
+/* Does a WRITE, of which no payload was read yet, and replies. False: the
+ * connection ends, and the task is or will be released. Called by the reader.
+ */
+bool bf_nbd_spread_co_write(BfNbdTask *task, GError **error);
+
+/*
  * reply.c: on the client's loop. Each of the first group makes the reply of a
  * task and queues it; the task belongs to the writer then.
  */

@@ -251,10 +251,10 @@ reader_co_fill_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
 
 /* Gets the payload of a write that was accepted. */
 static bool
-reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, GError **error)
+reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, bool by_pipe,
+                       GError **error)
 {
     size_t bytes = task->request.length;
-    bool by_pipe = fits_in_pipe(client, &task->request);
 
     client->large_writes = bytes > IN_PLACE_MAX;
     if (client->large_writes) {
@@ -336,8 +336,13 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
         return bf_nbd_pieces_co_write(task, error);
     }
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
+        bool by_pipe = fits_in_pipe(client, request);
+
+        if (!by_pipe && bf_nbd_spread_wants(client, request)) {
+            return bf_nbd_spread_co_write(task, error);
+        }
         client->receiving = true;
-        if (!reader_co_take_payload(client, task, error)) {
+        if (!reader_co_take_payload(client, task, by_pipe, error)) {
             bf_nbd_credit_release(task);
             return false;
         }

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Large writes to storage that takes them at once, as the page cache does: each
+ * piece is written as soon as it is there. The next one comes into the same
+ * buffer, which is still in the processor's cache, and while it does, the peer
+ * makes the one after it.
+ *
+ * Storage that does not take them at once gets whole requests, which is what it
+ * is best at: as soon as a piece has to wait, the rest of its request is one
+ * piece, and so are the next requests.
+ */
+#include <errno.h>
+
+#include "core/util.h"
+#include "transmit-private.h"
+
+/* Large writes in a row that are not tried again. */
+#define SKIP 8
+
+/* A part of the payload, written by a coroutine of its own. */
+typedef struct Piece {
+    BfNbdTask *task;
+    uint64_t offset;
+    size_t bytes;
+    uint8_t *buf; /* from bf_buffer_new() */
+} Piece;
+
+bool
+bf_nbd_spread_wants(BfNbdClient *client, const BfNbdRequest *request)
+{
+    if (request->length <= NBD_PIECE_BYTES || client->throttle != NULL ||
+        client->exp->base.writethrough ||
+        (request->flags & BF_NBD_REQUEST_FUA) != 0) {
+        return false;
+    }
+    if (client->spread_skip > 0) {
+        client->spread_skip--;
+        return false;
+    }
+    return true;
+}
+
+/* The last of those who need the task ends it: pieces and the reader. */
+static void
+let_go(BfNbdTask *task)
+{
+    if (--task->n_users > 0) {
+        return;
+    }
+    if (task->is_cut) {
+        bf_nbd_credit_release(task);
+    } else {
+        bf_nbd_command_end_write(task, task->result);
+    }
+}
+
+static void
+piece_co_run(void *arg)
+{
+    Piece *piece = arg;
+    BfNbdTask *task = piece->task;
+    BfIoVec vec;
+    int ret = 0;
+
+    bf_iovec_init_buf(&vec, piece->buf, piece->bytes);
+    ret = bf_handle_co_write(task->client->handle, piece->offset, &vec, 0);
+    bf_iovec_clear(&vec);
+    if (ret < 0 && task->result == 0) {
+        task->result = ret;
+    }
+    bf_buffer_free(piece->buf, piece->bytes);
+    g_free(piece);
+    let_go(task);
+}
+
+/* Receives a piece and starts to write it. False: the connection ends. */
+static bool
+reader_co_take_piece(BfNbdTask *task, uint64_t offset, size_t bytes,
+                     GError **error)
+{
+    BfNbdClient *client = task->client;
+    uint8_t *buf = bf_buffer_new(bytes);
+    Piece *piece = NULL;
+
+    if (buf == NULL) {
+        task->result = -ENOMEM;
+        return bf_nbd_input_co_skip(client, bytes, error);
+    }
+    if (!bf_nbd_input_co_receive(client, buf, bytes, error)) {
+        bf_buffer_free(buf, bytes);
+        return false;
+    }
+    piece = g_new(Piece, 1);
+    *piece =
+        (Piece){.task = task, .offset = offset, .bytes = bytes, .buf = buf};
+    task->n_users++;
+    bf_co_spawn(piece_co_run, piece);
+    return true;
+}
+
+/* Pieces end at multiples of their size, so that all but the ends of a request
+ * are aligned; the last one has what is left if the storage is slow. */
+static size_t
+next_bytes(const BfNbdTask *task, uint64_t at, uint64_t end)
+{
+    uint64_t next = bf_align_down(at + NBD_PIECE_BYTES, NBD_PIECE_BYTES);
+
+    return task->n_users > 1 ? end - at : MIN(next, end) - at;
+}
+
+bool
+bf_nbd_spread_co_write(BfNbdTask *task, GError **error)
+{
+    BfNbdClient *client = task->client;
+    uint64_t end = task->request.offset + task->request.length;
+    bool ok = true;
+
+    task->n_users = 1; /* the reader */
+    task->result = 0;
+    client->large_writes = true;
+    client->window = NBD_INPUT_SMALL_WINDOW;
+    bf_nbd_command_co_begin(task);
+    client->receiving = true;
+    for (uint64_t at = task->request.offset; at < end && ok;) {
+        size_t bytes = next_bytes(task, at, end);
+
+        if (task->n_users > 1) {
+            client->spread_skip = SKIP;
+        }
+        ok = task->result == 0 ? reader_co_take_piece(task, at, bytes, error)
+                               : bf_nbd_input_co_skip(client, bytes, error);
+        at += bytes;
+    }
+    client->receiving = !ok;
+    task->begun_ns = client->arrived_ns;
+    task->is_cut = !ok;
+    let_go(task);
+    return ok;
+}

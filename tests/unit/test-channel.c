@@ -298,8 +298,7 @@ socket_has_room_for_bulk(void *arg)
 
     /* The usual limit of the system allows 416 KiB. */
     g_assert_cmpint(send_room(true), >=, large);
-    g_assert_cmpint(send_room(true), >=,
-                    send_room(false));
+    g_assert_cmpint(send_room(true), >=, send_room(false));
 }
 
 static void

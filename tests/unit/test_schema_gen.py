@@ -3,6 +3,7 @@
 says where the mistake is. And what it writes for small good ones."""
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -239,3 +240,13 @@ def test_prototypes(tmp_path):
     assert ("json_t *bf_event_build_gone(const char *id, bool has_n, "
             "int64_t n);") in files["gen-events.h"]
     assert "### GONE" in files["qmp-reference.md"]
+
+
+def test_nothing_is_newer_than_the_program():
+    root = SCRIPTS.parent
+    version = re.search(r"^  version: '([0-9.]+)'",
+                        (root / "meson.build").read_text(), re.M)[1]
+    schema = schema_model.Schema(sorted((root / "schema").glob("*.json")))
+    numbers = [int(part) for part in version.split(".")]
+    assert not [item.name for item in [*schema.commands, *schema.events]
+                if [int(part) for part in item.since.split(".")] > numbers]

@@ -16,6 +16,7 @@
 
 #include "arguments-private.h"
 #include "core/util.h"
+#include "schema/types.h"
 #include "serve/activation.h"
 
 #define DEFAULT_PORT "10809"
@@ -466,6 +467,39 @@ check_format(const BfArguments *args, const Words *words)
     return true;
 }
 
+/* @word: of an option, or NULL */
+static bool
+check_choice(const BfArguments *args, const char *option, const char *word,
+             const BfEnumInfo *values)
+{
+    g_autoptr(GString) known = g_string_new(NULL);
+    int value = 0;
+
+    if (word == NULL || bf_enum_parse(values, word, &value)) {
+        return true;
+    }
+    for (size_t i = 0; i < values->n_values; i++) {
+        g_string_append_printf(known, "%s%s",
+                               i == 0                     ? ""
+                               : i + 1 < values->n_values ? ", "
+                                                          : " or ",
+                               values->values[i]);
+    }
+    return bf_arguments_complain(args, "Invalid %s mode '%s': expected %s",
+                                 option, word, known->str);
+}
+
+static bool
+check_choices(const BfArguments *args, const Words *words)
+{
+    return check_choice(args, "aio", words->aio,
+                        &bf_blockdev_aio_options_enum) &&
+           check_choice(args, "discard", words->discard,
+                        &bf_blockdev_discard_options_enum) &&
+           check_choice(args, "detect-zeroes", words->detect_zeroes,
+                        &bf_blockdev_detect_zeroes_options_enum);
+}
+
 static bool
 check_image(const BfArguments *args, const Words *words)
 {
@@ -477,6 +511,9 @@ check_image(const BfArguments *args, const Words *words)
     if (words->tls_hostname != NULL) {
         return bf_arguments_complain(
             args, "TLS hostname is only supported with export list");
+    }
+    if (!check_choices(args, words)) {
+        return false;
     }
     if (!words->image_opts) {
         return check_format(args, words);

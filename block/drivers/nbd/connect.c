@@ -107,9 +107,13 @@ co_shake_hands(BfNbdcNode *self, int fd, uint64_t limit_ns,
     ok = bf_nbdc_co_negotiate(&channel, &self->target, ret_exp, error);
     bf_timer_stop(&attempt.timer);
     unlink_attempt(self, &attempt);
-    if (attempt.expired) {
-        g_prefix_error(error, "no connection within %.3g seconds: ",
-                       (double)limit_ns / BF_NS_PER_SEC);
+    if (attempt.expired && !ok) {
+        /* That the connection was shut down then says nothing. */
+        g_clear_error(error);
+        bf_set_error(error,
+                     "NBD server '%s' has not finished the handshake within "
+                     "%.3g seconds",
+                     self->target.server, (double)limit_ns / BF_NS_PER_SEC);
     }
     if (!ok) {
         g_clear_pointer(&channel, bf_channel_free);

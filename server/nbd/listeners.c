@@ -107,7 +107,6 @@ bf_nbd_listener_co_open(BfNbdListener *listener,
                         const BfNbdListenerConfig *config, GError **error)
 {
     BfNbdServer *server = listener->server;
-    g_autofree char *address = bf_address_to_string(config->address);
     const char *path = NULL;
     GArray *fds = NULL;
 
@@ -123,7 +122,11 @@ bf_nbd_listener_co_open(BfNbdListener *listener,
     for (unsigned i = 0; i < fds->len; i++) {
         log_listening(listener, g_array_index(fds, int, i));
     }
-    listener->address = g_steal_pointer(&address);
+    /* Of a descriptor that was passed, its number says nothing. */
+    listener->address =
+        config->address->type == BF_SOCKET_ADDRESS_TYPE_FD
+            ? bf_socket_local_to_string(g_array_index(fds, int, 0))
+            : bf_address_to_string(config->address);
     listener->addresses = list_addresses(fds);
     listener->socket =
         bf_listener_new(fds, path, bf_nbd_lobby_accept, listener);

@@ -100,6 +100,8 @@ def test_nbd_server_on_a_named_descriptor(daemon, box, image):
         client.go("disk")
         assert client.read(0, 512)[0] == 0
     assert "not found" in daemon.error("closefd", fdname="listener").desc
+    daemon.cmd("nbd-server-stop")
+    daemon.wait_log(f"NBD server on unix:{box}/s stopped")
 
 
 @pytest.mark.parametrize("name", ("nope", "3"))

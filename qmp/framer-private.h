@@ -30,7 +30,7 @@ enum {
 /**
  * BfFramerRun: tokens that are taken at once
  * @at: between tokens; moves behind the last one that was taken
- * @end: behind the input, where a NUL is; nothing up to there passes a limit
+ * @end: behind what may be taken, where a NUL is; nothing before passes a limit
  *   on bytes or tokens
  * @kept: what stands between here and @at is text as it is, not in @text yet;
  *   set by bf_framer_run()

@@ -96,9 +96,7 @@ bf_framer_new(void)
 static void
 append_c(GString *string, char c)
 {
-    if (string->len + 1 >= string->allocated_len) {
-        bf_wipe_reserve(string, 1);
-    }
+    bf_wipe_reserve(string, 1);
     g_string_append_c(string, c);
 }
 
@@ -692,23 +690,25 @@ static void
 take_run(BfFramer *framer)
 {
     const size_t left = framer->input->len - framer->used;
-    const char *at = framer->input->str + framer->used;
-    BfFramerRun run = {
-        .at = at,
-        .end = at + left,
-        .text = framer->text,
-        .levels = framer->levels,
-        .depth = framer->depth,
-        .floor = framer->in_id ? 2 : 1,
-        .expect = framer->expect,
-    };
+    const size_t room = MIN(TOKEN_BYTES_MAX - 1 - framer->token_bytes,
+                            TOKEN_COUNT_MAX - framer->token_count);
+    char *at = framer->input->str + framer->used;
+    char *end = at + MIN(left, room);
+    const char behind = *end;
+    BfFramerRun run = {.at = at,
+                       .end = end,
+                       .text = framer->text,
+                       .levels = framer->levels,
+                       .depth = framer->depth,
+                       .floor = framer->in_id ? 2 : 1,
+                       .expect = framer->expect};
 
-    if (framer->error != NULL || run.depth < run.floor ||
-        framer->token_bytes + left >= TOKEN_BYTES_MAX ||
-        framer->token_count + left > TOKEN_COUNT_MAX) {
+    if (framer->error != NULL || run.depth < run.floor) {
         return;
     }
+    *end = '\0';
     bf_framer_run(&run);
+    *end = behind;
     framer->used += (size_t)(run.at - at);
     framer->token_bytes += (size_t)(run.at - at) - run.spaces;
     framer->token_count += run.tokens;

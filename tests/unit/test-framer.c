@@ -340,11 +340,16 @@ test_count_limit_is_exact(void)
     const size_t sevens = (most - 4) / 2; /* each after a comma */
     g_autofree char *good = enclose("[[]", ",7", sevens, "]{}");
     g_autofree char *bad = enclose("[[]", ",7", sevens + 1, "]{}");
-    g_autofree char *got_good = frames_of(good, strlen(good), 32768);
-    g_autofree char *got_bad = frames_of(bad, strlen(bad), 32768);
+    const size_t portions[] = {32768, SIZE_MAX / 2};
 
-    g_assert_cmpuint(strlen(got_good), ==, strlen("V [[]]|V {}") + 2 * sevens);
-    g_assert_cmpstr(got_bad, ==, "E JSON token count limit exceeded|V {}");
+    for (size_t i = 0; i < G_N_ELEMENTS(portions); i++) {
+        g_autofree char *got_good = frames_of(good, strlen(good), portions[i]);
+        g_autofree char *got_bad = frames_of(bad, strlen(bad), portions[i]);
+
+        g_assert_cmpuint(strlen(got_good), ==,
+                         strlen("V [[]]|V {}") + 2 * sevens);
+        g_assert_cmpstr(got_bad, ==, "E JSON token count limit exceeded|V {}");
+    }
 }
 
 static void

@@ -121,7 +121,7 @@ BfPoolLane *bf_loop_lane(BfLoop *loop, BfPoolLaneKind kind);
  *
  * Allows @loop to look for work for up to @max_ns before it sleeps, when its
  * latest waits were that short: faster for clients that have one request in
- * flight, at some processor time. That long only while a peer that has all of
+ * flight, at some processor time. That long only while one peer that has all of
  * its answers may ask for more, and for a third of it otherwise. Without effect
  * where there is only one processor, or with a fake clock.
  */

@@ -207,7 +207,8 @@ bf_interrupt_fire(BfInterrupt *interrupt)
 {
     if (interrupt->op != NULL) {
         interrupt->fired = true;
-        bf_loop_cancel(interrupt->op);
+        bf_try_recvs_start(bf_loop_recvs(), bf_loop_ring());
+        bf_ring_cancel(bf_loop_ring(), interrupt->op);
     }
 }
 
@@ -226,33 +227,26 @@ op_co_wait_interruptible(CoOp *self, BfInterrupt *interrupt)
     return interrupt->fired && must_retry(ret) ? -ECANCELED : ret;
 }
 
-static void
-start_recv(BfRingOp *op, int fd, void *buf, size_t len, int flags, bool soon)
-{
-    if (flags == 0) {
-        bf_loop_start_recv(&(BfTryRecv){
-            .op = op,
-            .fd = fd,
-            .buf = buf,
-            .len = MIN(len, (size_t)INT32_MAX),
-            .soon = soon,
-        });
-    } else {
-        bf_ring_recv(bf_loop_ring(), op, fd, buf, len, flags);
-    }
-}
-
+/* The loop may try what has no flags by itself. */
 static ssize_t
-co_recv(int fd, void *buf, size_t len, int flags, bool soon,
-        BfInterrupt *interrupt)
+co_recv(int fd, void *buf, size_t len, bool soon, BfInterrupt *interrupt)
 {
+    BfTryRecvs *recvs = bf_loop_recvs();
     CoOp op;
     int ret;
 
     do {
-        start_recv(op_init(&op), fd, buf, len, flags, soon);
+        bf_try_recvs_begin(recvs, bf_loop_ring(),
+                           &(BfTryRecv){
+                               .op = op_init(&op),
+                               .fd = fd,
+                               .buf = buf,
+                               .len = MIN(len, (size_t)INT32_MAX),
+                               .soon = soon,
+                           });
         ret = interrupt != NULL ? op_co_wait_interruptible(&op, interrupt)
                                 : op_co_wait(&op);
+        bf_try_recvs_end(recvs);
     } while (must_retry(ret));
     return ret;
 }
@@ -260,13 +254,25 @@ co_recv(int fd, void *buf, size_t len, int flags, bool soon,
 ssize_t
 bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
 {
-    return co_recv(fd, buf, len, flags, false, interrupt);
+    BfRing *ring = bf_loop_ring();
+    CoOp op;
+    int ret;
+
+    if (flags == 0) {
+        return co_recv(fd, buf, len, false, interrupt);
+    }
+    do {
+        bf_ring_recv(ring, op_init(&op), fd, buf, len, flags);
+        ret = interrupt != NULL ? op_co_wait_interruptible(&op, interrupt)
+                                : op_co_wait(&op);
+    } while (must_retry(ret));
+    return ret;
 }
 
 ssize_t
 bf_co_recv_soon(int fd, void *buf, size_t len, BfInterrupt *interrupt)
 {
-    return co_recv(fd, buf, len, 0, true, interrupt);
+    return co_recv(fd, buf, len, true, interrupt);
 }
 
 ssize_t

@@ -17,18 +17,10 @@
 BfRing *bf_loop_ring(void);
 
 /**
- * bf_loop_start_recv:
- * @recv: a receive without flags; copied
+ * bf_loop_recvs:
  *
- * Starts it on the calling thread's loop: it is tried as long as the loop looks
- * for work, and goes to its ring before the loop does anything else.
+ * Returns: (transfer none): the receives that the calling thread's loop tries
+ * as long as it looks for work; it gives them to its ring before it does
+ * anything else
  */
-void bf_loop_start_recv(const BfTryRecv *recv);
-
-/**
- * bf_loop_cancel:
- * @op: an operation that the calling thread's loop has started
- *
- * Like bf_ring_cancel().
- */
-void bf_loop_cancel(BfRingOp *op);
+BfTryRecvs *bf_loop_recvs(void);

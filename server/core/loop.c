@@ -79,7 +79,7 @@ struct BfLoop {
     bool caches_in_use;   /* something has run since the last trim */
     uint64_t tidied_ns;   /* when bf_loop_tidy() last did something */
     BfPollRule poll;      /* for waits of no special kind */
-    BfPollRule poll_soon; /* for those where a receive may end soon */
+    BfPollRule poll_soon; /* for those where one receive may end soon */
     BfTryRecvs recvs;     /* none of them is in the ring */
     BfClockWatch clock_watch;
     BfPoolLane *lanes[BF_POOL_LANE_COUNT]; /* main's; owned */
@@ -663,21 +663,10 @@ bf_loop_ring(void)
     return current_loop->ring;
 }
 
-void
-bf_loop_start_recv(const BfTryRecv *recv)
+BfTryRecvs *
+bf_loop_recvs(void)
 {
-    BfLoop *loop = current_loop;
-
-    if (!bf_try_recvs_add(&loop->recvs, recv)) {
-        bf_ring_recv(loop->ring, recv->op, recv->fd, recv->buf, recv->len, 0);
-    }
-}
-
-void
-bf_loop_cancel(BfRingOp *op)
-{
-    bf_try_recvs_start(&current_loop->recvs, current_loop->ring);
-    bf_ring_cancel(current_loop->ring, op);
+    return &current_loop->recvs;
 }
 
 /* Calls: to another loop, and to a thread of the pool. */

@@ -38,28 +38,41 @@ typedef struct BfTryRecv {
  * BfTryRecvs: those of a loop
  * @items: the receives, in no order
  * @count: how many there are
+ * @waits: how many have begun and not ended, the ring's included
  *
  * All zeroes is an empty set. It belongs to the loop's thread.
  */
 typedef struct BfTryRecvs {
     BfTryRecv items[BF_TRY_RECVS_MAX];
     unsigned count;
+    unsigned waits;
 } BfTryRecvs;
 
 /**
- * bf_try_recvs_add:
+ * bf_try_recvs_begin:
  * @recvs: a set
+ * @ring: the loop's, which gets the receive if the set has no room
  * @recv: a receive without flags; copied
- *
- * Returns: false if there is no room
  */
-bool bf_try_recvs_add(BfTryRecvs *recvs, const BfTryRecv *recv);
+void bf_try_recvs_begin(BfTryRecvs *recvs, BfRing *ring, const BfTryRecv *recv);
+
+/**
+ * bf_try_recvs_end:
+ * @recvs: a set
+ *
+ * Called once for each that was begun, after its @done.
+ */
+void bf_try_recvs_end(BfTryRecvs *recvs);
 
 /**
  * bf_try_recvs_soon:
  * @recvs: a set
  *
- * Returns: whether one of them is likely to have a result within microseconds
+ * With several peers it pays to let requests come together: to answer each at
+ * once would wake a common client for each.
+ *
+ * Returns: whether just one receive waits, and is likely to have a result
+ * within microseconds
  */
 bool bf_try_recvs_soon(const BfTryRecvs *recvs);
 

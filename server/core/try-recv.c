@@ -8,25 +8,27 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-bool
-bf_try_recvs_add(BfTryRecvs *recvs, const BfTryRecv *recv)
+void
+bf_try_recvs_begin(BfTryRecvs *recvs, BfRing *ring, const BfTryRecv *recv)
 {
-    if (recvs->count == BF_TRY_RECVS_MAX) {
-        return false;
+    recvs->waits++;
+    if (recvs->count < BF_TRY_RECVS_MAX) {
+        recvs->items[recvs->count++] = *recv;
+    } else {
+        bf_ring_recv(ring, recv->op, recv->fd, recv->buf, recv->len, 0);
     }
-    recvs->items[recvs->count++] = *recv;
-    return true;
+}
+
+void
+bf_try_recvs_end(BfTryRecvs *recvs)
+{
+    recvs->waits--;
 }
 
 bool
 bf_try_recvs_soon(const BfTryRecvs *recvs)
 {
-    for (unsigned i = 0; i < recvs->count; i++) {
-        if (recvs->items[i].soon) {
-            return true;
-        }
-    }
-    return false;
+    return recvs->waits == 1 && recvs->count == 1 && recvs->items[0].soon;
 }
 
 /* True if it has a result. */

@@ -189,77 +189,105 @@ recv_done(BfRingOp *op, int result)
     self->count++;
 }
 
-/* Fills the set with receives from both ends of a pair. */
+/* Fills the set with receives from both ends of a pair; the ring gets the last
+ * one. */
 static void
-add_receives(BfTryRecvs *recvs, Received *received, const int pair[2])
+begin_receives(Fixture *f, Received *received, const int pair[2])
 {
-    for (unsigned i = 0; i < BF_TRY_RECVS_MAX; i++) {
+    for (unsigned i = 0; i <= BF_TRY_RECVS_MAX; i++) {
         received[i] = (Received){.op.done = recv_done};
-        g_assert_true(bf_try_recvs_add(
-            recvs, &(BfTryRecv){.op = &received[i].op,
-                                .fd = pair[i % 2],
-                                .buf = received[i].data,
-                                .len = sizeof(received[i].data)}));
+        bf_try_recvs_begin(&f->recvs, f->ring,
+                           &(BfTryRecv){.op = &received[i].op,
+                                        .fd = pair[i % 2],
+                                        .buf = received[i].data,
+                                        .len = sizeof(received[i].data)});
     }
-    g_assert_false(bf_try_recvs_add(recvs, &recvs->items[0]));
+    g_assert_cmpuint(f->recvs.count, ==, BF_TRY_RECVS_MAX);
+    g_assert_cmpuint(bf_ring_pending(f->ring), ==, 2);
+}
+
+/* The peer leaves: all that is left gets the end. */
+static void
+end_receives(Fixture *f, Received *received, int pair[2])
+{
+    g_assert_cmpint(shutdown(pair[0], SHUT_RDWR), ==, 0);
+    bf_try_recvs_start(&f->recvs, f->ring);
+    g_assert_cmpuint(f->recvs.count, ==, 0);
+    while (bf_ring_pending(f->ring) > 1) {
+        bf_ring_wait(f->ring, UINT64_MAX);
+    }
+    for (unsigned i = 0; i <= BF_TRY_RECVS_MAX; i++) {
+        g_assert_cmpuint(received[i].count, ==, 1);
+        bf_try_recvs_end(&f->recvs);
+    }
+    g_assert_cmpuint(f->recvs.waits, ==, 0);
+    close(pair[0]);
+    close(pair[1]);
 }
 
 static void
 test_look_receives(Fixture *f, gconstpointer data)
 {
-    Received received[BF_TRY_RECVS_MAX];
+    Received received[BF_TRY_RECVS_MAX + 1];
     int pair[2];
 
     (void)data;
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
                     ==, 0);
-    add_receives(&f->recvs, received, pair);
-    g_assert_cmpint(write(pair[1], "abc", 3), ==, 3);
+    begin_receives(f, received, pair);
+    g_assert_cmpint(write(pair[0], "abc", 3), ==, 3);
     g_assert_true(
         bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
     g_assert_cmpuint(f->recvs.count, ==, BF_TRY_RECVS_MAX - 1);
-    g_assert_cmpint(received[0].result, ==, 3);
-    g_assert_cmpmem(received[0].data, 3, "abc", 3);
+    g_assert_cmpint(received[1].result, ==, 3);
+    g_assert_cmpmem(received[1].data, 3, "abc", 3);
 
-    /* The end of the stream is a result, too; the ring gets what is left. */
+    /* The end of the stream is a result, too. */
     g_assert_cmpint(shutdown(pair[0], SHUT_WR), ==, 0);
     g_assert_true(
         bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, UINT32_MAX));
-    bf_try_recvs_start(&f->recvs, f->ring);
-    g_assert_cmpuint(f->recvs.count, ==, 0);
-    close(pair[1]);
-    while (bf_ring_pending(f->ring) > 1) {
-        bf_ring_wait(f->ring, UINT64_MAX);
-    }
-    for (unsigned i = 0; i < BF_TRY_RECVS_MAX; i++) {
-        g_assert_cmpuint(received[i].count, ==, 1);
-        g_assert_cmpint(received[i].result, ==, i == 0 ? 3 : 0);
-    }
-    close(pair[0]);
+    g_assert_cmpuint(received[3].count, ==, 1);
+    g_assert_cmpint(received[3].result, ==, 0);
+    end_receives(f, received, pair);
 }
 
 static void
 test_look_receives_nothing(Fixture *f, gconstpointer data)
 {
-    Received received[BF_TRY_RECVS_MAX];
+    Received received[BF_TRY_RECVS_MAX + 1];
     int pair[2];
 
     (void)data;
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
                     ==, 0);
-    add_receives(&f->recvs, received, pair);
-    g_assert_false(bf_try_recvs_soon(&f->recvs));
-    f->recvs.items[BF_TRY_RECVS_MAX - 1].soon = true;
-    g_assert_true(bf_try_recvs_soon(&f->recvs));
+    begin_receives(f, received, pair);
     g_assert_false(
         bf_poll_look(&f->rule, f->ring, &f->recvs, &f->inbox, MAX_NS));
     g_assert_cmpuint(f->recvs.count, ==, BF_TRY_RECVS_MAX);
-    for (unsigned i = 0; i < BF_TRY_RECVS_MAX; i++) {
-        g_assert_cmpuint(received[i].count, ==, 0);
-    }
-    f->recvs.count = 0;
-    close(pair[0]);
-    close(pair[1]);
+    end_receives(f, received, pair);
+}
+
+static void
+test_one_receive_may_end_soon(Fixture *f, gconstpointer data)
+{
+    Received received[BF_TRY_RECVS_MAX + 1];
+    int pair[2];
+
+    (void)data;
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
+                    ==, 0);
+    begin_receives(f, received, pair);
+    f->recvs.items[0].soon = true;
+    g_assert_false(bf_try_recvs_soon(&f->recvs)); /* there are others */
+    f->recvs.count = 1;
+    g_assert_false(bf_try_recvs_soon(&f->recvs)); /* the ring has others */
+    f->recvs.waits = 1;
+    g_assert_true(bf_try_recvs_soon(&f->recvs));
+    f->recvs.items[0].soon = false;
+    g_assert_false(bf_try_recvs_soon(&f->recvs));
+    f->recvs.count = BF_TRY_RECVS_MAX;
+    f->recvs.waits = BF_TRY_RECVS_MAX + 1;
+    end_receives(f, received, pair);
 }
 
 static void *
@@ -315,6 +343,8 @@ main(int argc, char **argv)
                     test_rule_asks_for_more_after_each_in_vain);
     g_test_add_func("/core/poll/rule/holds-on-where-it-pays",
                     test_rule_holds_on_where_it_pays);
+    g_test_add("/core/poll/one-receive-may-end-soon", Fixture, NULL, set_up,
+               test_one_receive_may_end_soon, tear_down);
     g_test_add("/core/poll/look/ends-in-time", Fixture, NULL, set_up,
                test_look_ends_in_time, tear_down);
     g_test_add("/core/poll/look/finds-a-completion", Fixture, NULL, set_up,

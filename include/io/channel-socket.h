@@ -16,17 +16,6 @@
 BfChannel *bf_channel_socket_new(int fd);
 
 /**
- * bf_channel_socket_new_of:
- * @fd: as for bf_channel_socket_new()
- * @domain: the address family of @fd
- *
- * For who knows it already, as a system call is saved.
- *
- * Returns: (transfer full): a channel that closes @fd when freed
- */
-BfChannel *bf_channel_socket_new_of(int fd, int domain);
-
-/**
  * bf_channel_socket_set_bulk:
  * @channel: a socket channel, for which nothing was sent yet
  *

@@ -292,22 +292,14 @@ static const BfChannelOps socket_ops = {
 BfChannel *
 bf_channel_socket_new(int fd)
 {
+    BfChannelSocket *self = g_new0(BfChannelSocket, 1);
     int domain = AF_UNSPEC;
     socklen_t len = sizeof(domain);
 
-    /* What is no socket fails when it is used. */
-    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
-    return bf_channel_socket_new_of(fd, domain);
-}
-
-BfChannel *
-bf_channel_socket_new_of(int fd, int domain)
-{
-    BfChannelSocket *self = g_new0(BfChannelSocket, 1);
-
     self->base.ops = &socket_ops;
     self->base.features = BF_CHANNEL_SEND_PIPE | BF_CHANNEL_RECV_PIPE;
-    if (domain == AF_UNIX) {
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+        domain == AF_UNIX) {
         self->base.features |= BF_CHANNEL_FD_PASS | BF_CHANNEL_LOCAL;
     }
     self->fd = fd;

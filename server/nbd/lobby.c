@@ -326,8 +326,7 @@ static void
 start(BfNbdServer *server, Waiting *waiting)
 {
     BfPeerSource from = waiting->source->key;
-    BfChannel *channel =
-        bf_channel_socket_new_of(waiting->fd, (int)from.family);
+    BfChannel *channel = bf_channel_socket_new(waiting->fd);
 
     bf_channel_socket_set_bulk(channel);
     g_queue_remove(&server->lobby.waiting, waiting);

@@ -164,8 +164,8 @@ bf_qmp_co_nbd_server_add(BfQmpCall *call, const BfNbdServerAddOptions *args,
 }
 
 static bool
-remove_export(BfExportTable *table, const char *id,
-              BfBlockExportRemoveMode mode, GError **error)
+co_remove_export(BfExportTable *table, const char *id,
+                 BfBlockExportRemoveMode mode, GError **error)
 {
     BfExport *exp = bf_export_table_find(table, id);
 
@@ -182,8 +182,10 @@ remove_export(BfExportTable *table, const char *id,
         bf_set_error(error, "export '%s' still in use", id);
         return false;
     }
-    /* The reply means "closing"; BLOCK_EXPORT_DELETED means "gone". */
-    bf_export_start_close(exp);
+    /* With clients the reply means "closing", and BLOCK_EXPORT_DELETED "gone".
+     * Who has seen that there are none goes on at once: with the same id, or
+     * with blockdev-del. */
+    bf_export_co_close(exp);
     return true;
 }
 
@@ -191,7 +193,7 @@ bool
 bf_qmp_co_block_export_del(BfQmpCall *call, const BfBlockExportDelArgs *args,
                            GError **error)
 {
-    return remove_export(call->daemon->exports, args->id, args->mode, error);
+    return co_remove_export(call->daemon->exports, args->id, args->mode, error);
 }
 
 /* All exports are NBD exports, so their type need not be looked at. */
@@ -199,7 +201,8 @@ bool
 bf_qmp_co_nbd_server_remove(BfQmpCall *call, const BfNbdServerRemoveArgs *args,
                             GError **error)
 {
-    return remove_export(call->daemon->exports, args->name, args->mode, error);
+    return co_remove_export(call->daemon->exports, args->name, args->mode,
+                            error);
 }
 
 static BfBlockExportStats *

@@ -169,6 +169,15 @@ void bf_export_stats(BfExport *exp, BfIoStats *ret_stats);
 void bf_export_start_close(BfExport *exp);
 
 /**
+ * bf_export_co_close:
+ * @exp: an export that is not closing
+ *
+ * Like bf_export_start_close(), but waits until it is gone if it has no
+ * clients. It does not wait for clients, which may take long to leave.
+ */
+void bf_export_co_close(BfExport *exp);
+
+/**
  * bf_export_table_co_close_all:
  * @table: the table
  *

@@ -244,8 +244,10 @@ patience_over(void *arg)
     }
 }
 
-void
-bf_export_start_close(BfExport *exp)
+/* Returns whether there are no clients, so that the caller is to finish it;
+ * else who leaves last does. */
+static bool
+begin_close(BfExport *exp)
 {
     bf_assert_main();
     g_assert(exp->published && !exp->closing);
@@ -254,10 +256,25 @@ bf_export_start_close(BfExport *exp)
     exp->ops->start_close(exp);
     /* Parked requests would keep their clients for as long as the drain. */
     bf_root_abort(exp->root);
-    if (exp->clients == 0) {
-        bf_co_spawn_later(export_co_finish, exp);
-    } else {
+    if (exp->clients > 0) {
         bf_timer_start(&exp->patience, PATIENCE_NS, patience_over, exp);
+    }
+    return exp->clients == 0;
+}
+
+void
+bf_export_start_close(BfExport *exp)
+{
+    if (begin_close(exp)) {
+        bf_co_spawn_later(export_co_finish, exp);
+    }
+}
+
+void
+bf_export_co_close(BfExport *exp)
+{
+    if (begin_close(exp)) {
+        export_co_finish(exp);
     }
 }
 

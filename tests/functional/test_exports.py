@@ -359,6 +359,19 @@ def test_event_means_the_id_is_free(nodes):
                 if e["event"] == "BLOCK_EXPORT_DELETED"]
 
 
+@pytest.mark.parametrize("mode", ("safe", "hard"))
+def test_without_clients_the_reply_means_gone(nodes, image, mode):
+    """Id and node are free again for a script that waits for no event."""
+    nodes.start_nbd()
+    for _ in range(30):
+        nodes.add_export("disk")
+        nodes.cmd("block-export-del", id="exp-disk", mode=mode)
+        nodes.add_export("disk")
+        nodes.cmd("nbd-server-remove", name="exp-disk", mode=mode)
+        nodes.cmd("blockdev-del", node_name="disk")
+        nodes.add_file(image, "disk")
+
+
 def test_removed_export_leaves_the_list_at_once(nodes):
     nodes.start_nbd()
     nodes.add_export("disk")

@@ -40,7 +40,7 @@ NEVER_SUSPENDS = re.compile(r"""
 # Mutable globals that may exist: archive -> pattern of symbols.
 GLOBALS_ALLOWED = {
     "libbf-core.a": r"quark|trace_|q\.\d+",
-    "libbf-serve.a": r"^log_(sink|program)$",
+    "libbf-serve.a": r"^log_(sink|program|to_plain_file)$",
 }
 
 

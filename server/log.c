@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log writer. Its two globals are set once at start, before there are
- * threads.
+ * The log writer. Two of its globals are set once at start, before there are
+ * threads; the third one any thread may set, all to the same value.
  */
 #include "serve/log.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include <glib.h>
+
+#include "core/atomic.h"
 
 /* A pipe takes this much, and the program's name, at once or not at all. */
 #define LINE_BYTES_MAX 3900
@@ -25,6 +29,9 @@ typedef enum LogSink {
 
 static const char *log_program;
 static LogSink log_sink;
+/* Standard error is a file that cannot say whether a line would have to wait.
+ */
+static BfAtomicU64 log_to_plain_file;
 
 static int
 syslog_priority(GLogLevelFlags level)
@@ -41,6 +48,32 @@ syslog_priority(GLogLevelFlags level)
     return (level & G_LOG_LEVEL_INFO) != 0 ? LOG_INFO : LOG_DEBUG;
 }
 
+static bool
+is_writable(int fd)
+{
+    struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
+
+    return poll(&pollfd, 1, 0) > 0 && (pollfd.revents & POLLOUT) != 0;
+}
+
+/* Decides how a line is written that could not be written without waiting. */
+static bool
+may_write(int err)
+{
+    struct stat st;
+
+    if (err == EAGAIN) {
+        return false;
+    }
+    /* For a file there is nothing that could be asked. */
+    if (err == EOPNOTSUPP && fstat(STDERR_FILENO, &st) == 0 &&
+        S_ISREG(st.st_mode)) {
+        bf_atomic_store(&log_to_plain_file, 1);
+        return true;
+    }
+    return is_writable(STDERR_FILENO);
+}
+
 /*
  * Whoever reads our standard error may have stopped to: a line is then dropped,
  * since a loop that waits for it would stop every client. Pipes take a whole
@@ -50,12 +83,13 @@ static void
 write_line(const char *line, size_t bytes)
 {
     const struct iovec iov = {.iov_base = (void *)line, .iov_len = bytes};
-    struct pollfd pollfd = {.fd = STDERR_FILENO, .events = POLLOUT};
 
-    if (pwritev2(STDERR_FILENO, &iov, 1, -1, RWF_NOWAIT) < 0 &&
-        errno != EAGAIN && poll(&pollfd, 1, 0) > 0 &&
-        (pollfd.revents & POLLOUT) != 0 &&
-        write(STDERR_FILENO, line, bytes) < 0) {
+    if (bf_atomic_load(&log_to_plain_file) == 0 &&
+        (pwritev2(STDERR_FILENO, &iov, 1, -1, RWF_NOWAIT) >= 0 ||
+         !may_write(errno))) {
+        return;
+    }
+    if (write(STDERR_FILENO, line, bytes) < 0) {
         return; /* nowhere to complain */
     }
 }

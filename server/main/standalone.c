@@ -594,16 +594,6 @@ file_driver(const char *path)
     return stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? "host_device" : "file";
 }
 
-/* qemu-nbd has two names for each. */
-static const char *
-discard_mode(const char *word)
-{
-    if (g_strcmp0(word, "on") == 0) {
-        return "unmap";
-    }
-    return g_strcmp0(word, "off") == 0 ? "ignore" : word;
-}
-
 static bool
 add_image(BfArguments *args, const Words *words)
 {
@@ -619,7 +609,7 @@ add_image(BfArguments *args, const Words *words)
     put(text, "node-name", image);
     put(text, "read-only", words->read_only ? "on" : "off");
     put_if(text, "aio", words->aio);
-    put_if(text, "discard", discard_mode(words->discard));
+    put_if(text, "discard", words->discard);
     put_if(text, "detect-zeroes", words->detect_zeroes);
     if (!put_cache(args, text, words->cache)) {
         return false;
@@ -632,7 +622,7 @@ add_image(BfArguments *args, const Words *words)
         put(text, "file", image);
         put_number(text, "offset", words->offset);
         put(text, "read-only", words->read_only ? "on" : "off");
-        put_if(text, "discard", discard_mode(words->discard));
+        put_if(text, "discard", words->discard);
         bf_arguments_add_made(args, BF_STEP_BLOCKDEV, text->str, "-o %" PRIu64,
                               words->offset);
     }
@@ -676,6 +666,16 @@ set_list(BfArguments *args, const Words *words)
         words->tls_hostname != NULL ? words->tls_hostname : words->bind;
 }
 
+/* qemu-nbd has two names for each. */
+static const char *
+discard_mode(const char *word)
+{
+    if (g_strcmp0(word, "on") == 0) {
+        return "unmap";
+    }
+    return g_strcmp0(word, "off") == 0 ? "ignore" : word;
+}
+
 static bool
 take_words(BfArguments *args, Words *words, int argc, char **argv)
 {
@@ -691,6 +691,7 @@ take_words(BfArguments *args, Words *words, int argc, char **argv)
         }
     }
     words->file = optind < argc ? argv[optind] : NULL;
+    words->discard = discard_mode(words->discard);
     return argc - optind <= 1 ||
            bf_arguments_complain(args,
                                  "Invalid number of arguments: one image "

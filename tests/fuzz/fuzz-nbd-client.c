@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "block/block-private.h"
 #include "block/drivers/nbd/nbd-private.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -173,7 +174,9 @@ static void
 co_run(void *arg)
 {
     Session *session = arg;
-    BfNbdcNode node = {.base.name = (char *)"fuzz", .loop = session->loop};
+    BfGraph graph = {.losses = 0};
+    BfNbdcNode node = {.base = {.name = (char *)"fuzz", .graph = &graph},
+                       .loop = session->loop};
     BfNbdcConn *conn = g_new0(BfNbdcConn, 1);
 
     conn->node = &node;

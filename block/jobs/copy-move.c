@@ -119,9 +119,11 @@ may_use_pipe(const BfCopy *copy)
            !bf_handle_limits(copy->config.target)->keeps_pipes;
 }
 
-/* Returns true if the range was copied. */
+/* Returns true if the range was copied. @ret_full is set to a pipe that has its
+ * data, if a buffer should look at them. */
 static bool
-co_move_by_pipe(BfCopy *copy, uint64_t offset, uint64_t bytes)
+co_move_by_pipe(BfCopy *copy, uint64_t offset, uint64_t bytes,
+                BfCopyPipe **ret_full)
 {
     BfCopyPipe *pipe;
     int ret;
@@ -144,7 +146,7 @@ co_move_by_pipe(BfCopy *copy, uint64_t offset, uint64_t bytes)
         return false;
     }
     if (co_has_zeroes(copy, offset, bytes)) {
-        give_pipe_back(copy, pipe, false);
+        *ret_full = pipe;
         return false;
     }
     bf_copy_note_written(copy, offset, bytes);
@@ -242,20 +244,40 @@ co_write_runs(BfCopy *copy, char *buf, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
+/* What is in a pipe need not be read from the source once more. Gives the pipe
+ * back. */
+static bool
+empty_pipe(BfCopy *copy, BfCopyPipe *pipe, char *buf, uint64_t bytes)
+{
+    uint64_t done = 0;
+    ssize_t n = 1;
+
+    while (buf != NULL && n > 0 && done < bytes) {
+        n = read(pipe->fds[0], buf + done, bytes - done);
+        done += n > 0 ? (uint64_t)n : 0;
+    }
+    give_pipe_back(copy, pipe, done == bytes);
+    return done == bytes;
+}
+
+/* @full: (nullable): a pipe with the data; taken */
 static int
-co_move_by_buffer(BfCopy *copy, uint64_t offset, uint64_t bytes,
-                  bool *ret_is_read)
+co_move_by_buffer(BfCopy *copy, BfCopyPipe *full, uint64_t offset,
+                  uint64_t bytes, bool *ret_is_read)
 {
     char *buf = bf_buffer_new(bytes);
+    bool is_here = full != NULL && empty_pipe(copy, full, buf, bytes);
     BfIoVec vec;
-    int ret;
+    int ret = 0;
 
     *ret_is_read = true;
     if (buf == NULL) {
         return -ENOMEM;
     }
-    bf_iovec_init_buf(&vec, buf, bytes);
-    ret = bf_handle_co_read(copy->config.source, offset, &vec, 0);
+    if (!is_here) {
+        bf_iovec_init_buf(&vec, buf, bytes);
+        ret = bf_handle_co_read(copy->config.source, offset, &vec, 0);
+    }
     if (ret == 0) {
         *ret_is_read = false;
         ret = co_write_runs(copy, buf, offset, bytes);
@@ -273,9 +295,10 @@ bf_copy_co_move(BfCopy *copy, uint64_t offset, uint64_t bytes,
 
     while (ret == 0 && offset < end) {
         uint64_t n = MIN(end - offset, copy->unit);
+        BfCopyPipe *full = NULL;
 
-        if (!co_move_by_pipe(copy, offset, n)) {
-            ret = co_move_by_buffer(copy, offset, n, ret_is_read);
+        if (!co_move_by_pipe(copy, offset, n, &full)) {
+            ret = co_move_by_buffer(copy, full, offset, n, ret_is_read);
         }
         offset += n;
     }

@@ -854,3 +854,25 @@ def test_network_cut_can_stop_and_go_on(remote):
     end = wait_event(remote.daemon, "BLOCK_JOB_COMPLETED", device="m")
     assert "error" not in end["data"]
     assert sha(remote.source) == sha(remote.target)
+
+
+def test_zeroes_in_data_do_not_cost_a_second_read(daemon, box):
+    """Data on its way to a socket, in which a buffer should look for them."""
+    half = 512 << 10
+    source = harness.make_image(box / "source.img", SIZE, {
+        offset: harness.random_bytes(half) + bytes(half)
+        for offset in range(0, SIZE, 2 * half)})
+    pair = Pair(daemon, box, source)
+    daemon.add_export("dst", writable=True)
+    daemon.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "far", "export": "dst",
+        "server": {"type": "unix", "path": str(daemon.nbd_path)}})
+    pair.mirror(target="far")
+    pair.ready()
+    stats, = [node["stats"] for node in daemon.cmd(
+        "query-blockstats", query_nodes=True) if node["node-name"] == "src"]
+    assert SIZE <= stats["rd_bytes"] < SIZE * 5 // 4
+    daemon.cmd("job-complete", id="m")
+    wait_event(daemon, "BLOCK_JOB_COMPLETED", device="m")
+    assert sha(pair.target) == sha(source)
+    assert pair.target.stat().st_blocks * 512 < SIZE * 3 // 4

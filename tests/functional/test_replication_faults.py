@@ -164,8 +164,12 @@ class Scene:
                                    or data["offset"] < data["len"]))
             self.moment = None
 
-    def finish_job(self):
-        """Brings a job that is alive to its good end, and looks at it."""
+    def finish_job(self, may_lose=False):
+        """Brings a job that is alive to its good end, and looks at it.
+
+        may_lose: the server was away, and nobody knows what it still has: a
+        backup cannot copy again what the guest has overwritten.
+        """
         self.note_shot()
         self.speed_up()
         self.wait_ready_or_end()
@@ -175,6 +179,9 @@ class Scene:
             if job["status"] == "ready":
                 self.source.cmd("job-complete", id="job0")
         end = self.take_end()
+        if may_lose and self.guest and self.kind == "backup" and \
+                "the source was overwritten" in end["data"].get("error", ""):
+            return
         assert self.is_complete(end), end
         self.check_copy()
 
@@ -344,7 +351,7 @@ def network_back(scene):
         else:
             scene.proxy.cut()
         scene.maybe_speed_up()
-    scene.finish_job()
+    scene.finish_job(may_lose=True)
 
 
 def network_silent(scene):

@@ -81,6 +81,16 @@ iothread_check(const BfObjectOptions *options, GError **error)
             return false;
         }
     }
+    if (props->thread_pool_max < 1 || props->thread_pool_max > G_MAXINT ||
+        props->thread_pool_min > props->thread_pool_max) {
+        bf_set_error(error,
+                     "iothread '%s': thread-pool-max must be 1..%d and not "
+                     "below thread-pool-min, %" G_GINT64_FORMAT
+                     ", but is %" G_GINT64_FORMAT,
+                     options->id, G_MAXINT, props->thread_pool_min,
+                     props->thread_pool_max);
+        return false;
+    }
     return true;
 }
 

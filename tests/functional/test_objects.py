@@ -41,6 +41,10 @@ def test_object_comes_and_goes(daemon):
      ["hex"]),
     ({"qom_type": "iothread", "id": "x", "poll-max-ns": "1"}, ["poll-max-ns"]),
     ({"qom_type": "iothread", "id": "x", "poll-max-ns": -1}, []),
+    ({"qom_type": "iothread", "id": "x", "thread-pool-max": 0},
+     ["thread-pool-max"]),
+    ({"qom_type": "iothread", "id": "x", "thread-pool-min": 65},
+     ["thread-pool-max"]),
     ({"qom_type": "tls-creds-x509", "id": "x", "endpoint": "both"},
      ["both"]),
 ])

@@ -174,16 +174,18 @@ command_co_write_pipe(BfNbdTask *task)
 }
 
 int
-bf_nbd_command_co_write_piece(BfNbdTask *task, uint64_t offset, size_t bytes)
+bf_nbd_command_co_write_piece(BfNbdTask *task, uint8_t *buf, uint64_t offset,
+                              size_t bytes)
 {
     BfIoVec vec;
     int ret = 0;
 
-    bf_iovec_init_buf(&vec, task->buf, bytes);
+    bf_iovec_init_buf(&vec, buf, bytes);
     ret = bf_handle_co_write(task->client->handle, offset, &vec,
                              write_flags(task));
     bf_iovec_clear(&vec);
-    return ret;
+    /* When the last piece is done, the node may be larger again. */
+    return ret < 0 ? -change_error(task, ret) : 0;
 }
 
 void

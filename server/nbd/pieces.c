@@ -190,7 +190,7 @@ pieces_co_take(BfNbdTask *task, int *ret, GError **error)
         }
         client->receiving = false;
         if (*ret == 0) {
-            *ret = bf_nbd_command_co_write_piece(task, at, bytes);
+            *ret = bf_nbd_command_co_write_piece(task, task->buf, at, bytes);
         }
         at += bytes;
     }

@@ -59,12 +59,9 @@ piece_co_run(void *arg)
 {
     Piece *piece = arg;
     BfNbdTask *task = piece->task;
-    BfIoVec vec;
-    int ret = 0;
+    int ret = bf_nbd_command_co_write_piece(task, piece->buf, piece->offset,
+                                            piece->bytes);
 
-    bf_iovec_init_buf(&vec, piece->buf, piece->bytes);
-    ret = bf_handle_co_write(task->client->handle, piece->offset, &vec, 0);
-    bf_iovec_clear(&vec);
     if (ret < 0 && task->result == 0) {
         task->result = ret;
     }

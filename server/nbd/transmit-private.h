@@ -115,9 +115,10 @@ void bf_nbd_pipe_clear(BfNbdClient *client);
 /* What precedes a request, or its pieces; command.c. */
 void bf_nbd_command_co_begin(BfNbdTask *task);
 
-/* Writes a piece of the payload, which is in the task's buffer. */
-int bf_nbd_command_co_write_piece(BfNbdTask *task, uint64_t offset,
-                                  size_t bytes);
+/* Writes a piece of the payload. Returns 0 or -errno, with -ENOSPC for a range
+ * that is not inside of the node any more. */
+int bf_nbd_command_co_write_piece(BfNbdTask *task, uint8_t *buf,
+                                  uint64_t offset, size_t bytes);
 
 /* Replies to a WRITE that came to @ret. */
 void bf_nbd_command_end_write(BfNbdTask *task, int ret);

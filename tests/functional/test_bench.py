@@ -228,7 +228,8 @@ def test_large_input_is_valid():
     for make in monitor.VALUES.values():
         text = monitor.command_of(make(100_000))
         assert 70_000 < len(text) < 130_000
-        assert json.loads(text)["arguments"]["data"]
+        # QMP has strings in apostrophes, too.
+        assert json.loads(text.replace(b"'", b'"'))["arguments"]["data"]
 
 
 def test_asker_finds_replies_among_events():

@@ -24,6 +24,7 @@ ONLY_IN = {  # foreign header -> its one home
     "liburing.h": "server/core/ring.c", "gnutls/": "server/crypto/",
     "jansson.h": "qmp/", "curl/": "block/drivers/curl.c",
     "security/": "server/crypto/authz-pam.c",
+    "intel-ipsec-mb.h": "server/crypto/tls13-aead-ipsec-mb.c",
     "rbd/": "block/drivers/rbd.c", "iscsi/": "block/drivers/iscsi.c",
 }
 HOME_HEADERS = ("include/qmp/",)  # jansson.h may show in the layer's headers

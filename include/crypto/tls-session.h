@@ -334,6 +334,18 @@ const char *bf_tls_session_get_cipher(const BfTlsSession *session);
 const char *bf_tls_session_get_records(const BfTlsSession *session);
 
 /**
+ * bf_tls_session_get_cipher_library:
+ * @session: a verified session
+ *
+ * The records of "own" may take the cipher itself from libipsec-mb, if the
+ * program was built with it: because the processor has VAES and AVX-512, with
+ * which it is faster by far, or because the credentials demand it.
+ *
+ * Returns: (transfer none): "gnutls" or "ipsec-mb"
+ */
+const char *bf_tls_session_get_cipher_library(const BfTlsSession *session);
+
+/**
  * bf_tls_session_get_peer_dn:
  * @session: a session, after bf_tls_session_verify()
  *

@@ -29,6 +29,19 @@ static const char *const kind_names[] = {
     [BF_TLS_CREDS_ANON] = "tls-creds-anon",
 };
 
+bool
+bf_tls_material_needs_own_engine(const BfTlsMaterial *material)
+{
+    return material->record_engine == BF_TLS_RECORD_ENGINE_OWN ||
+           material->record_engine == BF_TLS_RECORD_ENGINE_IPSEC_MB;
+}
+
+const char *
+bf_tls_material_engine_name(const BfTlsMaterial *material)
+{
+    return bf_enum_str(&bf_tls_record_engine_enum, material->record_engine);
+}
+
 BfTlsMaterial *
 bf_tls_material_new(BfTlsCredsKind kind, const BfTlsCredsParams *params)
 {

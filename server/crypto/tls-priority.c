@@ -10,6 +10,7 @@
  * order win over the client's, which is often made for other hardware.
  */
 #include "tls-private.h"
+#include "tls13-private.h"
 
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -149,9 +150,9 @@ narrow_to_own_engine(BfTlsMaterial *material, const char *full,
     }
     if (lacks != NULL) {
         bf_tls_report_error(report,
-                            "record-engine 'own' needs TLS 1.3 with AES-GCM, "
+                            "record-engine '%s' needs TLS 1.3 with AES-GCM, "
                             "%s; leave it at 'auto'%s",
-                            lacks,
+                            bf_tls_material_engine_name(material), lacks,
                             material->kind == BF_TLS_CREDS_ANON
                                 ? ""
                                 : ", or correct the priority");
@@ -165,9 +166,25 @@ narrow_to_own_engine(BfTlsMaterial *material, const char *full,
         material->priority = NULL;
         bf_tls_report_error(report,
                             "Cannot narrow the TLS session priority '%s' to "
-                            "what record-engine 'own' does: %s; leave it at "
+                            "what record-engine '%s' does: %s; leave it at "
                             "'auto'",
-                            full, reason);
+                            full, bf_tls_material_engine_name(material),
+                            reason);
+    }
+}
+
+/* The one value that a build or a processor may not have. */
+static void
+check_library(const BfTlsMaterial *material, BfTlsReport *report)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (material->record_engine == BF_TLS_RECORD_ENGINE_IPSEC_MB &&
+        bf_tls13_aead_get_ipsec_mb(&error) == NULL) {
+        bf_tls_report_error(report,
+                            "record-engine 'ipsec-mb' cannot be had: %s; leave "
+                            "it at 'auto'",
+                            error->message);
     }
 }
 
@@ -187,7 +204,8 @@ bf_tls_load_priority(BfTlsMaterial *material, const char *priority,
     if (ret < 0) {
         material->priority = NULL;
         report_failure(priority, ret, wrong_at, report);
-    } else if (material->record_engine == BF_TLS_RECORD_ENGINE_OWN) {
+    } else if (bf_tls_material_needs_own_engine(material)) {
+        check_library(material, report);
         narrow_to_own_engine(material, full, report);
     }
 }

@@ -72,6 +72,22 @@ typedef struct BfTlsMaterial {
 } BfTlsMaterial;
 
 /**
+ * bf_tls_material_needs_own_engine:
+ * @material: credentials
+ *
+ * Returns: true if their sessions must have our own record engine
+ */
+bool bf_tls_material_needs_own_engine(const BfTlsMaterial *material);
+
+/**
+ * bf_tls_material_engine_name:
+ * @material: credentials
+ *
+ * Returns: (transfer none): the value of the property "record-engine"
+ */
+const char *bf_tls_material_engine_name(const BfTlsMaterial *material);
+
+/**
  * bf_tls_material_new:
  * @kind: how the peers prove who they are
  * @params: what all kinds have in common

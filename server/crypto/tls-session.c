@@ -155,7 +155,7 @@ choose_engine(const BfTlsMaterial *creds, bool *ret_own, GError **error)
     const char *text = g_getenv(BF_TLS_RECORDS_VARIABLE);
 
     if (creds->record_engine != BF_TLS_RECORD_ENGINE_AUTO) {
-        *ret_own = creds->record_engine == BF_TLS_RECORD_ENGINE_OWN;
+        *ret_own = bf_tls_material_needs_own_engine(creds);
         return true;
     }
     if (text == NULL || strcmp(text, "own") == 0) {
@@ -171,6 +171,15 @@ choose_engine(const BfTlsMaterial *creds, bool *ret_own, GError **error)
                  "'%s'; it takes 'own' or 'gnutls'",
                  BF_TLS_RECORDS_VARIABLE, text);
     return false;
+}
+
+/* What our own records are computed with. */
+static const BfTls13AeadOps *
+choose_library(const BfTlsMaterial *creds, GError **error)
+{
+    return creds->record_engine == BF_TLS_RECORD_ENGINE_IPSEC_MB
+               ? bf_tls13_aead_get_ipsec_mb(error)
+               : bf_tls13_aead_choose();
 }
 
 BfTlsSession *
@@ -198,7 +207,13 @@ bf_tls_session_new(BfTlsCreds *creds, const char *peer_hostname, GError **error)
         return NULL;
     }
     if (own_records) {
-        bf_tls13_prepare(session);
+        const BfTls13AeadOps *library = choose_library(session->creds, error);
+
+        if (library == NULL) {
+            g_prefix_error(error, "Cannot create a TLS session: ");
+            return NULL;
+        }
+        bf_tls13_prepare(session, library);
     }
     return g_steal_pointer(&session);
 }
@@ -444,17 +459,12 @@ is_mismatch(const BfTlsSession *session, int ret)
     }
 }
 
-static bool
-needs_own_engine(const BfTlsSession *session)
-{
-    return session->creds->record_engine == BF_TLS_RECORD_ENGINE_OWN;
-}
-
 /* The cause, in words of ours where the library's do not help. */
 static char *
 handshake_failure_text(const BfTlsSession *session, int ret)
 {
     g_autofree char *text = bf_tls_error_text(ret);
+    const char *engine = bf_tls_material_engine_name(session->creds);
 
     if (bf_tls_session_is_cut_off(session, ret)) {
         return g_strdup("the peer closed the connection in the middle of it, "
@@ -467,11 +477,13 @@ handshake_failure_text(const BfTlsSession *session, int ret)
     case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
     case GNUTLS_E_UNEXPECTED_PACKET:
     case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-        return g_strdup_printf("%s; does the peer speak %s?", text,
-                               needs_own_engine(session)
-                                   ? "TLS 1.3, which our record-engine 'own' "
-                                     "needs"
-                                   : "TLS 1.2 or later");
+        if (bf_tls_material_needs_own_engine(session->creds)) {
+            return g_strdup_printf("%s; does the peer speak TLS 1.3, which our "
+                                   "record-engine '%s' needs?",
+                                   text, engine);
+        }
+        return g_strdup_printf("%s; does the peer speak TLS 1.2 or later?",
+                               text);
     case GNUTLS_E_PULL_ERROR:
         return g_strdup_printf("the peer sent more than %zu bytes",
                                BF_TLS_HANDSHAKE_MAX_BYTES);
@@ -488,10 +500,12 @@ set_handshake_error(BfTlsSession *session, int ret, GError **error)
 
     if (session->psk_fault != NULL) {
         hint = g_strdup_printf("; %s", session->psk_fault);
-    } else if (is_mismatch(session, ret) && needs_own_engine(session)) {
+    } else if (is_mismatch(session, ret) &&
+               bf_tls_material_needs_own_engine(session->creds)) {
         hint = g_strdup_printf(
-            "; our record-engine 'own' leaves only TLS 1.3 with AES-GCM, and "
+            "; our record-engine '%s' leaves only TLS 1.3 with AES-GCM, and "
             "the key exchange here is %s",
+            bf_tls_material_engine_name(session->creds),
             exchange_text(session));
     } else if (is_mismatch(session, ret)) {
         hint = g_strdup_printf("; the peers may have no key exchange in "
@@ -670,6 +684,14 @@ const char *
 bf_tls_session_get_records(const BfTlsSession *session)
 {
     return session->records->name;
+}
+
+const char *
+bf_tls_session_get_cipher_library(const BfTlsSession *session)
+{
+    return session->records == &bf_tls_records_own
+               ? session->tls13->write.library->name
+               : bf_tls13_aead_gnutls.name;
 }
 
 const char *

@@ -272,16 +272,17 @@ static bool
 check_engine(const BfTlsSession *session, gnutls_alert_description_t *ret_alert,
              GError **error)
 {
-    if (session->creds->record_engine != BF_TLS_RECORD_ENGINE_OWN ||
+    if (!bf_tls_material_needs_own_engine(session->creds) ||
         session->records == &bf_tls_records_own) {
         return true;
     }
     *ret_alert = GNUTLS_A_INTERNAL_ERROR;
     bf_set_error(error,
-                 "record-engine 'own' cannot take over this session (%s %s) "
+                 "record-engine '%s' cannot take over this session (%s %s) "
                  "from GnuTLS; set the property 'record-engine' of the TLS "
                  "credentials to 'auto'",
-                 session->version, session->cipher);
+                 bf_tls_material_engine_name(session->creds), session->version,
+                 session->cipher);
     return false;
 }
 

@@ -57,7 +57,6 @@ expand_label(const BfTls13Suite *suite, const uint8_t *secret,
 int
 bf_tls13_keys_derive(BfTls13Keys *keys, const BfTls13Suite *suite, uint8_t *key)
 {
-    const gnutls_datum_t datum = {key, suite->key_bytes};
     int ret = expand_label(suite, keys->secret, "key", key, suite->key_bytes);
 
     if (ret >= 0) {
@@ -68,11 +67,11 @@ bf_tls13_keys_derive(BfTls13Keys *keys, const BfTls13Suite *suite, uint8_t *key)
         return ret;
     }
     if (keys->aead != NULL) {
-        gnutls_aead_cipher_deinit(keys->aead);
+        keys->library->close(keys->aead);
         keys->aead = NULL;
     }
     keys->sequence = 0;
-    return gnutls_aead_cipher_init(&keys->aead, suite->cipher, &datum);
+    return keys->library->open(suite, key, &keys->aead);
 }
 
 static bool
@@ -127,7 +126,7 @@ void
 bf_tls13_keys_clear(BfTls13Keys *keys)
 {
     if (keys->aead != NULL) {
-        gnutls_aead_cipher_deinit(keys->aead);
+        keys->library->close(keys->aead);
     }
     explicit_bzero(keys, sizeof(*keys));
 }
@@ -150,28 +149,20 @@ int
 bf_tls13_keys_encrypt(BfTls13Keys *keys, const uint8_t *header, uint8_t *bytes,
                       size_t len)
 {
-    size_t room = len + BF_TLS13_TAG_BYTES;
     uint8_t nonce[BF_TLS13_IV_BYTES];
 
     next_nonce(keys, nonce);
-    return gnutls_aead_cipher_encrypt(keys->aead, nonce, sizeof(nonce), header,
-                                      BF_TLS13_HEADER_BYTES, BF_TLS13_TAG_BYTES,
-                                      bytes, len, bytes, &room);
+    return keys->library->encrypt(keys->aead, nonce, header, bytes, len);
 }
 
 bool
 bf_tls13_keys_decrypt(BfTls13Keys *keys, const uint8_t *header,
                       const uint8_t *src, uint8_t *dest, size_t len)
 {
-    size_t room = len;
     uint8_t nonce[BF_TLS13_IV_BYTES];
-    int ret;
 
     next_nonce(keys, nonce);
-    ret = gnutls_aead_cipher_decrypt(
-        keys->aead, nonce, sizeof(nonce), header, BF_TLS13_HEADER_BYTES,
-        BF_TLS13_TAG_BYTES, src, len + BF_TLS13_TAG_BYTES, dest, &room);
-    if (ret < 0 || room != len) {
+    if (!keys->library->decrypt(keys->aead, nonce, header, src, dest, len)) {
         /* It was decrypted before the tag was known to be wrong. */
         memset(dest, 0, len);
         return false;

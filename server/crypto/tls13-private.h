@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Our own records for TLS 1.3: keys (tls13-keys.c) and the engine that uses
- * them (tls13-records.c).
+ * Our own records for TLS 1.3: keys (tls13-keys.c), the libraries that have the
+ * cipher (tls13-aead*.c) and the engine that uses them (tls13-records.c).
  *
  * gnutls does the handshake. Then, if it agreed on AES-GCM, its session is
- * dropped and the keys are ours. The cipher itself is still that of gnutls, but
- * only bf_tls13_keys_*() know: another implementation would replace those.
+ * dropped and the keys are ours. Which library computes the cipher only
+ * bf_tls13_keys_*() know.
  */
 #pragma once
 
@@ -39,19 +39,76 @@ typedef struct BfTls13Suite {
 } BfTls13Suite;
 
 /**
+ * BfTls13AeadOps: a library that has AES-GCM
+ *
+ * All of them give the same bytes, for a nonce of BF_TLS13_IV_BYTES, a header
+ * of BF_TLS13_HEADER_BYTES as what is authenticated only, and a tag of
+ * BF_TLS13_TAG_BYTES behind what is encrypted.
+ *
+ * @name: what users know it as
+ * @open: takes a key, of which it keeps no copy but in @ret_aead; gives 0 or a
+ * gnutls error code
+ * @close: wipes and releases the result of @open
+ * @encrypt: see bf_tls13_keys_encrypt()
+ * @decrypt: see bf_tls13_keys_decrypt(), but if it gives false, @dest may hold
+ * anything
+ */
+typedef struct BfTls13AeadOps {
+    const char *name;
+    int (*open)(const BfTls13Suite *suite, const uint8_t *key, void **ret_aead);
+    void (*close)(void *aead);
+    int (*encrypt)(void *aead, const uint8_t *nonce, const uint8_t *header,
+                   uint8_t *bytes, size_t len);
+    bool (*decrypt)(void *aead, const uint8_t *nonce, const uint8_t *header,
+                    const uint8_t *src, uint8_t *dest, size_t len);
+} BfTls13AeadOps;
+
+/* The one that is always there. */
+extern const BfTls13AeadOps bf_tls13_aead_gnutls;
+
+/**
+ * bf_tls13_aead_get_ipsec_mb:
+ * @error: (optional): says what is missing
+ *
+ * Any thread may call it. The library is set up by the first call.
+ *
+ * Returns: (transfer none): libipsec-mb, if this program was built with it and
+ * it runs on this processor; else NULL
+ */
+const BfTls13AeadOps *bf_tls13_aead_get_ipsec_mb(GError **error);
+
+/**
+ * bf_tls13_aead_has_fast_ipsec_mb:
+ *
+ * Does not touch the library where the processor has not got what it takes.
+ *
+ * Returns: true if libipsec-mb is there, and faster here than the others
+ */
+bool bf_tls13_aead_has_fast_ipsec_mb(void);
+
+/**
+ * bf_tls13_aead_choose:
+ *
+ * Returns: (transfer none): the library that is best here
+ */
+const BfTls13AeadOps *bf_tls13_aead_choose(void);
+
+/**
  * BfTls13Keys: the keys of one direction
  * @secret: the traffic secret that everything else follows from
  * @secret_len: its length; 0 while there is none
  * @iv: what the sequence number is mixed into
  * @sequence: number of the next record; starts at 0 with each key
- * @aead: the cipher, or NULL
+ * @library: what computes the cipher; set before the first key is derived
+ * @aead: the cipher with its key, as @library has it; or NULL
  */
 typedef struct BfTls13Keys {
     uint8_t secret[BF_TLS13_SECRET_MAX_BYTES];
     size_t secret_len;
     uint8_t iv[BF_TLS13_IV_BYTES];
     uint64_t sequence;
-    gnutls_aead_cipher_hd_t aead;
+    const BfTls13AeadOps *library;
+    void *aead;
 } BfTls13Keys;
 
 struct BfTls13 {
@@ -83,10 +140,11 @@ extern const BfTlsRecordOps bf_tls_records_own;
 /**
  * bf_tls13_prepare:
  * @session: a session before its handshake
+ * @library: what is to compute the cipher
  *
  * Makes gnutls hand out the secrets when there are any.
  */
-void bf_tls13_prepare(BfTlsSession *session);
+void bf_tls13_prepare(BfTlsSession *session, const BfTls13AeadOps *library);
 
 /**
  * bf_tls13_take_over:

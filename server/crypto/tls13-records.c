@@ -109,13 +109,15 @@ tls13_hello(gnutls_session_t tls, unsigned int type, unsigned int when,
 }
 
 void
-bf_tls13_prepare(BfTlsSession *session)
+bf_tls13_prepare(BfTlsSession *session, const BfTls13AeadOps *library)
 {
     BfTls13 *self = g_new0(BfTls13, 1);
 
     session->tls13 = self;
     self->is_server = session->creds->endpoint == BF_TLS_ENDPOINT_SERVER;
     self->peer_alert = -1;
+    self->read.library = library;
+    self->write.library = library;
     self->keylog = gnutls_session_get_keylog_function(session->tls);
     gnutls_session_set_keylog_function(session->tls, tls13_keylog);
     gnutls_handshake_set_hook_function(

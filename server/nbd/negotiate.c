@@ -8,6 +8,7 @@
  * behind GO is still in the channel when the request loop starts.
  */
 #include <stdarg.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "core/util.h"
@@ -233,6 +234,7 @@ static BfNbdClientTls *
 describe_tls(BfChannel *channel)
 {
     const BfTlsSession *session = bf_channel_tls_get_session(channel);
+    const char *library = bf_tls_session_get_cipher_library(session);
     BfNbdClientTls *info = bf_type_new(&bf_nbd_client_tls_type);
     int records = BF_NBD_TLS_RECORDS_GNUTLS;
 
@@ -241,6 +243,9 @@ describe_tls(BfChannel *channel)
     info->version = g_strdup(bf_tls_session_get_version(session));
     info->cipher = g_strdup(bf_tls_session_get_cipher(session));
     info->records = (BfNbdTlsRecords)records;
+    if (strcmp(library, "gnutls") != 0) {
+        info->cipher_library = g_strdup(library);
+    }
     info->name = g_strdup(bf_tls_session_get_peer_label(session));
     info->proved = bf_tls_session_get_identity(session) != NULL;
     return info;

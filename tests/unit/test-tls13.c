@@ -7,7 +7,6 @@
 
 #include <string.h>
 
-#include "hex.h"
 #include "server/crypto/tls13-private.h"
 
 #define KIB ((size_t)1024)
@@ -44,11 +43,14 @@ send_inner(BfTestPair *pair, const void *inner, size_t len)
 #define SEND(pair, ...)                                                        \
     send_inner(pair, (guint8[]){__VA_ARGS__}, sizeof((guint8[]){__VA_ARGS__}))
 
+/* What bf_test_tls takes for the engine: "own" or "ipsec-mb". */
+static const char *engine = "own";
+
 static void
 init_own(BfTestPair *pair)
 {
-    bf_test_tls.client_records = "own";
-    bf_test_tls.server_records = "own";
+    bf_test_tls.client_records = engine;
+    bf_test_tls.server_records = engine;
     bf_test_pair_init_ready(pair);
 }
 
@@ -91,73 +93,6 @@ check_refused(BfTestPair *pair, const char *phrase, int alert)
                     BF_TLS_FAILED);
 }
 
-/* The records of RFC 8448, 3, that are protected by traffic secrets. */
-static const struct {
-    const char *secret;
-    const char *key;
-    const char *iv;
-    guint64 sequence;
-    const char *record;
-    const char *inner; /* with the content type */
-} published[] = {
-#define CLIENT_KEYS                                                            \
-    "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5",        \
-        "17422dda596ed5d9acd890e3c63f5051", "5b78923dee08579033e523d9"
-#define SERVER_KEYS                                                            \
-    "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643",        \
-        "9f02283b6c9c07efc26bb9f2ac92e356", "cf782b88dd83549aadf1e984"
-#define DATA                                                                   \
-    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223" \
-    "2425262728292a2b2c2d2e2f303117"
-    {CLIENT_KEYS, 0,
-     "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8"
-     "a5b46b395bd54a9a20441e2b62974e1f5a6292a2977014bd1e3deae63aeebb21694915e4",
-     DATA},
-    {SERVER_KEYS, 1,
-     "17030300432e937e11ef4ac740e538ad36005fc4a46932fc3225d05f82aa1b36e30efaf9"
-     "7d90e6dffc602dcb501a59a8fcc49c4bf2e5f0a21c0047c2abf332540dd032e167c2955d",
-     DATA},
-    {CLIENT_KEYS, 1, "1703030013c9872760655666b74d7ff1153efd6db6d0b0e3",
-     "010015"},
-    {SERVER_KEYS, 2, "1703030013b58fd67166ebf599d24720cfbe7efa7a8864a9",
-     "010015"},
-};
-
-static void
-test_published_records(void)
-{
-    static const BfTls13Suite suite = {GNUTLS_CIPHER_AES_128_GCM,
-                                       GNUTLS_MAC_SHA256, 32, 16};
-
-    for (size_t i = 0; i < G_N_ELEMENTS(published); i++) {
-        g_autoptr(GBytes) secret = bf_test_hex(published[i].secret);
-        g_autoptr(GBytes) key = bf_test_hex(published[i].key);
-        g_autoptr(GBytes) iv = bf_test_hex(published[i].iv);
-        g_autoptr(GBytes) record = bf_test_hex(published[i].record);
-        g_autoptr(GBytes) inner = bf_test_hex(published[i].inner);
-        const guint8 *header = bf_test_data(record);
-        const size_t len = g_bytes_get_size(inner);
-        BfTls13Keys keys = {.secret_len = suite.secret_bytes};
-        guint8 raw_key[BF_TLS13_KEY_MAX_BYTES];
-        guint8 buf[128];
-
-        memcpy(keys.secret, bf_test_data(secret), keys.secret_len);
-        g_assert_cmpint(bf_tls13_keys_derive(&keys, &suite, raw_key), >=, 0);
-        g_assert_cmpmem(raw_key, suite.key_bytes, bf_test_data(key), 16);
-        g_assert_cmpmem(keys.iv, sizeof(keys.iv), bf_test_data(iv), 12);
-        keys.sequence = published[i].sequence;
-        g_assert_true(bf_tls13_keys_decrypt(
-            &keys, header, header + BF_TLS13_HEADER_BYTES, buf, len));
-        g_assert_cmpmem(buf, len, bf_test_data(inner), len);
-        keys.sequence = published[i].sequence;
-        g_assert_cmpint(bf_tls13_keys_encrypt(&keys, header, buf, len), >=, 0);
-        g_assert_cmpmem(buf, len + BF_TLS13_TAG_BYTES,
-                        header + BF_TLS13_HEADER_BYTES,
-                        g_bytes_get_size(record) - BF_TLS13_HEADER_BYTES);
-        bf_tls13_keys_clear(&keys);
-    }
-}
-
 static void
 test_library_session_is_dropped(void)
 {
@@ -176,8 +111,8 @@ test_secrets_go_without_take_over(void)
         "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+CHACHA20-POLY1305");
     g_auto(BfTestPair) pair = {0};
 
-    bf_test_tls.client_records = "own";
-    bf_test_tls.server_records = "own";
+    bf_test_tls.client_records = engine;
+    bf_test_tls.server_records = engine;
     bf_test_pair_init(&pair, server, bf_test_tls.client_creds,
                       "server1.example");
     bf_test_pair_establish(&pair);
@@ -728,12 +663,41 @@ test_random_damage_is_noticed(void)
     }
 }
 
-#define ADD(path, name) g_test_add_func("/crypto/tls13/" path, test_##name)
+typedef struct Case {
+    const char *engine;
+    void (*func)(void);
+} Case;
+
+static void
+run_case(gconstpointer data)
+{
+    const Case *self = data;
+
+    engine = self->engine;
+    self->func();
+}
+
+/* With each library that is there. */
+static void
+add_case(const char *path, void (*func)(void))
+{
+    static const char *const engines[] = {"own", "ipsec-mb"};
+    size_t n = bf_tls13_aead_get_ipsec_mb(NULL) != NULL ? 2 : 1;
+
+    for (size_t i = 0; i < n; i++) {
+        g_autofree char *full = g_strdup_printf("%s/%s", path, engines[i]);
+        const Case one = {engines[i], func};
+
+        g_test_add_data_func_full(full, g_memdup2(&one, sizeof(one)), run_case,
+                                  g_free);
+    }
+}
+
+#define ADD(path, name) add_case("/crypto/tls13/" path, test_##name)
 
 static void
 add_tests(void)
 {
-    ADD("keys/published-records", published_records);
     ADD("take-over/drops-library-session", library_session_is_dropped);
     ADD("take-over/secrets-go-without", secrets_go_without_take_over);
     ADD("take-over/unknown-engine", unknown_engine_is_refused);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "server/crypto/tls13-private.h"
 
 BfTestTls bf_test_tls;
 
@@ -120,12 +121,21 @@ bf_test_add_records(const char *path, void (*func)(void))
         {.name = "gnutls", .client = "gnutls", .server = "gnutls"},
         {.name = "own-client", .client = "own", .server = "gnutls"},
         {.name = "own-server", .client = "gnutls", .server = "own"},
+        {.name = "ipsec-mb", .client = "ipsec-mb", .server = "ipsec-mb"},
+        {.name = "ipsec-mb-client", .client = "ipsec-mb", .server = "own"},
+        {.name = "ipsec-mb-server", .client = "gnutls", .server = "ipsec-mb"},
     };
+    bool has_ipsec_mb = bf_tls13_aead_get_ipsec_mb(NULL) != NULL;
 
     for (size_t i = 0; i < G_N_ELEMENTS(variants); i++) {
-        Variant *variant = g_memdup2(&variants[i], sizeof(*variant));
-        g_autofree char *full = g_strdup_printf("%s/%s", path, variant->name);
+        Variant *variant;
+        g_autofree char *full = NULL;
 
+        if (g_str_has_prefix(variants[i].name, "ipsec-mb") && !has_ipsec_mb) {
+            continue;
+        }
+        variant = g_memdup2(&variants[i], sizeof(*variant));
+        full = g_strdup_printf("%s/%s", path, variant->name);
         variant->func = func;
         g_test_add_data_func_full(full, variant, run_variant, g_free);
     }
@@ -142,10 +152,19 @@ bf_test_new_session(BfTlsCreds *creds, const char *hostname)
     BfTlsSession *session;
 
     if (wanted != NULL) {
-        g_setenv("BLOCKFERRY_TLS_RECORDS", wanted, TRUE);
+        g_setenv("BLOCKFERRY_TLS_RECORDS",
+                 strcmp(wanted, "ipsec-mb") == 0 ? "own" : wanted, TRUE);
     }
     session = bf_tls_session_new(creds, hostname, &error);
     g_assert_no_error(error);
+    if (wanted != NULL && session->tls13 != NULL) {
+        const BfTls13AeadOps *library = strcmp(wanted, "ipsec-mb") == 0
+                                            ? bf_tls13_aead_get_ipsec_mb(NULL)
+                                            : &bf_tls13_aead_gnutls;
+
+        session->tls13->read.library = library;
+        session->tls13->write.library = library;
+    }
     return session;
 }
 
@@ -158,8 +177,13 @@ bf_test_check_records(const BfTlsSession *session, const char *wanted)
     if (strcmp(version, "TLS1.3") != 0 || strstr(cipher, "-GCM") == NULL) {
         wanted = "gnutls";
     }
-    if (wanted != NULL) {
+    if (wanted != NULL && strcmp(wanted, "ipsec-mb") == 0) {
+        g_assert_cmpstr(bf_tls_session_get_records(session), ==, "own");
+        g_assert_cmpstr(bf_tls_session_get_cipher_library(session), ==, wanted);
+    } else if (wanted != NULL) {
         g_assert_cmpstr(bf_tls_session_get_records(session), ==, wanted);
+        g_assert_cmpstr(bf_tls_session_get_cipher_library(session), ==,
+                        "gnutls");
     }
 }
 

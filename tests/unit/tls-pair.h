@@ -18,7 +18,9 @@
  * @bare_client_dir: files of a client without a certificate
  * @server_creds: from @server_dir
  * @client_creds: from @client_dir
- * @client_records: (nullable): the record engine of clients; NULL for the usual
+ * @client_records: (nullable): the record engine of clients: "gnutls", "own"
+ * with the cipher of gnutls, or "ipsec-mb" for "own" with that of libipsec-mb;
+ * NULL for the usual
  * @server_records: (nullable): the record engine of servers
  */
 typedef struct BfTestTls {
@@ -56,7 +58,8 @@ void bf_test_tls_clear(void);
  * @path: start of the test's path
  * @func: the test
  *
- * Adds the test four times, with each record engine on each side. Sessions of a
+ * Adds the test four times, with each record engine on each side, and three
+ * times more with libipsec-mb if it is there. Sessions of a
  * test must be made by bf_test_new_session().
  */
 void bf_test_add_records(const char *path, void (*func)(void));

@@ -19,6 +19,11 @@ nettle-dev          ciphers that GnuTLS does not show
 liburing-dev        io_uring
 libpam0g-dev        authz-pam objects
 '
+# There is no such package for other processors.
+if [ "$(uname -m)" = x86_64 ]; then
+    PACKAGES_BUILD+='libipsec-mb-dev     AES-GCM on processors with VAES and AVX-512
+'
+fi
 PACKAGES_DEMO='
 gnutls-bin          certtool makes the throw-away certificates
 qemu-utils          qemu-img, an NBD client

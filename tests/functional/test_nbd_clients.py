@@ -150,7 +150,10 @@ def test_record_engine_is_told(daemons, image, tls_dir, engine):
         peer.starttls(harness.client_context(tls_dir, certificate=False))
         peer.go("disk")
         wait_active(daemon)
-        assert one(daemon)["tls"] == {
+        tls = one(daemon)["tls"]
+        # Only on processors that are fast at it.
+        assert tls.pop("cipher-library", "ipsec-mb") == "ipsec-mb"
+        assert tls == {
             "version": "TLS1.3", "cipher": "AES-256-GCM", "records": engine,
             "proved": False}
 

@@ -33,6 +33,14 @@ def read(daemon, tls_dir, version=None):
     return client_info["tls"]
 
 
+def ipsec_mb_lacks(tls_dir):
+    """Why record-engine=ipsec-mb is refused here; empty if it is not."""
+    result = harness.run(
+        harness.PROGRAM, "--check-tls-creds",
+        f"dir={tls_dir},endpoint=server,record-engine=ipsec-mb", check=False)
+    return result.stdout + result.stderr if result.returncode else ""
+
+
 def qemu_img(daemon, tls_dir):
     return harness.run(
         "qemu-img", "info", "--object",
@@ -97,6 +105,78 @@ def test_own_that_cannot_be_had_is_refused(daemon, tls_dir, box, kind, priority,
     assert words in error.desc and "'auto'" in error.desc
     daemon.cmd("object-add", qom_type=kind, id="tls0", endpoint="server",
                dir=str(box if "psk" in kind else tls_dir), **arguments)
+
+
+def test_ipsec_mb_works_or_is_refused_with_the_reason(daemon, image, tls_dir):
+    """It is there if the build has the library and the processor AES-NI."""
+    lacks = ipsec_mb_lacks(tls_dir)
+    if lacks:
+        error = daemon.error("object-add", qom_type="tls-creds-x509",
+                             id="tls0", endpoint="server", dir=str(tls_dir),
+                             record_engine="ipsec-mb")
+        for text in lacks, error.desc:
+            assert "record-engine 'ipsec-mb' cannot be had: this " in text
+            assert "leave it at 'auto'" in text
+        return
+    serve(daemon, image, tls_dir, record_engine="ipsec-mb")
+    assert daemon.cmd("query-tls-creds")[0]["record-engine"] == "ipsec-mb"
+    tls = read(daemon, tls_dir)
+    assert (tls["version"], tls["records"]) == ("TLS1.3", "own")
+    assert tls["cipher-library"] == "ipsec-mb"
+    assert qemu_img(daemon, tls_dir).returncode == 0
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        read(daemon, tls_dir, ssl.TLSVersion.TLSv1_2)
+    daemon.wait_log("TLS handshake failed.*record-engine 'ipsec-mb'")
+
+
+def test_ipsec_mb_needs_aes_gcm(daemon, tls_dir):
+    error = daemon.error("object-add", qom_type="tls-creds-x509", id="tls0",
+                         endpoint="server", dir=str(tls_dir), priority=CHACHA,
+                         record_engine="ipsec-mb")
+    assert "record-engine 'ipsec-mb'" in error.desc
+    assert ("cannot be had" in error.desc) == bool(ipsec_mb_lacks(tls_dir))
+
+
+@pytest.mark.parametrize("far_engine, cipher", [
+    ("own", "AES-128-GCM"), ("gnutls", "AES-256-GCM"),
+    ("ipsec-mb", "AES-128-GCM"), ("ipsec-mb", "AES-256-GCM")])
+def test_ipsec_mb_changes_keys_by_volume(daemons, box, tls_dir, far_engine,
+                                         cipher):
+    """Both sides write and read under several keys, with what there is."""
+    engine = "own" if ipsec_mb_lacks(tls_dir) else "ipsec-mb"
+    if far_engine == "ipsec-mb":
+        far_engine = engine
+    env = {"BLOCKFERRY_TLS_REKEY_RECORDS": "256",
+           "G_MESSAGES_DEBUG": "bf-crypto"}
+    size = 16 << 20
+    data = harness.random_bytes(size)
+    path = harness.make_image(box / "big.img", size, {0: data})
+    source, target = daemons(env=env), daemons(name="other", env=env)
+    source.add_creds(tls_dir, record_engine=far_engine,
+                     priority=f"{TLS13}:-CIPHER-ALL:+{cipher}")
+    source.add_file(path)
+    source.start_nbd(tls="tls0")
+    source.add_export("disk", writable=True)
+    target.add_creds(tls_dir, endpoint="client", record_engine=engine)
+    target.cmd("blockdev-add", driver="nbd", node_name="far", export="disk",
+               tls_creds="tls0", tls_hostname="localhost",
+               server={"type": "unix", "path": str(source.nbd_path)})
+    assert source.cmd("query-nbd-clients")[0]["tls"]["cipher"] == cipher
+    target.start_nbd()
+    target.add_export("far", writable=True)
+    with nbd.RawNbd(target.nbd_path) as client:
+        client.go("far")
+        assert client.read(0, size) == (0, data)
+        turned = data[::-1]
+        assert client.write(0, turned) == 0
+        assert client.read(0, size) == (0, turned)
+        client.disconnect()
+    target.cmd("nbd-server-stop")
+    target.cmd("blockdev-del", node_name="far")
+    for daemon in source, target:
+        # gnutls does not tell what it has received.
+        daemon.wait_log(r"records by (own: [1-9]\d* key updates sent, [1-9]"
+                        r"|gnutls: [1-9])")
 
 
 def test_unknown_engine_is_refused(daemon, tls_dir):

@@ -14,13 +14,23 @@ SIZE = 1 << 20
 pytestmark = pytest.mark.ours("the reference has no TLS from the first byte")
 
 
-@pytest.fixture(params=("own", "gnutls"))
+def engine_to_ask_for(name, tls_dir):
+    """What a build or a processor without libipsec-mb has instead of it."""
+    result = harness.run(
+        harness.PROGRAM, "--check-tls-creds",
+        f"dir={tls_dir},endpoint=server,record-engine={name}", check=False)
+    assert not result.returncode or name == "ipsec-mb"
+    return "own" if result.returncode else name
+
+
+@pytest.fixture(params=("own", "gnutls", "ipsec-mb"))
 def server(request, daemon, box, tls_dir):
     """(host, port); behind TLS is NBD at once."""
     # Without letters, which s_client may take for commands.
     data = bytes(byte | 0x80 for byte in harness.random_bytes(SIZE))
     path = harness.make_image(box / "disk.img", SIZE, {0: data})
-    daemon.add_creds(tls_dir, record_engine=request.param)
+    daemon.add_creds(tls_dir, record_engine=engine_to_ask_for(request.param,
+                                                             tls_dir))
     daemon.add_file(path)
     where = daemon.start_nbd_tcp(tls="tls0", tls_mode="immediate")
     daemon.add_export("disk", writable=True)
@@ -93,3 +103,25 @@ def test_gnutls_client(server, argument, box, tls_dir):
             argument]) as (client, _):
         # It loses what it has read beyond such a record.
         check_transfers(client, data, writes="=512" not in argument)
+
+
+@pytest.mark.peers("nbdcopy")
+@pytest.mark.parametrize("engine", ("own", "ipsec-mb"))
+def test_nbdcopy_both_ways_under_several_keys(daemons, box, tls_dir, engine):
+    daemon = daemons(env={"BLOCKFERRY_TLS_REKEY_RECORDS": "256",
+                          "G_MESSAGES_DEBUG": "bf-crypto"})
+    size = 16 * SIZE
+    path = harness.make_image(box / "big.img", size,
+                              {0: harness.random_bytes(size)})
+    daemon.add_creds(tls_dir, record_engine=engine_to_ask_for(engine, tls_dir))
+    daemon.add_file(path)
+    daemon.start_nbd(tls="tls0")
+    daemon.add_export("disk", writable=True)
+    uri = (f"nbds+unix://localhost/disk?socket={daemon.nbd_path}"
+           f"&tls-certificates={tls_dir}")
+    harness.run("nbdcopy", "--connections=1", uri, box / "copy.img")
+    daemon.wait_log(r"records by own: [1-9]\d* key updates sent")
+    assert (box / "copy.img").read_bytes() == path.read_bytes()
+    (box / "copy.img").write_bytes(harness.random_bytes(size))
+    harness.run("nbdcopy", "--connections=1", "--flush", box / "copy.img", uri)
+    assert (box / "copy.img").read_bytes() == path.read_bytes()

@@ -564,6 +564,7 @@ quorum_refresh(BfNode *node)
         node->size = child->size;
         node->limits.alignment = MAX(node->limits.alignment, limits->alignment);
         node->limits.preferred = MAX(node->limits.preferred, limits->preferred);
+        node->limits.counts_requests |= limits->counts_requests;
         if (limits->max_transfer != 0) {
             node->limits.max_transfer =
                 MIN(node->limits.max_transfer, limits->max_transfer);

@@ -89,6 +89,14 @@ throttle_co_discard(BfNode *node, uint64_t offset, uint64_t bytes)
     return bf_node_co_discard(node->file, offset, bytes, 0);
 }
 
+/* A large request costs less than several small ones. */
+static void
+throttle_refresh(BfNode *node)
+{
+    bf_filter_refresh(node);
+    node->limits.counts_requests = true;
+}
+
 static void
 throttle_hurry(BfNode *node, bool begin)
 {
@@ -158,7 +166,7 @@ const BfDriver bf_driver_throttle = {
     .co_cache = bf_filter_co_cache,
     .hurry = throttle_hurry,
     .co_drain_end = throttle_co_drain_end,
-    .refresh = bf_filter_refresh,
+    .refresh = throttle_refresh,
     .co_resize = bf_filter_co_resize,
     .co_reopen_prepare = throttle_co_reopen_prepare,
     .reopen_commit = throttle_reopen_commit,

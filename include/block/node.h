@@ -45,6 +45,8 @@ typedef enum BfPerm {
  *     node does not say so
  * @keeps_pipes: what came through a pipe may still be read, and written, after
  *     its request has failed
+ * @counts_requests: requests are paid for one by one, so one should not be made
+ *     of several
  */
 typedef struct BfLimits {
     uint32_t alignment;
@@ -52,6 +54,7 @@ typedef struct BfLimits {
     uint32_t max_transfer;
     uint64_t long_zeroes;
     bool keeps_pipes;
+    bool counts_requests;
 } BfLimits;
 
 /**

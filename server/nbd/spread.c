@@ -7,7 +7,8 @@
  *
  * Storage that does not take them at once gets whole requests, which is what it
  * is best at: as soon as a piece has to wait, the rest of its request is one
- * piece, and so are the next requests.
+ * piece, and so are the next requests. Where requests are counted, as a limit
+ * of requests per second does, each is done as a whole.
  */
 #include <errno.h>
 
@@ -29,6 +30,7 @@ bool
 bf_nbd_spread_wants(BfNbdClient *client, const BfNbdRequest *request)
 {
     if (request->length <= NBD_PIECE_BYTES || client->throttle != NULL ||
+        bf_handle_limits(client->handle)->counts_requests ||
         client->exp->base.writethrough ||
         (request->flags & BF_NBD_REQUEST_FUA) != 0) {
         return false;

@@ -5,6 +5,7 @@ import time
 import pytest
 
 import harness
+import rawnbd as nbd
 
 KINDS = [f"{unit}-{what}" for unit in ("iops", "bps")
          for what in ("total", "read", "write")]
@@ -202,3 +203,24 @@ def test_throttled_requests_do_not_hold_up_removal(daemon, image, connect_nbd):
     daemon.qmp.take_event("BLOCK_EXPORT_DELETED")
     daemon.cmd("blockdev-del", node_name="t0")
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("above", (None, "raw", "copy-on-read"))
+def test_large_write_is_one_request(daemon, image, above):
+    """However the server does it: a limit counts what clients ask for."""
+    daemon.add_file(image, "disk")
+    add_group(daemon, **{"iops-write": 1000})
+    add_throttle(daemon, "t0", "disk")
+    top = "t0"
+    if above:
+        top = "top"
+        daemon.cmd("blockdev-add", driver=above, node_name=top, file="t0")
+    daemon.start_nbd()
+    daemon.add_export(top, writable=True)
+    with nbd.RawNbd(daemon.nbd_path) as client:
+        client.go(top)
+        for _ in range(3):
+            assert client.write(0, b"x" * (1 << 20)) == 0
+    stats = {s["node-name"]: s["stats"]
+             for s in daemon.cmd("query-blockstats", query_nodes=True)}
+    assert stats["t0"]["wr_operations"] == 3

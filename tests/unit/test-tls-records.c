@@ -192,12 +192,13 @@ test_filled_space_arrives_in_order(void)
                     : (size_t)bf_test_seal(pair.server, data + sent,
                                            MIN(max, 99), KIB * KIB);
         while (got < sent) {
-            ssize_t n;
+            /* A piece of the output may be a key update and nothing else. */
+            size_t moved = bf_test_move(pair.server, pair.client, 0);
+            ssize_t n = bf_test_open(pair.client, copy + got, len - got, NULL);
 
-            bf_test_move(pair.server, pair.client, 0);
-            n = bf_test_open(pair.client, copy + got, len - got, NULL);
-            g_assert_cmpint(n, >, 0);
-            got += n;
+            g_assert_cmpuint(moved, >, 0);
+            g_assert_true(n > 0 || n == BF_TLS_NEED_INPUT);
+            got += MAX(n, 0);
         }
     }
     g_assert_true(memcmp(copy, data, len) == 0);

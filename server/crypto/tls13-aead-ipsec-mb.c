@@ -8,6 +8,7 @@
  */
 #include "tls13-private.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #if BF_HAVE_IPSEC_MB
@@ -31,24 +32,24 @@ typedef struct Aead {
     aes_gcm_enc_dec_t decrypt;
 } Aead;
 
-static GOnce ipsec_mb_once = G_ONCE_INIT;
+static pthread_once_t ipsec_mb_once = PTHREAD_ONCE_INIT;
+static IMB_MGR *ipsec_mb_manager;
 
-static gpointer
-start_library(gpointer unused)
+static void
+start_library(void)
 {
-    IMB_MGR *manager = alloc_mb_mgr(0);
-
-    if (manager != NULL) {
-        init_mb_mgr_auto(manager, NULL); /* runs its self test */
+    ipsec_mb_manager = alloc_mb_mgr(0);
+    if (ipsec_mb_manager != NULL) {
+        init_mb_mgr_auto(ipsec_mb_manager, NULL); /* runs its self test */
     }
-    return manager;
 }
 
 /* NULL if it has no memory. */
 static const IMB_MGR *
 get_manager(void)
 {
-    return g_once(&ipsec_mb_once, start_library, NULL);
+    pthread_once(&ipsec_mb_once, start_library);
+    return ipsec_mb_manager;
 }
 
 static int

@@ -159,7 +159,7 @@ def test_ipsec_mb_changes_keys_by_volume(daemons, box, tls_dir, far_engine,
     source.add_export("disk", writable=True)
     target.add_creds(tls_dir, endpoint="client", record_engine=engine)
     target.cmd("blockdev-add", driver="nbd", node_name="far", export="disk",
-               tls_creds="tls0", tls_hostname="localhost",
+               tls_creds="tls0", tls_hostname="localhost", connections=1,
                server={"type": "unix", "path": str(source.nbd_path)})
     assert source.cmd("query-nbd-clients")[0]["tls"]["cipher"] == cipher
     target.start_nbd()

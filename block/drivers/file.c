@@ -389,8 +389,7 @@ co_zero_allocated(BfFileNode *self, uint64_t offset, uint64_t bytes,
 
     /* Block devices without a command for it would be written by the kernel:
      * right, but not fast. */
-    if (ret == -ENOTSUP &&
-        (self->desc.kind == FILE_REGULAR || (flags & BF_IO_NO_FALLBACK) == 0)) {
+    if (self->desc.kind == FILE_REGULAR || (flags & BF_IO_NO_FALLBACK) == 0) {
         ret = co_try_fallocate(self, &self->no_zero_range, FALLOC_FL_ZERO_RANGE,
                                offset, bytes);
     }

@@ -145,18 +145,18 @@ tls_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
     }
 }
 
+/* Seals some of @iov, and sends the output unless it is at most @held bytes. */
 static ssize_t
-tls_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
-              GError **error)
+co_write(BfChannelTls *self, const struct iovec *iov, int niov, size_t held,
+         GError **error)
 {
-    BfChannelTls *self = (BfChannelTls *)channel;
     ssize_t n = 0;
 
     bf_co_mutex_co_lock(&self->write_mutex);
     while (n == 0) {
         n = bf_tls_session_seal(self->session, iov, niov, BATCH_BYTES, error);
-        /* What was sealed counts as written only once it is on its way. */
-        if (n >= 0 && !co_send_output(self, error)) {
+        if (n >= 0 && bf_tls_session_output_bytes(self->session) > held &&
+            !co_send_output(self, error)) {
             n = -1;
         }
     }
@@ -164,25 +164,20 @@ tls_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
     return n < 0 ? -1 : n;
 }
 
+/* What was sealed counts as written only once it is on its way. */
+static ssize_t
+tls_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
+              GError **error)
+{
+    return co_write((BfChannelTls *)channel, iov, niov, 0, error);
+}
+
 /* The little that precedes large data leaves together with them. */
 static ssize_t
 tls_co_writev_more(BfChannel *channel, const struct iovec *iov, int niov,
                    GError **error)
 {
-    BfChannelTls *self = (BfChannelTls *)channel;
-    ssize_t n = 0;
-
-    bf_co_mutex_co_lock(&self->write_mutex);
-    while (n == 0) {
-        n = bf_tls_session_seal(self->session, iov, niov, BATCH_BYTES, error);
-        if (n >= 0 &&
-            bf_tls_session_output_bytes(self->session) > HELD_MAX_BYTES &&
-            !co_send_output(self, error)) {
-            n = -1;
-        }
-    }
-    bf_co_mutex_unlock(&self->write_mutex);
-    return n < 0 ? -1 : n;
+    return co_write((BfChannelTls *)channel, iov, niov, HELD_MAX_BYTES, error);
 }
 
 /* Reads from a pipe that has what is asked for; never waits. */

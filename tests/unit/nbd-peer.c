@@ -338,6 +338,18 @@ bf_nbd_peer_co_simple(BfChannel *peer, size_t bytes)
     return reply;
 }
 
+void
+bf_nbd_peer_co_expect_read(BfChannel *peer, uint64_t offset,
+                           const uint8_t *data, uint32_t len)
+{
+    bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_READ, 0, 8, offset, len);
+    g_auto(BfNbdPeerReply) reply = bf_nbd_peer_co_simple(peer, len);
+
+    g_assert_cmphex(reply.cookie, ==, 8);
+    g_assert_cmpuint(reply.error, ==, 0);
+    g_assert_cmpmem(reply.data->data, reply.data->len, data, len);
+}
+
 BfNbdPeerReply
 bf_nbd_peer_co_chunks(BfChannel *peer)
 {

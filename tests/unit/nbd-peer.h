@@ -103,6 +103,10 @@ void bf_nbd_peer_co_request(BfChannel *peer, uint16_t command, uint16_t flags,
 /* Receives a simple reply; with @bytes of data if it is a success. */
 BfNbdPeerReply bf_nbd_peer_co_simple(BfChannel *peer, size_t bytes);
 
+/* Reads a range, by a simple reply, and finds these bytes in it. */
+void bf_nbd_peer_co_expect_read(BfChannel *peer, uint64_t offset,
+                                const uint8_t *data, uint32_t len);
+
 /* Receives a structured reply. */
 BfNbdPeerReply bf_nbd_peer_co_chunks(BfChannel *peer);
 

@@ -60,17 +60,6 @@ expect_written(BfChannel *peer, uint32_t error)
 }
 
 static void
-expect_read(BfChannel *peer, uint64_t offset, const uint8_t *data, uint32_t len)
-{
-    bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_READ, 0, 8, offset, len);
-    g_auto(BfNbdPeerReply) reply = bf_nbd_peer_co_simple(peer, len);
-
-    g_assert_cmphex(reply.cookie, ==, 8);
-    g_assert_cmpuint(reply.error, ==, 0);
-    g_assert_cmpmem(reply.data->data, reply.data->len, data, len);
-}
-
-static void
 test_what_was_written_is_read_back(void *arg)
 {
     BfNbdFixture fix = {.deleted = 0};
@@ -83,7 +72,8 @@ test_what_was_written_is_read_back(void *arg)
 
         write_all(peer, ranges[i].offset, data, ranges[i].bytes);
         expect_written(peer, 0);
-        expect_read(peer, ranges[i].offset, data, ranges[i].bytes);
+        bf_nbd_peer_co_expect_read(peer, ranges[i].offset, data,
+                                   ranges[i].bytes);
     }
     bf_nbd_peer_co_leave(peer);
     g_assert_cmpuint(budget_used(&fix), ==, 0);
@@ -320,7 +310,7 @@ test_budget_is_shared(void *arg)
     for (unsigned i = 0; i < 20; i++) {
         write_all(good, i * 1000, data, 100000);
         expect_written(good, 0);
-        expect_read(good, i * 1000, data, 100000);
+        bf_nbd_peer_co_expect_read(good, i * 1000, data, 100000);
     }
     bf_nbd_peer_co_leave(good);
     bf_nbd_fixture_co_close(&fix);

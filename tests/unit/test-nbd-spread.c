@@ -64,17 +64,6 @@ expect_written(BfChannel *peer, uint32_t error)
 }
 
 static void
-expect_read(BfChannel *peer, uint64_t offset, const uint8_t *data, uint32_t len)
-{
-    bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_READ, 0, 8, offset, len);
-    g_auto(BfNbdPeerReply) reply = bf_nbd_peer_co_simple(peer, len);
-
-    g_assert_cmphex(reply.cookie, ==, 8);
-    g_assert_cmpuint(reply.error, ==, 0);
-    g_assert_cmpmem(reply.data->data, reply.data->len, data, len);
-}
-
-static void
 check_ranges(BfChannel *peer, uint16_t flags)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(ranges); i++) {
@@ -82,7 +71,8 @@ check_ranges(BfChannel *peer, uint16_t flags)
 
         write_all(peer, flags, ranges[i].offset, data, ranges[i].bytes);
         expect_written(peer, 0);
-        expect_read(peer, ranges[i].offset, data, ranges[i].bytes);
+        bf_nbd_peer_co_expect_read(peer, ranges[i].offset, data,
+                                   ranges[i].bytes);
     }
 }
 
@@ -118,10 +108,10 @@ test_pieces_are_written_as_they_come(void *arg)
 
         last = reply.data->data[0];
     }
-    expect_read(other, 0, data, 2 * PIECE);
+    bf_nbd_peer_co_expect_read(other, 0, data, 2 * PIECE);
     bf_nbd_peer_co_send(peer, data + 2 * PIECE + 100, 2 * PIECE - 100);
     expect_written(peer, 0);
-    expect_read(other, 0, data, 4 * PIECE);
+    bf_nbd_peer_co_expect_read(other, 0, data, 4 * PIECE);
     bf_nbd_peer_co_leave(other);
     bf_nbd_peer_co_leave(peer);
     bf_nbd_fixture_co_close(&fix);
@@ -149,7 +139,7 @@ test_slow_storage(void *arg)
         for (unsigned i = 0; i < 4; i++) {
             expect_written(peer, 0);
         }
-        expect_read(peer, 0, data, 4 * len);
+        bf_nbd_peer_co_expect_read(peer, 0, data, 4 * len);
         memset(data, (int)n + 1, 4 * len);
     }
     bf_nbd_peer_co_leave(peer);
@@ -179,7 +169,7 @@ test_failing_piece_takes_all_of_the_payload(void *arg)
         expect_written(peer, BF_NBD_ERROR_IO);
         write_all(peer, 0, 5 * PIECE, data, PIECE + 5);
         expect_written(peer, 0);
-        expect_read(peer, 5 * PIECE, data, PIECE + 5);
+        bf_nbd_peer_co_expect_read(peer, 5 * PIECE, data, PIECE + 5);
         bf_nbd_peer_co_leave(peer);
         bf_nbd_fixture_co_close(&fix);
     }

@@ -8,6 +8,13 @@
  * copy takes its clusters from there before it begins and puts them back if it
  * fails, and whoever meets a copy under way waits for it. Copies of different
  * clusters run at the same time, as many as there is memory for.
+ *
+ * Nobody flushes the target, so all that is in it is in danger until the end.
+ * If it may have lost something (a server was away), what the child still has
+ * is copied again; if the child has changed there, the past is gone and the
+ * snapshot is broken, whatever on-cbw-error says: a change that fails now would
+ * not bring it back. So nothing is read from the target, and no change goes on,
+ * before a look whether there was a loss.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -38,6 +45,7 @@ typedef struct CbwRange {
     struct CbwRange *next;
     uint64_t start;
     uint64_t end;
+    bool has_lost; /* some of it may have been lost while it was copied */
     BfCoQueue waiters;
 } CbwRange;
 
@@ -53,12 +61,14 @@ typedef struct BfCbwNode {
     /* Belong to the home loop. */
     BfBitmap *todo;       /* owned: to be copied */
     BfBitmap *done;       /* owned: was copied, and is in the target */
+    BfBitmap *changed;    /* owned: may have changed in the child */
     BfBitmap *accessible; /* owned: part of the snapshot */
     CbwRange *copies;     /* under way */
     uint64_t copying;     /* their bytes */
     BfCoQueue room;       /* waits for fewer of them */
     CbwRange *frozen;     /* being read from the child for the snapshot */
-    bool broken;          /* changes went on without a copy */
+    uint64_t last_loss;   /* of the target, up to the last look */
+    bool broken;          /* some of the past is nowhere any more */
 } BfCbwNode;
 
 static void
@@ -91,6 +101,64 @@ co_wait_range(CbwRange **list, uint64_t start, uint64_t end)
         return false;
     }
     bf_co_queue_co_wait(&range->waiters);
+    return true;
+}
+
+static void
+break_snapshot(BfCbwNode *self, const char *reason)
+{
+    if (!self->broken) {
+        self->broken = true;
+        bf_node_notice(&self->base, true,
+                       "the snapshot is broken and cannot be read any more: "
+                       "%s; remove the node and make a new one",
+                       reason);
+    }
+}
+
+/* --- Losses of the target. --- */
+
+/* Copies once more what the child still has of [@offset, @offset + @bytes),
+ * which was copied. */
+static void
+copy_again(BfCbwNode *self, uint64_t offset, uint64_t bytes)
+{
+    g_autofree char *reason = NULL;
+    uint64_t start, run;
+
+    if (bf_bitmap_next_dirty(self->changed, offset, offset + bytes, &start,
+                             &run)) {
+        reason = g_strdup_printf(
+            "the target '%s' may have lost bytes %" PRIu64 " to %" PRIu64
+            ", which it had not flushed, and '%s' has changed there",
+            self->target->name, start, start + run - 1, self->base.file->name);
+        break_snapshot(self, reason);
+    }
+    bf_bitmap_put_back(self->todo, offset, bytes);
+}
+
+/* Returns: whether there was a loss since the last look */
+static bool
+look_for_loss(BfCbwNode *self)
+{
+    uint64_t last_loss = bf_node_last_loss(self->target);
+    bool is_new = last_loss > self->last_loss;
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+
+    self->last_loss = last_loss;
+    if (!is_new) {
+        return false;
+    }
+    while (
+        bf_bitmap_next_dirty(self->done, offset, self->size, &offset, &bytes)) {
+        copy_again(self, offset, bytes);
+        offset += bytes;
+    }
+    bf_bitmap_clear(self->done);
+    for (CbwRange *copy = self->copies; copy != NULL; copy = copy->next) {
+        copy->has_lost = true;
+    }
     return true;
 }
 
@@ -128,7 +196,9 @@ co_copy_taken(BfCbwNode *self, uint64_t offset, uint64_t bytes)
     range_add(&self->copies, &range, offset, offset + bytes);
     self->copying += bytes;
     ret = co_copy_data(self, buf, offset, bytes);
-    bf_bitmap_put_back(ret == 0 ? self->done : self->todo, offset, bytes);
+    look_for_loss(self);
+    bf_bitmap_put_back(ret == 0 && !range.has_lost ? self->done : self->todo,
+                       offset, bytes);
     self->copying -= bytes;
     range_remove(&self->copies, &range);
     bf_co_queue_wake_all(&self->room);
@@ -278,6 +348,40 @@ co_copy_in_time(BfCbwNode *self, uint64_t start, uint64_t end)
     return -ETIMEDOUT;
 }
 
+/* Is a copy missing that the child can still give? */
+static bool
+is_todo(BfCbwNode *self, uint64_t start, uint64_t end)
+{
+    uint64_t next, bytes;
+
+    look_for_loss(self);
+    return !self->broken &&
+           bf_bitmap_next_dirty(self->todo, start, end, &next, &bytes);
+}
+
+static int
+co_save_range(BfCbwNode *self, uint64_t start, uint64_t end)
+{
+    int ret = 0;
+
+    do {
+        ret = co_copy_in_time(self, start, end);
+        if (ret < 0 && self->on_error == BF_ON_CBW_ERROR_BREAK_GUEST_WRITE) {
+            return ret;
+        }
+        if (ret < 0) {
+            g_autofree char *reason = g_strdup_printf(
+                "old data could not be copied to the target '%s': %s",
+                self->target->name, g_strerror(-ret));
+
+            break_snapshot(self, reason);
+        }
+        while (co_wait_range(&self->frozen, start, end)) {
+        }
+    } while (is_todo(self, start, end));
+    return 0;
+}
+
 /* What has to happen before a change; when it returns 0, the snapshot does not
  * need the child any more for this range. */
 static int
@@ -294,27 +398,25 @@ co_before_change(BfNode *node, uint64_t offset, uint64_t bytes)
     }
     start = bf_align_down(offset, self->cluster);
     end = MIN(bf_align_up(offset + bytes, self->cluster), self->size);
-    ret = co_copy_in_time(self, start, end);
-    if (ret < 0 && self->on_error == BF_ON_CBW_ERROR_BREAK_GUEST_WRITE) {
-        return ret;
+    ret = co_save_range(self, start, end);
+    if (ret == 0) {
+        bf_bitmap_put_back(self->changed, start, end - start);
     }
-    self->broken |= ret < 0;
-    while (co_wait_range(&self->frozen, start, end)) {
-    }
-    return 0;
+    return ret;
 }
 
 /* --- The snapshot. --- */
 
 /* Where [@offset, @offset + *@bytes) is; shortened to what is at one place. */
 static int
-find_place(const BfCbwNode *self, uint64_t offset, uint64_t *bytes,
+find_place(BfCbwNode *self, uint64_t offset, uint64_t *bytes,
            bool *ret_in_target)
 {
     uint64_t end = offset + *bytes;
     uint64_t start;
     uint64_t run;
 
+    look_for_loss(self);
     if (self->broken || end > self->size ||
         !bf_bitmap_next_dirty(self->accessible, offset, end, &start, &run) ||
         start > offset || run < *bytes) {
@@ -365,10 +467,27 @@ cbw_co_snapshot_read(BfNode *node, uint64_t offset, BfIoVec *vec)
         if (ret < 0) {
             return ret;
         }
-        done += bytes;
+        /* It may have waited for a target that came back without its data. */
+        done += in_target && look_for_loss(self) ? 0 : bytes;
     }
     /* What was read is of the past only if no change went on without it. */
     return self->broken ? -EACCES : 0;
+}
+
+static int
+co_extents_at_place(BfCbwNode *self, uint64_t offset, uint64_t bytes,
+                    BfExtents *extents, bool in_target)
+{
+    CbwRange range;
+    int ret;
+
+    if (in_target) {
+        return bf_node_co_extents(self->target, offset, bytes, extents);
+    }
+    range_add(&self->frozen, &range, offset, offset + bytes);
+    ret = bf_node_co_extents(self->base.file, offset, bytes, extents);
+    range_remove(&self->frozen, &range);
+    return ret;
 }
 
 static int
@@ -376,19 +495,19 @@ cbw_co_snapshot_extents(BfNode *node, uint64_t offset, uint64_t bytes,
                         BfExtents *extents)
 {
     BfCbwNode *self = (BfCbwNode *)node;
-    CbwRange range;
-    bool in_target;
-    int ret = find_place(self, offset, &bytes, &in_target);
+    uint64_t known = extents->bytes;
+    bool in_target = false;
+    int ret = 0;
 
-    if (ret < 0) {
-        return ret;
-    }
-    if (in_target) {
-        return bf_node_co_extents(self->target, offset, bytes, extents);
-    }
-    range_add(&self->frozen, &range, offset, offset + bytes);
-    ret = bf_node_co_extents(node->file, offset, bytes, extents);
-    range_remove(&self->frozen, &range);
+    do {
+        uint64_t part = bytes;
+
+        bf_extents_clip(extents, known);
+        ret = find_place(self, offset, &part, &in_target);
+        if (ret == 0) {
+            ret = co_extents_at_place(self, offset, part, extents, in_target);
+        }
+    } while (ret == 0 && in_target && look_for_loss(self));
     return ret;
 }
 
@@ -488,7 +607,8 @@ static bool
 co_make_bitmaps(BfCbwNode *self, const BfBlockdevOptionsCbw *opts,
                 GError **error)
 {
-    BfBitmap **const all[] = {&self->todo, &self->done, &self->accessible};
+    BfBitmap **const all[] = {&self->todo, &self->done, &self->changed,
+                              &self->accessible};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
         *all[i] = bf_bitmap_new(NULL, self->size, self->cluster, error);
@@ -525,6 +645,7 @@ cbw_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
         !co_make_bitmaps(self, opts, error)) {
         return false;
     }
+    self->last_loss = bf_node_last_loss(self->target);
     set_policy(self, opts);
     bf_filter_refresh(node);
     return true;
@@ -538,6 +659,7 @@ cbw_co_close(BfNode *node)
     g_assert(self->copies == NULL && self->frozen == NULL);
     bf_bitmap_free(self->todo);
     bf_bitmap_free(self->done);
+    bf_bitmap_free(self->changed);
     bf_bitmap_free(self->accessible);
 }
 

@@ -4,6 +4,7 @@
 As a host does that loses its power. Nobody says so: each write was
 acknowledged, and the flushes of the next connection succeed.
 """
+import contextlib
 import threading
 
 import pytest
@@ -146,6 +147,76 @@ def test_backup_that_only_copies_first_notices_losses(scene):
         assert client.write(0, b"w" * 65536) == 0
         scene.server.crash()
     assert "may have lost bytes 0 to 65535" in scene.end("backup")["error"]
+
+
+@pytest.fixture
+def fleecing(scene):
+    """Exports "disk", which is written, and "past", a snapshot of it."""
+    def start(**options):
+        scene.daemon.cmd("block-export-del", id="exp-src")
+        scene.daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-src")
+        scene.daemon.execute("blockdev-add", {
+            "driver": "copy-before-write", "node-name": "c0", "file": "src",
+            "target": "dst", **options})
+        scene.daemon.execute("blockdev-add", {
+            "driver": "snapshot-access", "node-name": "s0", "file": "c0"})
+        scene.daemon.add_export("c0", name="disk", writable=True)
+        scene.daemon.add_export("s0", name="past")
+        return (stack.enter_context(nbd.RawNbd(scene.daemon.nbd_path).go(name))
+                for name in ("disk", "past"))
+
+    with contextlib.ExitStack() as stack:
+        yield start
+
+
+@pytest.mark.parametrize("policy", ("break-guest-write", "break-snapshot"))
+def test_snapshot_whose_old_data_was_lost_is_broken(scene, fleecing, policy):
+    """What is there instead must not be taken for old data; and to refuse
+    changes would not bring it back."""
+    disk, past = fleecing(**{"on-cbw-error": policy})
+    before = scene.source.read_bytes()
+    assert disk.write(65536, b"w" * 65536) == 0
+    assert past.read(0, 1 << 20) == (0, before[:1 << 20])
+    scene.server.crash()
+    for offset in (65536, 0):
+        assert past.read(offset, 512)[0] == nbd.EIO, offset
+    scene.daemon.wait_log(
+        "node 'c0': the snapshot is broken and cannot be read any more: the "
+        "target 'dst' may have lost bytes 65536 to 131071, which it had not "
+        "flushed, and 'src' has changed there")
+    assert disk.write(0, b"v" * 65536) == 0
+    assert not any(scene.server.data[:65536])
+
+
+class Selective(Forgetful):
+    """Does not answer a write to the end of the disk before it crashes."""
+
+    holds = True
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        if command != nbd.CMD_WRITE or not self.holds or \
+                offset + length < SIZE:
+            super().answer(conn, command, cookie, offset, length, data)
+
+
+def test_old_data_that_is_still_there_is_copied_again(scene, fleecing, box):
+    """The change waits for one of its copies when the others get lost."""
+    scene.server.stop()
+    scene.daemon.cmd("blockdev-del", node_name="dst")
+    scene.server = server = Selective(box / "far.sock", bytearray(SIZE))
+    scene.daemon.execute("blockdev-add", server.options(
+        **{"node-name": "dst", "reconnect-delay": 60}))
+    disk, past = fleecing()
+    before = scene.source.read_bytes()
+    cookie = disk.send_request(nbd.CMD_WRITE_ZEROES, 0, SIZE)
+    harness.wait_until(lambda: server.data[:SIZE - (1 << 20)]
+                       == before[:SIZE - (1 << 20)])
+    server.holds = False
+    server.crash()
+    assert disk.read_reply()[0] == nbd.Simple(0, cookie)
+    assert server.data == before
+    assert past.read(0, SIZE) == (0, before)
+    assert not any(scene.source.read_bytes())
 
 
 @pytest.mark.parametrize("mode", ("background", "write-blocking"))

@@ -543,6 +543,39 @@ co_write_some(BfNbdUse *fix, BfChannel *peer)
     g_assert_cmpint(bf_nbd_op_co_wait(&op), ==, 0);
 }
 
+/* Whether the connection had something to lose when it broke right behind the
+ * reply to a flush, before the flush could go on. */
+static bool
+co_is_lost_with_reply(uint32_t error)
+{
+    BfNbdUse fix;
+    BfNbdOp op = {.kind = NBD_OP_FLUSH};
+    BfChannel *peer = NULL;
+    BfNbdSimpleReply reply = {.error = error};
+    uint8_t bytes[2 * BF_NBD_SIMPLE_REPLY_BYTES] = {0}; /* the second is bad */
+    uint64_t lost = 0;
+
+    co_open(&fix, 0);
+    peer = bf_nbd_script_co_peer(&fix.script, 0);
+    co_write_some(&fix, peer);
+    bf_nbd_op_start(&op, fix.handle);
+    reply.cookie = bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_FLUSH);
+    bf_nbd_put_simple_reply(bytes, &reply);
+    g_assert_true(bf_channel_co_write_all(peer, bytes, sizeof(bytes), NULL));
+    bf_nbd_op_co_wait(&op);
+    bf_nbd_script_co_expect_end(peer);
+    lost = bf_handle_last_loss(fix.handle);
+    bf_nbd_use_co_close(&fix);
+    return lost > 0;
+}
+
+static void
+test_answered_flush_leaves_nothing_to_lose(void *arg)
+{
+    g_assert_false(co_is_lost_with_reply(0));
+    g_assert_true(co_is_lost_with_reply(5));
+}
+
 /* Deleting a node, in the background. */
 static void
 del_co_run(void *arg)
@@ -637,6 +670,8 @@ main(int argc, char **argv)
     bf_test_add_fake("/block/nbd-link/options-that-make-no-sense",
                      test_options_that_make_no_sense);
     bf_test_add_fake("/block/nbd-link/read-only-export", test_read_only_export);
+    bf_test_add_fake("/block/nbd-link/answered-flush-leaves-nothing-to-lose",
+                     test_answered_flush_leaves_nothing_to_lose);
     bf_test_add_fake("/block/nbd-link/close-flushes-and-says-good-bye",
                      test_close_flushes_and_says_good_bye);
     bf_test_add_fake("/block/nbd-link/close-does-not-wait-for-a-server",

@@ -107,7 +107,8 @@ typedef struct BfNbdcRange {
  *     Such a request is not sent a second time
  * @extents: BLOCK_STATUS: added to
  * @extents_start: bytes in @extents before
- * @pin: the only connection it may take at first, or NULL
+ * @pin: FLUSH: the connection it is counted by, and the only one it may take;
+ *     NULL for any
  * @conn: the connection it is on
  * @head: as it is sent
  * @pieces: of @vec handed to the channel so far, plus one for @head
@@ -163,7 +164,8 @@ struct BfNbdcRequest {
  * @heard_ns: when something came last, or the first request went out
  * @silence: looks at @heard_ns now and then while it is up
  * @wrote: a write was acknowledged since the last flush went out
- * @flushing: flushes of what it wrote that have not ended, sent or not
+ * @flushing: flushes of what it wrote, sent or not, that may still fail to
+ *     cover it
  * @in_flight: requests in @table
  * @queue: what is to be sent
  * @pinned: requests that wait for a place on this connection

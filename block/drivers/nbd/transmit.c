@@ -55,10 +55,23 @@ request_end_if_over(BfNbdcConn *conn, BfNbdcRequest *req)
     }
 }
 
+/* What @req flushes is stable, or is lost and known to be. */
+static void
+flush_unpin(BfNbdcRequest *req)
+{
+    if (req->pin != NULL) {
+        req->pin->flushing--;
+        req->pin = NULL;
+    }
+}
+
 void
 bf_nbdc_request_replied(BfNbdcConn *conn, BfNbdcRequest *req)
 {
     conn->got_reply = true;
+    if (req->ret == 0 && req->command == BF_NBD_COMMAND_FLUSH) {
+        flush_unpin(req); /* now: the connection may end before it runs */
+    }
     if (req->ret == 0 && (req->command == BF_NBD_COMMAND_WRITE ||
                           req->command == BF_NBD_COMMAND_WRITE_ZEROES ||
                           req->command == BF_NBD_COMMAND_TRIM)) {
@@ -342,7 +355,7 @@ bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req)
         if (req->pipe != NULL) {
             break; /* some of it is gone with the connection */
         }
-        req->pin = NULL;
+        flush_unpin(req);
         if (req->extents != NULL) {
             bf_extents_clip(req->extents, req->extents_start);
         }
@@ -373,9 +386,7 @@ flush_co_one(void *arg)
     };
 
     flush->ret = bf_nbdc_co_request(flush->self, &req);
-    if (flush->pin != NULL) {
-        flush->pin->flushing--;
-    }
+    flush_unpin(&req);
     bf_wait_group_done(flush->group);
 }
 

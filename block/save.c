@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "block-private.h"
+#include "block/bitmap.h"
 #include "core/error.h"
 
 typedef struct Save {
@@ -372,4 +373,58 @@ bf_graph_save(BfGraph *graph, const GPtrArray *used)
         put(&save, bf_node_below_jobs(g_ptr_array_index(used, i)));
     }
     return save.saved;
+}
+
+static void
+saved_state_free(void *arg)
+{
+    BfSavedState *state = arg;
+
+    g_free(state->name);
+    g_free(state->bitmaps);
+    g_free(state);
+}
+
+/* Those of jobs have no names. */
+static char *
+list_bitmaps(const BfNode *node)
+{
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    for (unsigned i = 0; i < node->n_bitmaps; i++) {
+        const char *name = bf_bitmap_name(node->bitmaps[i]);
+
+        if (name != NULL) {
+            g_string_append_printf(list, "%s'%s'", list->len > 0 ? ", " : "",
+                                   name);
+        }
+    }
+    return list->len > 0 ? g_string_free(g_steal_pointer(&list), FALSE) : NULL;
+}
+
+GPtrArray *
+bf_graph_save_state(BfGraph *graph)
+{
+    GPtrArray *states = g_ptr_array_new_with_free_func(saved_state_free);
+
+    bf_assert_main();
+    for (unsigned i = 0; i < graph->nodes->len; i++) {
+        const BfNode *node = g_ptr_array_index(graph->nodes, i);
+        uint64_t threshold = bf_atomic_load(&node->write_threshold);
+        char *bitmaps = list_bitmaps(node);
+
+        /* A job's filter is gone with the job. */
+        if (node->registered && node->options != NULL &&
+            (threshold != 0 || bitmaps != NULL)) {
+            BfSavedState *state = g_new0(BfSavedState, 1);
+
+            state->name = g_strdup(node->name);
+            state->has_own_name = !has_auto_name(node);
+            state->write_threshold = threshold;
+            state->bitmaps = g_steal_pointer(&bitmaps);
+            g_ptr_array_add(states, state);
+        }
+        g_free(bitmaps);
+    }
+    return states;
 }

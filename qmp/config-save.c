@@ -411,6 +411,49 @@ put_nodes(Save *save, BfDaemon *daemon)
     }
 }
 
+static void
+put_write_threshold(Save *save, const BfSavedState *state)
+{
+    json_t *arguments = NULL;
+
+    if (!state->has_own_name) {
+        leave_out(save, BF_CONFIG_ITEM_KIND_NODE, state->name,
+                  g_strdup_printf("the write threshold of node '%s' cannot be "
+                                  "saved, as the node has no name of its own",
+                                  state->name));
+        return;
+    }
+    arguments = json_object();
+    json_object_set_new(arguments, "node-name", bf_json_str(state->name));
+    json_object_set_new(arguments, "write-threshold",
+                        bf_json_uint(state->write_threshold));
+    put_command(save, "block-set-write-threshold", arguments);
+}
+
+/* A bitmap that is made anew would take what was written before for clean, so
+ * that a backup by it lacks that. */
+static void
+put_states(Save *save, BfDaemon *daemon)
+{
+    g_autoptr(GPtrArray) states = bf_graph_save_state(daemon->graph);
+
+    save->title = "What nodes were given";
+    for (unsigned i = 0; i < states->len; i++) {
+        const BfSavedState *state = g_ptr_array_index(states, i);
+
+        if (state->bitmaps != NULL) {
+            leave_out(save, BF_CONFIG_ITEM_KIND_NODE, state->name,
+                      g_strdup_printf("node '%s' can only be saved without its "
+                                      "dirty bitmaps (%s), which end with the "
+                                      "daemon",
+                                      state->name, state->bitmaps));
+        }
+        if (state->write_threshold != 0) {
+            put_write_threshold(save, state);
+        }
+    }
+}
+
 /* --- the NBD server and exports --- */
 
 /* The flat form of an address as the nested one. Takes @flat over. */
@@ -519,6 +562,7 @@ bf_config_text_new(BfMonitors *monitors, BfDaemon *daemon)
     put_objects(&save);
     put_chardevs(&save, monitors);
     put_nodes(&save, daemon);
+    put_states(&save, daemon);
     put_nbd_server(&save, daemon);
     put_exports(&save, daemon);
     return config;

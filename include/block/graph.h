@@ -96,6 +96,32 @@ typedef struct BfSavedNode {
 GPtrArray *bf_graph_save(BfGraph *graph, const GPtrArray *used);
 
 /**
+ * BfSavedState: what users have given to a node after it was made
+ * @name: owned: of the node
+ * @has_own_name: it was made with that name, so that it has it again
+ * @write_threshold: bytes; 0 for none
+ * @bitmaps: (nullable): owned: names of its dirty bitmaps, as "'a', 'b'"
+ */
+typedef struct BfSavedState {
+    char *name;
+    bool has_own_name;
+    uint64_t write_threshold;
+    char *bitmaps;
+} BfSavedState;
+
+/**
+ * bf_graph_save_state:
+ * @graph: the graph
+ *
+ * Tells what users have given to nodes and bf_graph_save() does not tell. Never
+ * suspends.
+ *
+ * Returns: (transfer full) (element-type BfSavedState): the nodes that have
+ * something, oldest first
+ */
+GPtrArray *bf_graph_save_state(BfGraph *graph);
+
+/**
  * bf_graph_join_throttle_group:
  * @graph: the graph
  * @id: of a throttle-group object

@@ -592,6 +592,48 @@ def test_bitmaps_of_exports_are_left_out(daemon, image, restart):
     assert [e["id"] for e in again.cmd("query-block-exports")] == ["exp-disk"]
 
 
+def test_bitmaps_of_nodes_are_left_out(daemon, image, restart):
+    """One that is made anew would know of no earlier write."""
+    daemon.add_file(image)
+    for name in ("b0", "b1"):
+        daemon.cmd("block-dirty-bitmap-add", node="disk", name=name)
+    reason = "node 'disk' can only be saved without its dirty bitmaps " \
+        "('b0', 'b1'), which end with the daemon"
+    assert reason in daemon.error("config-save").desc
+    assert daemon.cmd("config-save", incomplete=True)["left-out"] == [
+        {"kind": "node", "id": "disk", "reason": reason}]
+    path, again = restart(daemon, incomplete=True)
+    assert reason in path.read_text()
+    node, = again.cmd("query-named-block-nodes")
+    assert "dirty-bitmaps" not in node
+
+
+def test_write_thresholds_are_saved(daemon, image, restart):
+    daemon.execute("blockdev-add", {
+        "driver": "raw", "node-name": "top",
+        "file": {"driver": "file", "node-name": "below",
+                 "filename": str(image)}})
+    for name, offset in (("top", 4096), ("below", (1 << 64) - 1)):
+        daemon.cmd("block-set-write-threshold", node_name=name,
+                   write_threshold=offset)
+    before = picture(daemon)
+    path, again = restart(daemon)
+    assert_same(before, picture(again))
+    assert f'"write-threshold": {(1 << 64) - 1}}}' in path.read_text()
+
+
+def test_write_threshold_of_a_node_without_a_name_is_left_out(daemon, image):
+    daemon.execute("blockdev-add", {
+        "driver": "raw", "node-name": "top",
+        "file": {"driver": "file", "filename": str(image)}})
+    name, = (n["node-name"] for n in daemon.cmd("query-named-block-nodes")
+             if n["node-name"] != "top")
+    daemon.cmd("block-set-write-threshold", node_name=name,
+               write_threshold=512)
+    assert f"write threshold of node '{name}'" in \
+        daemon.error("config-save").desc
+
+
 @pytest.mark.parametrize("odd", (b"\xff", b"\xef\xb7\x90"),
                          ids=("bytes", "noncharacter"))
 def test_name_that_json_cannot_say_is_left_out(daemons, box, image, odd):

@@ -355,9 +355,7 @@ find_place(BfQmpCall *call, const char *path, Place *ret_place, GError **error)
         found = find_in(call, true, parts[0], ret_place) ||
                 find_in(call, false, parts[0], ret_place);
     }
-    if (!found && n_parts == 0) {
-        bf_set_error(error, "Path '%s' is ambiguous", path);
-    } else if (!found) {
+    if (!found) {
         g_set_error(error, BF_ERROR, BF_ERROR_DEVICE_NOT_FOUND,
                     "Device '%s' not found", path);
     }
@@ -396,6 +394,11 @@ bf_qmp_co_qom_list(BfQmpCall *call, const BfQomListArgs *args,
     g_autoptr(GPtrArray) list = g_ptr_array_new();
     Place place = {0};
 
+    /* Other commands have no such place; the list could be of any. */
+    if (args->path[0] == '\0') {
+        bf_set_error(error, "Path '' is ambiguous");
+        return false;
+    }
     if (!find_place(call, args->path, &place, error)) {
         return false;
     }

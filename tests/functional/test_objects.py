@@ -342,6 +342,16 @@ def test_unknown_path_is_device_not_found(daemon, command, arguments):
     assert error.cls == "DeviceNotFound" and "nope" in error.desc
 
 
+def test_path_that_is_empty(daemon):
+    for command, arguments in (("qom-get", {"property": "type"}),
+                               ("qom-set", {"property": "type", "value": 1})):
+        error = daemon.error(command, path="", **arguments)
+        assert (error.cls, error.desc) == (
+            "DeviceNotFound", "Device '' not found")
+    error = daemon.error("qom-list", path="")
+    assert (error.cls, error.desc) == ("GenericError", "Path '' is ambiguous")
+
+
 def test_unknown_property_is_named(daemon):
     add(daemon, "secret", "s0", data="x")
     error = daemon.error("qom-get", path="/objects/s0", property="nope")

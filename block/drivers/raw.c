@@ -21,14 +21,28 @@ typedef struct BfRawNode {
     uint64_t next_window;
 } BfRawNode;
 
+static bool
+is_not_negative(const char *name, int64_t value, GError **error)
+{
+    if (value < 0) {
+        bf_set_error(error, "Parameter '%s' expects a non-negative value",
+                     name);
+    }
+    return value >= 0;
+}
+
 /* Checks a window against a child; the texts are those that QEMU has. */
 static bool
 check_window(const BfBlockdevOptionsRaw *opts, uint64_t real_size,
              GError **error)
 {
-    if (opts->offset > real_size) {
+    if (!is_not_negative("offset", opts->offset, error) ||
+        !is_not_negative("size", opts->has_size ? opts->size : 0, error)) {
+        return false;
+    }
+    if ((uint64_t)opts->offset > real_size) {
         bf_set_error(error,
-                     "Offset (%" PRIu64 ") cannot be greater than size of the "
+                     "Offset (%" PRId64 ") cannot be greater than size of the "
                      "containing file (%" PRIu64 ")",
                      opts->offset, real_size);
         return false;
@@ -36,9 +50,9 @@ check_window(const BfBlockdevOptionsRaw *opts, uint64_t real_size,
     if (!opts->has_size) {
         return true;
     }
-    if (opts->size > real_size - opts->offset) {
+    if ((uint64_t)opts->size > real_size - (uint64_t)opts->offset) {
         bf_set_error(error,
-                     "The sum of offset (%" PRIu64 ") and size (%" PRIu64
+                     "The sum of offset (%" PRId64 ") and size (%" PRId64
                      ") has to be smaller or equal to the  actual size of the "
                      "containing file (%" PRIu64 ")",
                      opts->offset, opts->size, real_size);
@@ -172,12 +186,15 @@ raw_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
                       const BfNode *file, GError **error)
 {
     const BfBlockdevOptionsRaw *opts = options->u.raw;
-    uint64_t size =
-        opts->has_size ? opts->size : rest_behind(file, opts->offset);
     BfRawNode *self = (BfRawNode *)node;
+    uint64_t size;
 
-    if (!check_window(opts, file->size, error) ||
-        !bf_node_check_new_size(node, size, error)) {
+    if (!check_window(opts, file->size, error)) {
+        return false;
+    }
+    size =
+        opts->has_size ? (uint64_t)opts->size : rest_behind(file, opts->offset);
+    if (!bf_node_check_new_size(node, size, error)) {
         return false;
     }
     self->next_offset = opts->offset;

@@ -127,6 +127,17 @@ def test_impossible_size_is_refused(daemon, size):
                                       "size": size})
 
 
+@pytest.mark.parametrize("name", ("offset", "size"))
+@pytest.mark.parametrize("value, words", [
+    *((value, "Invalid parameter type for '{}', expected: integer")
+      for value in ("x", True, 1.5, 1 << 63)),
+    (-512, "Parameter '{}' expects a non-negative")])
+def test_window_of_a_wrong_type_is_refused(daemon, disk, name, value, words):
+    assert refused(daemon, {
+        "driver": "raw", "node-name": "n", name: value,
+        "file": file_node(disk)}).startswith(words.format(name))
+
+
 def test_duplicate_name_is_refused(daemon):
     add(daemon, driver="null-co", **{"node-name": "n"})
     assert "Duplicate" in refused(daemon, {"driver": "null-co",

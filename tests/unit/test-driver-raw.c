@@ -87,12 +87,16 @@ test_bad_windows_are_refused(void *arg)
         graph, window("r0", "n0", 512, 2000000),
         "The sum of offset (512) and size (2000000) has to be smaller or equal "
         "to the  actual size of the containing file (1000448)");
-    bf_test_co_add_fails(graph, window("r0", "n0", 512, UINT64_MAX - 511),
+    bf_test_co_add_fails(graph, window("r0", "n0", 512, INT64_MAX - 511),
                          "The sum of offset *");
+    bf_test_co_add_fails(graph, window("r0", "n0", 512, UINT64_MAX - 511),
+                         "Parameter 'size' expects a non-negative value");
     bf_test_co_add_fails(graph, window("r0", "n0", 5, 511),
                          "Specified size is not multiple of 512");
+    bf_test_co_add_fails(graph, window("r0", "n0", INT64_MAX, 0),
+                         "Offset (9223372036854775807) cannot be greater*");
     bf_test_co_add_fails(graph, window("r0", "n0", UINT64_MAX, 0),
-                         "Offset (18446744073709551615) cannot be greater*");
+                         "Parameter 'offset' expects a non-negative value");
     bf_graph_co_free(graph);
 }
 

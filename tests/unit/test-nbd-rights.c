@@ -33,7 +33,7 @@ pam_start_confdir(const char *service, const char *user,
                   const struct pam_conv *conversation, const char *dir,
                   pam_handle_t **ret_handle)
 {
-    *ret_handle = NULL;
+    *ret_handle = (pam_handle_t *)&pam_go; /* never looked into, nor NULL */
     return PAM_SUCCESS;
 }
 

@@ -204,6 +204,28 @@ check_hostname(const BfTlsSession *session, gnutls_x509_crt_t leaf,
     return false;
 }
 
+/* What the checks below conclude from the credentials holds only for a session
+ * that was made by them. */
+static bool
+check_kind(const BfTlsSession *session, GError **error)
+{
+    static const gnutls_credentials_type_t types[] = {
+        [BF_TLS_CREDS_X509] = GNUTLS_CRD_CERTIFICATE,
+        [BF_TLS_CREDS_PSK] = GNUTLS_CRD_PSK,
+        [BF_TLS_CREDS_ANON] = GNUTLS_CRD_ANON,
+    };
+
+    if (gnutls_auth_get_type(session->tls) == types[session->creds->kind]) {
+        return true;
+    }
+    bf_set_error(error,
+                 "the key exchange %s is not of the kind that the credentials "
+                 "are for; set their property 'priority' to one that does not "
+                 "allow it",
+                 gnutls_kx_get_name(gnutls_kx_get(session->tls)));
+    return false;
+}
+
 /* The handshake has proven that the peer has the user's key. */
 static bool
 check_user(BfTlsSession *session, GError **error)
@@ -233,9 +255,13 @@ check_peer(BfTlsSession *session, gnutls_alert_description_t *alert,
            GError **error)
 {
     bool must_verify = session->creds->verify_peer;
-    g_autoptr(GPtrArray) certs =
-        import_peer_certs(session, must_verify ? error : NULL);
+    g_autoptr(GPtrArray) certs = NULL;
 
+    *alert = GNUTLS_A_HANDSHAKE_FAILURE;
+    if (!check_kind(session, error)) {
+        return false;
+    }
+    certs = import_peer_certs(session, must_verify ? error : NULL);
     if (session->creds->kind == BF_TLS_CREDS_PSK) {
         *alert = GNUTLS_A_UNKNOWN_PSK_IDENTITY;
         return check_user(session, error);

@@ -14,6 +14,25 @@
 #define KEY_B "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100"
 #define TLS12 "NORMAL:-VERS-ALL:+VERS-TLS1.2"
 
+/* Stands for the library's own: the other side has got round the priorities. */
+static bool is_other_kind;
+
+gnutls_credentials_type_t
+gnutls_auth_get_type(gnutls_session_t session)
+{
+    switch (gnutls_kx_get(session)) {
+    case GNUTLS_KX_PSK:
+    case GNUTLS_KX_DHE_PSK:
+    case GNUTLS_KX_ECDHE_PSK:
+        return is_other_kind ? GNUTLS_CRD_CERTIFICATE : GNUTLS_CRD_PSK;
+    case GNUTLS_KX_ANON_DH:
+    case GNUTLS_KX_ANON_ECDH:
+        return GNUTLS_CRD_ANON;
+    default:
+        return GNUTLS_CRD_CERTIFICATE;
+    }
+}
+
 static BfTlsCredsParams
 psk_params(BfTlsEndpoint endpoint, const char *dir, const char *user)
 {
@@ -137,6 +156,30 @@ test_psk_with_tls12(void)
 }
 
 /* What the server says about a client that has @client_line as its file. */
+/* Neither side takes the credentials that it has for those that were used. */
+static void
+test_session_of_another_kind_is_refused(void)
+{
+    char *dir = new_keys("qemu:" KEY_A "\n");
+    g_autoptr(BfTlsCreds) server = load_psk(BF_TLS_ENDPOINT_SERVER, dir, NULL);
+    g_autoptr(BfTlsCreds) client = load_psk(BF_TLS_ENDPOINT_CLIENT, dir, NULL);
+    g_auto(BfTestPair) pair = {0};
+
+    bf_test_pair_init(&pair, server, client, NULL);
+    bf_test_pair_handshake(&pair);
+    is_other_kind = true;
+    for (unsigned i = 0; i < 2; i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_false(
+            bf_tls_session_verify(i == 0 ? pair.server : pair.client, &error));
+        bf_test_assert_message(error, "TLS verification failed: the key");
+        bf_test_assert_message(error, "PSK is not of the kind");
+    }
+    is_other_kind = false;
+    bf_test_remove_dir(dir);
+}
+
 static void
 check_stranger(const char *client_line, const char *user, const char *priority,
                const char *phrase)
@@ -407,6 +450,7 @@ main(int argc, char **argv)
     ADD("session/other-order", psk_with_other_order);
     ADD("session/one-round", psk_in_one_round);
     ADD("session/tls12", psk_with_tls12);
+    ADD("session/other-kind", session_of_another_kind_is_refused);
     ADD("session/strangers", strangers_are_explained);
     ADD("session/users-come-and-go", users_come_and_go_without_reload);
     ADD("file/must-be-there", file_of_keys_must_be_there);

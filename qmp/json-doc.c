@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "core/large.h"
 #include "core/wipe.h"
 #include "json-doc-private.h"
 #include "key-hash-private.h"
@@ -42,7 +43,7 @@ bf_json_doc_reserve(BfJsonDoc *doc)
     if (doc->n_nodes >= wanted) {
         return false;
     }
-    nodes = g_new(BfJsonNode, wanted);
+    nodes = bf_large_alloc(wanted * sizeof(*nodes));
     if (doc->n_nodes > 0) {
         memcpy(nodes, doc->nodes, doc->n_nodes * sizeof(*nodes));
         explicit_bzero(doc->nodes, doc->n_nodes * sizeof(*nodes));

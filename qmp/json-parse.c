@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/large.h"
 #include "json-doc-private.h"
 #include "qmp/json-scan.h"
 #include "qmp/json-value.h"
@@ -540,7 +541,7 @@ bf_json_doc_parse(char *text, size_t len, GError **error)
     doc->text = text;
     doc->len = len;
     doc->n_allocated = MIN(len / 2 + 1, NODES_AT_ONCE);
-    doc->nodes = g_new(BfJsonNode, doc->n_allocated);
+    doc->nodes = bf_large_alloc(doc->n_allocated * sizeof(*doc->nodes));
     parser.limit = doc->nodes + doc->n_allocated;
     if (!take_text(&parser, text)) {
         bf_set_error(error, "JSON parse error, %s",

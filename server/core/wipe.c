@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "core/large.h"
+
 /* How deep work with secrets goes, with room. */
 #define STACK_BYTES 16384
 
@@ -22,7 +24,7 @@ bf_wipe_reserve(GString *string, size_t extra)
     }
     g_assert(extra < G_MAXSIZE / 4 && string->len < G_MAXSIZE / 4);
     wanted = MAX(2 * string->len, string->len + extra) + 1;
-    str = g_malloc(wanted);
+    str = bf_large_alloc(wanted);
     memcpy(str, string->str, string->len + 1);
     explicit_bzero(string->str, string->len);
     g_free(string->str);

@@ -236,19 +236,28 @@ is_end(char c)
            c == '\r' || c == '\t';
 }
 
+/* Behind a number that stays as it is, or NULL. */
+QUICK const char *
+skip_number(const char *at)
+{
+    bool is_real = false;
+
+    return bf_json_skip_number(at, &is_real);
+}
+
 /* Behind a scalar that stays as it is, or NULL. What ends it is not looked at.
  */
 QUICK const char *
 skip_scalar(const char *at, const char *end)
 {
     if (is_digit(*at)) {
-        return bf_json_skip_number(at);
+        return skip_number(at);
     }
     switch (*at) {
     case '"':
         return skip_string(at, end);
     case '-':
-        return is_digit(at[1]) ? bf_json_skip_number(at + 1) : NULL;
+        return is_digit(at[1]) ? skip_number(at + 1) : NULL;
     case 't':
         return skip_word(at, end, "true", 4);
     case 'f':

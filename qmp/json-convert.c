@@ -154,6 +154,7 @@ static json_t *
 to_scalar(const BfJsonNode *node)
 {
     double number = 0;
+    uint64_t big = 0;
 
     switch (bf_json_node_kind(node)) {
     case BF_JSON_KIND_OBJECT:
@@ -163,9 +164,10 @@ to_scalar(const BfJsonNode *node)
     case BF_JSON_KIND_STRING:
         return json_stringn_nocheck(node->u.text, node->size);
     case BF_JSON_KIND_INTEGER:
-        return json_integer(node->u.integer);
+        return json_integer(bf_json_node_integer(node));
     case BF_JSON_KIND_BIG:
-        return bf_json_uint(node->u.big);
+        bf_json_node_big(node, &big);
+        return bf_json_uint(big);
     case BF_JSON_KIND_REAL:
         bf_json_node_number(node, &number);
         return json_real(number);

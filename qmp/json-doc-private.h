@@ -13,12 +13,12 @@
 typedef struct BfJsonIndex BfJsonIndex;
 
 struct BfJsonNode {
-    uint32_t size;      /* as bf_json_node_size() says; bytes of a real's
+    uint32_t size;      /* as bf_json_node_size() says; bytes of a number's
                          * text, 0 if it is a number already */
     uint32_t kind : 8;  /* a BfJsonKind */
     uint32_t span : 24; /* nodes up to the next one that is not inside */
     union {
-        const char *text; /* string and key: NUL follows; real with a text */
+        const char *text; /* string and key: NUL follows; number's text */
         int64_t integer;
         uint64_t big;
         double real;

@@ -46,7 +46,6 @@ bf_json_doc_reserve(BfJsonDoc *doc)
     nodes = bf_large_alloc(wanted * sizeof(*nodes));
     if (doc->n_nodes > 0) {
         memcpy(nodes, doc->nodes, doc->n_nodes * sizeof(*nodes));
-        explicit_bzero(doc->nodes, doc->n_nodes * sizeof(*nodes));
     }
     g_free(doc->nodes);
     doc->nodes = nodes;
@@ -69,11 +68,8 @@ bf_json_doc_free(BfJsonDoc *doc)
     if (doc->text != NULL) {
         explicit_bzero(doc->text, doc->len);
     }
-    if (doc->nodes != NULL) {
-        explicit_bzero(doc->nodes, doc->n_nodes * sizeof(*doc->nodes));
-    }
     g_free(doc->text);
-    g_free(doc->nodes);
+    g_free(doc->nodes); /* only say where in the text things are */
     g_free(doc);
 }
 
@@ -104,13 +100,17 @@ bf_json_node_text(const BfJsonNode *node)
 size_t
 bf_json_node_size(const BfJsonNode *node)
 {
-    return node->kind == BF_JSON_KIND_REAL ? 0 : node->size;
+    return node->kind >= BF_JSON_KIND_STRING ? node->size : 0;
 }
 
 int64_t
 bf_json_node_integer(const BfJsonNode *node)
 {
-    return node->kind == BF_JSON_KIND_INTEGER ? node->u.integer : 0;
+    if (node->kind != BF_JSON_KIND_INTEGER) {
+        return 0;
+    }
+    return node->size > 0 ? g_ascii_strtoll(node->u.text, NULL, 10)
+                          : node->u.integer;
 }
 
 bool
@@ -119,19 +119,23 @@ bf_json_node_big(const BfJsonNode *node, uint64_t *ret_number)
     if (!bf_json_node_is(node, BF_JSON_KIND_BIG)) {
         return false;
     }
-    *ret_number = node->u.big;
+    *ret_number =
+        node->size > 0 ? g_ascii_strtoull(node->u.text, NULL, 10) : node->u.big;
     return true;
 }
 
 bool
 bf_json_node_number(const BfJsonNode *node, double *ret_number)
 {
+    uint64_t big = 0;
+
     switch (bf_json_node_kind(node)) {
     case BF_JSON_KIND_INTEGER:
-        *ret_number = (double)node->u.integer;
+        *ret_number = (double)bf_json_node_integer(node);
         return true;
     case BF_JSON_KIND_BIG:
-        *ret_number = (double)node->u.big;
+        bf_json_node_big(node, &big);
+        *ret_number = (double)big;
         return true;
     case BF_JSON_KIND_REAL:
         *ret_number =

@@ -96,6 +96,12 @@ add_node(Cursor *now, BfJsonKind kind, size_t size)
     return now->node++;
 }
 
+QUICK bool
+is_digit(char c)
+{
+    return (uint8_t)(c - '0') < 10;
+}
+
 /* Strings. */
 
 /* Moves @at, at a byte from 0x80 on, to what ends a part without escapes. */
@@ -251,8 +257,7 @@ look_for_big(BfJsonNode *node)
 
     if (stop == node->u.text + node->size && big > INT64_MAX) {
         node->kind = BF_JSON_KIND_BIG;
-        node->size = 0;
-        node->u.big = big;
+        node->u.text += MARK_LEN;
     }
 }
 
@@ -308,61 +313,54 @@ find_number_end(char *at, bool *ret_is_real, bool *ret_has_exponent)
     return at;
 }
 
-/* It is converted when it is asked for. */
-QUICK void
-set_real(BfJsonNode *number, const char *at, const char *end)
-{
-    number->kind = BF_JSON_KIND_REAL;
-    number->size = (uint32_t)(end - at);
-    number->u.text = at;
-}
-
-/* At a number: what it is to @number. Returns what follows it, or NULL. */
+/* Returns what follows the number at @at, or NULL. */
 static char *
-read_long_number(char *at, BfJsonNode *number)
+skip_long_number(char *at, bool *ret_is_real)
 {
-    bool is_real = false;
     bool has_exponent = false;
-    char *end = find_number_end(at, &is_real, &has_exponent);
+    char *end = find_number_end(at, ret_is_real, &has_exponent);
 
     if (end == NULL) {
         return NULL;
     }
     errno = 0;
-    if (!is_real) {
-        number->u.integer = g_ascii_strtoll(at, NULL, 10);
+    if (!*ret_is_real) {
+        (void)g_ascii_strtoll(at, NULL, 10);
         return errno == 0 ? end : NULL;
     }
     if ((has_exponent || end - at > REAL_CHARS_SAFE) &&
         isinf(g_ascii_strtod(at, NULL))) {
         return NULL;
     }
-    set_real(number, at, end);
     return end;
 }
 
+/* It is converted when it is asked for. */
 QUICK bool
 take_number(Cursor *now, bool is_negative)
 {
-    BfJsonNode *node = add_node(now, BF_JSON_KIND_INTEGER, 0);
-    int64_t integer = 0;
+    char *at = now->at;
+    const char *digits = at + (is_negative ? 1 : 0);
     bool is_real = false;
-    const char *end =
-        bf_json_scan_number(now->at, is_negative, &integer, &is_real);
+    const char *end = NULL;
+    BfJsonNode *node = NULL;
 
+    if (!is_negative || is_digit(*digits)) {
+        end = bf_json_skip_number(digits, &is_real);
+    }
+    if (end == NULL) {
+        end = skip_long_number(at, &is_real);
+    }
+    if (end == NULL) {
+        return false;
+    }
+    node = add_node(now, is_real ? BF_JSON_KIND_REAL : BF_JSON_KIND_INTEGER,
+                    (size_t)(end - at));
     if (node == NULL) {
         return false;
     }
-    if (end == NULL) {
-        now->at = read_long_number(now->at, node);
-        return now->at != NULL;
-    }
-    if (is_real) {
-        set_real(node, now->at, end);
-    } else {
-        node->u.integer = integer;
-    }
-    now->at += end - now->at;
+    node->u.text = at;
+    now->at += end - at;
     return true;
 }
 
@@ -427,7 +425,7 @@ take_value(Cursor *now)
 {
     const char c = next_char(now);
 
-    if ((uint8_t)(c - '0') < 10) {
+    if (is_digit(c)) {
         return take_number(now, false);
     }
     switch (c) {

@@ -76,7 +76,7 @@ BfJsonDoc *bf_json_doc_new_value(const json_t *value);
 
 /**
  * bf_json_doc_free:
- * @doc: (nullable): the document; it is wiped, as it may hold a secret
+ * @doc: (nullable): the document; its text is wiped, as it may hold a secret
  */
 void bf_json_doc_free(BfJsonDoc *doc);
 

@@ -176,12 +176,13 @@ bf_json_scan_fraction(const char *at, ptrdiff_t magnitude)
 /**
  * bf_json_skip_number:
  * @at: a digit; a NUL follows somewhere
+ * @ret_is_real: (out): whether it has a fraction or an exponent
  *
  * Returns: behind the number, where no digit must follow; NULL if it needs a
  * closer look: it may not fit an int64_t or a double
  */
 static inline const char *
-bf_json_skip_number(const char *at)
+bf_json_skip_number(const char *at, bool *ret_is_real)
 {
     const char *digits = at;
 
@@ -190,43 +191,9 @@ bf_json_skip_number(const char *at)
             at++;
         }
     }
-    if (*at == '.' || *at == 'e' || *at == 'E') {
+    *ret_is_real = *at == '.' || *at == 'e' || *at == 'E';
+    if (*ret_is_real) {
         return bf_json_scan_fraction(at, at - digits);
     }
     return at - digits < BF_JSON_DIGITS_SAFE ? at : NULL;
-}
-
-/**
- * bf_json_scan_number:
- * @at: any byte; a NUL follows somewhere
- * @is_negative: whether it is a minus
- * @ret_integer: (out): the number if it is an integer; written on success only
- * @ret_is_real: (out): whether it has a fraction or an exponent; written on
- *   success only
- *
- * Returns: behind the number; NULL if it needs a closer look: it is none, does
- *   not fit an int64_t, or may be too large for a double
- */
-static inline const char *
-bf_json_scan_number(const char *at, bool is_negative, int64_t *ret_integer,
-                    bool *ret_is_real)
-{
-    const char *digits = at + (is_negative ? 1 : 0);
-    uint64_t value = 0;
-    const char *stop = bf_json_scan_digits(digits, &value);
-
-    if (stop == digits || (*digits == '0' && stop - digits > 1)) {
-        return NULL;
-    }
-    *ret_is_real = *stop == '.' || *stop == 'e' || *stop == 'E';
-    if (*ret_is_real) {
-        return bf_json_scan_fraction(stop, stop - digits);
-    }
-    if (stop - digits >= BF_JSON_DIGITS_SAFE &&
-        (stop - digits > BF_JSON_DIGITS_SAFE ||
-         value > (uint64_t)INT64_MAX + is_negative)) {
-        return NULL;
-    }
-    *ret_integer = (int64_t)(is_negative ? 0 - value : value);
-    return stop;
 }

@@ -36,7 +36,6 @@ typedef struct Parser {
     char *end;
     BfJsonDoc *doc;
     BfJsonNode *limit; /* behind the last one that is there */
-    unsigned levels;
     Problem problem;
 } Parser;
 
@@ -45,6 +44,7 @@ typedef struct Cursor {
     char *at;
     BfJsonNode *node; /* the next one to be used */
     BfJsonNode *open; /* the innermost array or object, or NULL */
+    unsigned levels;  /* that are open */
     Parser *parser;
 } Cursor;
 
@@ -382,13 +382,13 @@ open_level(Cursor *now, BfJsonKind kind)
 {
     BfJsonNode *node = add_node(now, kind, 0);
 
-    if (node == NULL || now->parser->levels == LEVELS_MAX) {
+    if (node == NULL || now->levels == LEVELS_MAX) {
         return false;
     }
     /* Nodes may move, but all of them. */
     node->u.parent = now->open != NULL ? (size_t)(node - now->open) : NO_PARENT;
     now->open = node;
-    now->parser->levels++;
+    now->levels++;
     now->at++;
     return true;
 }
@@ -410,7 +410,7 @@ close_level(Cursor *now)
     BfJsonNode *node = now->open;
 
     now->at++;
-    now->parser->levels--;
+    now->levels--;
     now->open = node->u.parent != NO_PARENT ? node - node->u.parent : NULL;
     node->span =
         (unsigned)(now->node - node) & (unsigned)(BF_JSON_NODES_MAX - 1);
@@ -419,20 +419,13 @@ close_level(Cursor *now)
            end_object(now->parser, node);
 }
 
-/* Takes a scalar, or the opening bracket of an array or object. */
 QUICK bool
-take_value(Cursor *now)
+take_scalar(Cursor *now, char c)
 {
-    const char c = next_char(now);
-
     if (is_digit(c)) {
         return take_number(now, false);
     }
     switch (c) {
-    case '{':
-        return open_level(now, BF_JSON_KIND_OBJECT);
-    case '[':
-        return open_level(now, BF_JSON_KIND_ARRAY);
     case '"':
         return take_string_value(now);
     case '-':
@@ -494,26 +487,58 @@ close_levels(Cursor *now)
     return true;
 }
 
+/* Takes a scalar, in an array also those that follow, and what is behind them
+ * up to the next value. */
+QUICK bool
+take_scalars(Cursor *now, char c)
+{
+    const bool in_array =
+        now->open != NULL && now->open->kind == BF_JSON_KIND_ARRAY;
+
+    for (;;) {
+        if (!take_scalar(now, c)) {
+            return false;
+        }
+        if (!in_array || *now->at != ',') {
+            return close_levels(now);
+        }
+        now->at++;
+        c = next_char(now);
+        if (c == '[' || c == '{') {
+            return true;
+        }
+        now->open->size++;
+    }
+}
+
 /* Takes one value, and what follows it up to the next one. */
 QUICK bool
 take_item(Cursor *now)
 {
-    const BfJsonNode *open = now->open;
+    char c = '\0';
 
-    if (open != NULL) {
+    if (now->open != NULL) {
         now->open->size++;
-        if (open->kind == BF_JSON_KIND_OBJECT && !take_key(now)) {
+        if (now->open->kind == BF_JSON_KIND_OBJECT && !take_key(now)) {
             return false;
         }
     }
-    if (!take_value(now)) {
-        return false;
+    c = next_char(now);
+    while (c == '[') {
+        if (!open_level(now, BF_JSON_KIND_ARRAY)) {
+            return false;
+        }
+        c = next_char(now);
+        if (c == ']') {
+            return close_levels(now);
+        }
+        now->open->size++;
     }
-    if (now->open == now->node - 1 && next_char(now) != ']' &&
-        *now->at != '}') {
-        return true; /* the new level is not empty */
+    if (c == '{') {
+        return open_level(now, BF_JSON_KIND_OBJECT) &&
+               (next_char(now) != '}' || close_levels(now));
     }
-    return close_levels(now);
+    return take_scalars(now, c);
 }
 
 static bool

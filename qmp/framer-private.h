@@ -29,7 +29,8 @@ enum {
 
 /**
  * BfFramerRun: tokens that are taken at once
- * @at: between tokens; moves behind the last one that was taken
+ * @at: between tokens; moves behind the last one that was taken. Single quotes
+ *   before it may have become double ones
  * @end: behind what may be taken, where a NUL is; nothing before passes a limit
  *   on bytes or tokens
  * @kept: what stands between here and @at is text as it is, not in @text yet;
@@ -45,7 +46,7 @@ enum {
  *   changed by
  */
 typedef struct BfFramerRun {
-    const char *at;
+    char *at;
     const char *end;
     const char *kept;
     GString *text;

@@ -19,7 +19,7 @@
 
 /* What each token changes. */
 typedef struct Cursor {
-    const char *at;
+    char *at;
     uint8_t *level; /* flags of the innermost one that is open */
     BfFramerExpect expect;
     size_t tokens;
@@ -62,8 +62,8 @@ put_kept(BfFramerRun *run, const char *at)
 }
 
 /* Returns what follows them. */
-static const char *
-skip_spaces(BfFramerRun *run, const char *at)
+static char *
+skip_spaces(BfFramerRun *run, char *at)
 {
     put_kept(run, at);
     while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t') {
@@ -86,7 +86,7 @@ next_char(Cursor *now)
 
 /* A token up to @end is taken. */
 QUICK bool
-take(Cursor *now, const char *end, BfFramerExpect expect)
+take(Cursor *now, char *end, BfFramerExpect expect)
 {
     now->at = end;
     now->tokens++;
@@ -160,8 +160,8 @@ skip_other(const char *at, const char *end)
 
 /* Converts a string with single quotes, escapes or what else cannot stay as it
  * is. Returns what follows it, or NULL. */
-static const char *
-put_string(BfFramerRun *run, const char *at, bool is_key)
+static char *
+put_string(BfFramerRun *run, char *at, bool is_key)
 {
     const char *end = bf_framer_find_string_end(at, run->end);
     size_t before = 0;
@@ -183,13 +183,13 @@ put_string(BfFramerRun *run, const char *at, bool is_key)
     bf_wipe_reserve(run->text, 1);
     g_string_append_c(run->text, '"');
     run->kept = end;
-    return end;
+    return at + (end - at);
 }
 
 /* Converts a number that is not a short one. Returns what follows it, or NULL.
  */
-static const char *
-put_number(BfFramerRun *run, const char *at)
+static char *
+put_number(BfFramerRun *run, char *at)
 {
     bool is_float = false;
     const char *end = bf_framer_find_number_end(at, run->end, &is_float);
@@ -200,23 +200,49 @@ put_number(BfFramerRun *run, const char *at)
     put_kept(run, at);
     bf_framer_convert_number(at, (size_t)(end - at), is_float, run->text);
     run->kept = end;
-    return end;
+    return at + (end - at);
 }
 
 /* Behind a string that stays as it is, or NULL. */
-QUICK const char *
-skip_string(const char *at, const char *end)
+QUICK char *
+skip_string(char *at, const char *end)
 {
     at++;
     at += bf_json_scan_plain(at, end, '"');
     if (*at != '"') {
-        at = skip_other(at, end);
+        at += skip_other(at, end) - at;
     }
     return *at == '"' ? at + 1 : NULL;
 }
 
-QUICK const char *
-skip_word(const char *at, const char *end, const char *word, size_t len)
+/* Gives a string with single quotes double ones where it stands, so that it can
+ * stay there. Returns what follows it, or NULL if there is more to convert. */
+QUICK char *
+requote_string(char *at, const char *end)
+{
+    const size_t len = bf_json_scan_plain(at + 1, end, '\'');
+    char *close = at + 1 + len;
+
+    if (*close != '\'' || memchr(at + 1, '"', len) != NULL) {
+        return NULL;
+    }
+    *at = '"';
+    *close = '"';
+    return close + 1;
+}
+
+/* Behind a number that stays as it is, or NULL. */
+QUICK char *
+skip_number(char *at, size_t sign)
+{
+    bool is_real = false;
+    const char *end = bf_json_skip_number(at + sign, &is_real);
+
+    return end != NULL ? at + (end - at) : NULL;
+}
+
+QUICK char *
+skip_word(char *at, const char *end, const char *word, size_t len)
 {
     return (size_t)(end - at) > len && memcmp(at, word, len) == 0 ? at + len
                                                                   : NULL;
@@ -236,28 +262,21 @@ is_end(char c)
            c == '\r' || c == '\t';
 }
 
-/* Behind a number that stays as it is, or NULL. */
-QUICK const char *
-skip_number(const char *at)
-{
-    bool is_real = false;
-
-    return bf_json_skip_number(at, &is_real);
-}
-
 /* Behind a scalar that stays as it is, or NULL. What ends it is not looked at.
  */
-QUICK const char *
-skip_scalar(const char *at, const char *end)
+QUICK char *
+skip_scalar(char *at, const char *end)
 {
     if (is_digit(*at)) {
-        return skip_number(at);
+        return skip_number(at, 0);
     }
     switch (*at) {
     case '"':
         return skip_string(at, end);
+    case '\'':
+        return requote_string(at, end);
     case '-':
-        return is_digit(at[1]) ? skip_number(at + 1) : NULL;
+        return is_digit(at[1]) ? skip_number(at, 1) : NULL;
     case 't':
         return skip_word(at, end, "true", 4);
     case 'f':
@@ -272,11 +291,11 @@ skip_scalar(const char *at, const char *end)
 /* Takes elements of an array that stay as they are and have their commas next
  * to them: most of a large array is that. Returns what follows the one that
  * comes next, as skip_scalar() does. */
-QUICK const char *
+QUICK char *
 take_elements(Cursor *now)
 {
     const char *end = now->run->end;
-    const char *stop = NULL;
+    char *stop = NULL;
 
     for (;;) {
         (void)next_char(now);
@@ -291,8 +310,8 @@ take_elements(Cursor *now)
 }
 
 /* Converts another scalar. Returns what follows it, or NULL. */
-static const char *
-put_scalar(BfFramerRun *run, const char *at)
+static char *
+put_scalar(BfFramerRun *run, char *at)
 {
     if (*at == '"' || *at == '\'') {
         return put_string(run, at, false);
@@ -315,7 +334,7 @@ is_other_than_id(const BfFramerRun *run, const char *at)
 QUICK bool
 take_key(Cursor *now)
 {
-    const char *end = NULL;
+    char *end = NULL;
     char c = '\0';
 
     if (now->expect != BF_FRAMER_EXPECT_KEY &&
@@ -334,9 +353,8 @@ take_key(Cursor *now)
     if (c != '"' && c != '\'') {
         return false;
     }
-    if (c == '"') {
-        end = skip_string(now->at, now->run->end);
-    }
+    end = c == '"' ? skip_string(now->at, now->run->end)
+                   : requote_string(now->at, now->run->end);
     if (end == NULL) {
         end = put_string(now->run, now->at, true);
     }
@@ -354,26 +372,31 @@ take_colon(Cursor *now)
 QUICK bool
 take_value(Cursor *now)
 {
-    const char *end = NULL;
+    char *end = NULL;
     char c = '\0';
 
     if (now->expect != BF_FRAMER_EXPECT_VALUE &&
         now->expect != BF_FRAMER_EXPECT_VALUE_OR_END) {
         return true;
     }
-    if (*now->level == 0) {
-        end = take_elements(now);
-    }
-    if (end == NULL) {
+    c = next_char(now);
+    while (c == '[') {
+        if (!open_level(now, c)) {
+            return false;
+        }
         c = next_char(now);
-        if (c == '{' || c == '[') {
-            return open_level(now, c);
-        }
-        if (c == ']') {
-            return now->expect == BF_FRAMER_EXPECT_VALUE_OR_END &&
-                   close_level(now, c);
-        }
-        end = skip_scalar(now->at, now->run->end);
+    }
+    if (c == '{') {
+        return open_level(now, c);
+    }
+    if (c == ']') {
+        return now->expect == BF_FRAMER_EXPECT_VALUE_OR_END &&
+               close_level(now, c);
+    }
+    end = *now->level == 0 ? take_elements(now)
+                           : skip_scalar(now->at, now->run->end);
+    if (end == NULL && (*now->at == '[' || *now->at == '{')) {
+        return true; /* the next turn takes it */
     }
     if (end == NULL || !is_end(*end)) {
         end = put_scalar(now->run, now->at);

@@ -120,6 +120,41 @@ test_scalars_end_as_they_should(void)
     check("[7,\"" MARK "\"]", PARSE "invalid UTF-8 sequence in string");
 }
 
+/* Those that are plain get double quotes where they stand. */
+static void
+test_single_quotes_become_double(void)
+{
+    check("['','a','0123456','01234567','0123456789abcdef',7]",
+          "V [\"\",\"a\",\"0123456\",\"01234567\","
+          "\"0123456789abcdef\",7]");
+    check("['\"','a\"b','0123456789\"','a\\'b','\\\\','\xC3\xA9',\"'\"]",
+          "V [\"\\\"\",\"a\\\"b\",\"0123456789\\\"\",\"a'b\","
+          "\"\\\\\",\"\xC3\xA9\",\"'\"]");
+    check("[{'a':'b','c\"d':'e' , 'id':\"f\"},['g'],'h']",
+          "V [{\"a\":\"b\",\"c\\\"d\":\"e\",\"id\":\"f\"},[\"g\"],\"h\"]");
+    check("['a' 'b']", PARSE "expected separator in list");
+    check("['a'7]", PARSE "expected separator in list");
+    check("{'a','b'}", PARSE "missing : in object pair");
+    check("['a\tb']", PARSE "stray ''...'|" PARSE "expecting value");
+}
+
+/* Brackets are taken many at once, too. */
+static void
+test_levels_open_and_close(void)
+{
+    check("[[[],[[]]],[],{},[{}],{\"a\":{\"b\":[[{}]]}}]",
+          "V [[[],[[]]],[],{},[{}],{\"a\":{\"b\":[[{}]]}}]");
+    check("[ [ 7 , [ ] ] , { } , [ { } ] ]", "V [[7,[]],{},[{}]]");
+    check("[7,[8],9,{\"a\":7},8]", "V [7,[8],9,{\"a\":7},8]");
+    check("[[7,]]", PARSE "expecting value");
+    check("[[],]", PARSE "expecting value");
+    check("[[]7]", PARSE "expected separator in list");
+    check("[7[]]", PARSE "expected separator in list");
+    check("[[}]", PARSE "expecting value|" PARSE "expecting value");
+    check("[{]}", PARSE "expecting value");
+    check("[{\"a\":7]}", PARSE "expected separator in dict");
+}
+
 static void
 test_lexical_errors(void)
 {
@@ -445,6 +480,10 @@ main(int argc, char **argv)
                     test_scalars_stay_as_they_are);
     g_test_add_func("/qmp/framer/next/scalars-end-as-they-should",
                     test_scalars_end_as_they_should);
+    g_test_add_func("/qmp/framer/next/single-quotes-become-double",
+                    test_single_quotes_become_double);
+    g_test_add_func("/qmp/framer/next/levels-open-and-close",
+                    test_levels_open_and_close);
     g_test_add_func("/qmp/framer/next/lexical-errors", test_lexical_errors);
     g_test_add_func("/qmp/framer/next/nul-byte-shows-nothing",
                     test_nul_byte_shows_nothing);

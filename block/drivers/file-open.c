@@ -498,7 +498,7 @@ file_use_desc(BfFileNode *self, const FileDesc *desc)
     bf_atomic_store(&self->no_zero_range, 0);
     bf_atomic_store(&self->no_discard, 0);
     bf_atomic_store(&self->no_cachestat, 0);
-    bf_atomic_store(&self->slow_until_ns, 0);
+    bf_atomic_store(&self->pace.slow_until_ns, 0);
     bf_atomic_store(&self->flush_error, 0);
 }
 

@@ -9,6 +9,7 @@
 
 #include "block/driver.h"
 #include "core/atomic.h"
+#include "file-pace-private.h"
 
 typedef enum FileKind {
     FILE_REGULAR,
@@ -22,7 +23,7 @@ typedef enum FileKind {
  * @writable: opened for writing
  * @local: on a file system or device that is known not to make us wait for a
  *     network or another program
- * @in_memory: tmpfs; reads never wait
+ * @in_memory: tmpfs; there is no disk to wait for
  * @buffer_align: what O_DIRECT needs of buffers
  * @size: bytes, exactly
  */
@@ -80,9 +81,8 @@ struct BfFileNode {
     BfAtomicU64 no_zero_range;
     BfAtomicU64 no_discard;
     BfAtomicU64 no_cachestat;
-    BfAtomicU64 suspect_until_ns; /* an inline write was slow a while ago */
-    BfAtomicU64 slow_until_ns;    /* no inline writes before this time */
-    BfAtomicU64 flush_error;      /* an errno that stays; see file_co_flush() */
+    BfAtomicU64 flush_error; /* an errno that stays; see file_co_flush() */
+    BfFilePace pace;
 
     /* Main: locks held and planned, and the descriptor that is to come. */
     FileLocks held;

@@ -24,13 +24,6 @@
  * others. */
 #define INLINE_WRITE_MAX (1 * BF_MIB)
 
-/* An inline write that takes longer than this is suspicious. */
-#define SLOW_WRITE_NS (2 * BF_NS_PER_MS)
-/* For so long it is looked at why inline writes are slow. */
-#define SUSPECT_NS BF_NS_PER_SEC
-/* The kernel makes writers wait: for so long the ring is used. */
-#define SLOW_PAUSE_NS (100 * BF_NS_PER_MS)
-
 #define CACHE_PAGE 4096
 
 /* Memory for one piece of a request whose buffers O_DIRECT does not take. */
@@ -166,8 +159,10 @@ co_write_ring(BfFileNode *self, uint64_t offset, const BfIoVec *vec,
         ssize_t n;
 
         bf_iovec_init_slice(&rest, vec, done, vec->bytes - done);
+        bf_atomic_add(&self->pace.elsewhere, 1);
         n = bf_co_writev(self->desc.fd, rest.iov, rest.niov, offset + done,
                          rw_flags, ring_flags(self));
+        bf_atomic_add(&self->pace.elsewhere, UINT64_MAX);
         bf_iovec_clear(&rest);
         if (n <= 0) {
             /* A sync's error is told once only; see file_co_flush(). */
@@ -234,7 +229,7 @@ may_write_inline(const BfFileNode *self, uint64_t offset, size_t bytes)
         return 0;
     }
     now_ns = bf_loop_now_ns();
-    return now_ns >= bf_atomic_load(&self->slow_until_ns) ? now_ns : 0;
+    return bf_file_pace_allows(&self->pace, now_ns) ? now_ns : 0;
 }
 
 /* How often this thread has given up the processor in order to wait. */
@@ -247,25 +242,17 @@ count_waits(void)
     return usage.ru_nvcsw;
 }
 
-/* How long an inline write takes. */
+/* An inline write, and what was counted when it began. */
 typedef struct InlineWrite {
-    uint64_t start_ns;
+    BfFileTurn turn;
     long waits;
-    bool watch;
 } InlineWrite;
 
-/*
- * A slow write has either waited (the kernel makes writers wait for the disk)
- * or only lost the processor to other programs. Only the first is a reason to
- * use the ring, which costs more; to tell them apart costs as well, so it is
- * done only for a while after a slow write.
- */
 static inline void
 inline_begin(const BfFileNode *self, InlineWrite *inl, uint64_t start_ns)
 {
-    inl->start_ns = start_ns;
-    inl->watch = start_ns < bf_atomic_load(&self->suspect_until_ns);
-    inl->waits = inl->watch ? count_waits() : 0;
+    inl->turn = bf_file_pace_begin(&self->pace, start_ns);
+    inl->waits = inl->turn.watch ? count_waits() : 0;
 }
 
 static inline void
@@ -273,12 +260,12 @@ inline_end(BfFileNode *self, const InlineWrite *inl)
 {
     uint64_t end_ns = bf_loop_now_ns();
 
-    if (G_UNLIKELY(end_ns - inl->start_ns > SLOW_WRITE_NS)) {
-        bf_atomic_store(&self->suspect_until_ns, end_ns + SUSPECT_NS);
-        if (inl->watch && count_waits() > inl->waits) {
-            bf_atomic_store(&self->slow_until_ns, end_ns + SLOW_PAUSE_NS);
-        }
+    if (G_UNLIKELY(bf_file_pace_is_slow(&inl->turn, end_ns)) &&
+        !self->desc.in_memory) {
+        bf_file_pace_judge(&self->pace, &inl->turn, end_ns,
+                           inl->turn.watch ? count_waits() - inl->waits : 0);
     }
+    bf_file_pace_note_end(&self->pace, end_ns);
 }
 
 /* Returns bytes written, or 0. */

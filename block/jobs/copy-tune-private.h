@@ -11,6 +11,8 @@
  * BfCopyTune: what was seen of a copy's operations
  * @depth: how many there may be at once
  * @was_full: set by the owner: there were as many, and more to do
+ * @is_starting: nothing had to wait in queues yet
+ * @start_left: operations that are still to end and may each make room for one
  * @since_ns: when this window of measurement began
  * @ended: operations that have ended in it
  * @took_ns: what these took together
@@ -22,6 +24,8 @@
 typedef struct BfCopyTune {
     unsigned depth;
     bool was_full;
+    bool is_starting;
+    unsigned start_left;
     uint64_t since_ns;
     unsigned ended;
     uint64_t took_ns;

@@ -5,6 +5,10 @@
  * network far away, has room for more, and their number doubles. When they take
  * twice as long, half of them wait in queues: that is enough to keep the path
  * full.
+ *
+ * A path far away would be empty for many of its round trips if their number
+ * were looked at only when that many have ended. So at first each that ends
+ * soon makes room for one more, until one takes twice as long.
  */
 #include "copy-tune-private.h"
 
@@ -12,7 +16,8 @@
 
 #include "core/util.h"
 
-#define DEPTH_START 16
+#define DEPTH_MIN 16
+#define DEPTH_START 32
 #define DEPTH_MAX 512
 
 /* Shortest time that tells something. */
@@ -29,6 +34,7 @@ bf_copy_tune_init(BfCopyTune *tune)
     *tune = (BfCopyTune){
         .depth = DEPTH_START,
         .quickest_ns = UINT64_MAX,
+        .is_starting = true,
     };
 }
 
@@ -56,13 +62,35 @@ probe_ended(BfCopyTune *tune, uint64_t took_ns, uint64_t now_ns)
     }
 }
 
+/* Each of those that were under way when there was no room counts once. Returns
+ * false when the start is over. */
+static bool
+start_ended(BfCopyTune *tune, uint64_t took_ns, uint64_t now_ns)
+{
+    if (tune->was_full) {
+        tune->was_full = false;
+        tune->start_left = tune->depth;
+    }
+    if (tune->start_left == 0) {
+        return true;
+    }
+    if (tune->depth == DEPTH_MAX || took_ns >= 2 * tune->quickest_ns) {
+        tune->is_starting = false;
+        begin_window(tune, now_ns);
+        return false;
+    }
+    tune->start_left--;
+    tune->depth++;
+    return true;
+}
+
 static unsigned
 next_depth(const BfCopyTune *tune)
 {
     double mean_ns = (double)tune->took_ns / tune->ended;
     double depth = 2.0 * tune->depth * (double)tune->quickest_ns / mean_ns;
 
-    return (unsigned)CLAMP(depth, (double)DEPTH_START, (double)DEPTH_MAX);
+    return (unsigned)CLAMP(depth, (double)DEPTH_MIN, (double)DEPTH_MAX);
 }
 
 void
@@ -73,6 +101,9 @@ bf_copy_tune_ended(BfCopyTune *tune, uint64_t took_ns, uint64_t now_ns)
         return;
     }
     tune->quickest_ns = MIN(tune->quickest_ns, took_ns);
+    if (tune->is_starting && start_ended(tune, took_ns, now_ns)) {
+        return;
+    }
     tune->took_ns += took_ns;
     if (++tune->ended < tune->depth || now_ns - tune->since_ns < WINDOW_NS) {
         return;

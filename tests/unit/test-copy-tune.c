@@ -82,7 +82,38 @@ test_long_path_is_filled_soon(void)
     while (path.tune.depth < OPS_MAX) {
         path_end_one(&path);
     }
-    g_assert_cmpuint(path.now_ns - 1000 * BF_NS_PER_SEC, <=, 8 * path.long_ns);
+    g_assert_cmpuint(path.now_ns - 1000 * BF_NS_PER_SEC, <=, 5 * path.long_ns);
+}
+
+/* What is full for a moment says nothing about all that comes then. */
+static void
+test_start_counts_what_was_under_way(void)
+{
+    BfCopyTune tune;
+    unsigned first;
+
+    bf_copy_tune_init(&tune);
+    first = tune.depth;
+    tune.was_full = true;
+    for (unsigned i = 0; i < 1000; i++) {
+        bf_copy_tune_ended(&tune, 50 * BF_NS_PER_MS,
+                           (1000 + i) * BF_NS_PER_SEC);
+    }
+    g_assert_cmpuint(tune.depth, ==, 2 * first);
+}
+
+/* Nor does the start last for longer than nothing waits. */
+static void
+test_start_ends_where_there_is_a_queue(void)
+{
+    Path path;
+
+    path_init(&path, 20, 50 * BF_NS_PER_MS);
+    for (unsigned i = 0; i < 1000; i++) {
+        path_end_one(&path);
+        g_assert_cmpuint(path.tune.depth, <=, 64);
+    }
+    g_assert_false(path.tune.is_starting);
 }
 
 static void
@@ -145,6 +176,10 @@ main(int argc, char **argv)
                     test_long_path_is_filled);
     g_test_add_func("/block/copy-tune/long-path-is-filled-soon",
                     test_long_path_is_filled_soon);
+    g_test_add_func("/block/copy-tune/start-counts-what-was-under-way",
+                    test_start_counts_what_was_under_way);
+    g_test_add_func("/block/copy-tune/start-ends-where-there-is-a-queue",
+                    test_start_ends_where_there_is_a_queue);
     g_test_add_func("/block/copy-tune/narrow-path-gets-few",
                     test_narrow_path_gets_few);
     g_test_add_func("/block/copy-tune/path-that-changes",

@@ -312,12 +312,16 @@ start_flush(BfCopy *copy)
 }
 
 /* So that the target's disk works while the copy goes on, and little is left to
- * be flushed at its end. */
+ * be flushed at its end. A flush just before the end would only have to be
+ * waited for, and then another one. */
 static bool
 wants_flush(const BfCopy *copy)
 {
+    uint64_t left = bf_atomic_load(&copy->left);
+    bool is_near_end = left > 0 && left < FLUSH_BYTES;
+
     return !copy->flushing &&
-           (copy->unflushed >= FLUSH_BYTES ||
+           (copy->unflushed >= (is_near_end ? 2 : 1) * FLUSH_BYTES ||
             (copy->is_exposed &&
              bf_loop_now_ns() - copy->flushed_ns >= EXPOSED_MAX_NS));
 }
@@ -371,6 +375,13 @@ bf_copy_co_run(BfCopy *copy, GError **error)
     bf_timer_stop(&copy->timer);
     bf_copy_update_progress(copy);
     return status;
+}
+
+bool
+bf_copy_is_stable(const BfCopy *copy)
+{
+    return !copy->flushing && copy->flushed_ns != 0 && copy->flush_ret == 0 &&
+           copy->err == 0 && bf_bitmap_count(copy->loose) == 0;
 }
 
 static int

@@ -244,7 +244,8 @@ static bool
 co_when_converged(BfMirror *mirror, bool *ret_done, GError **error)
 {
     BfJob *job = &mirror->base;
-    int ret = bf_copy_co_flush(mirror->copy, FLUSH_LIMIT_NS);
+    bool is_stable = !mirror->is_ready && bf_copy_is_stable(mirror->copy);
+    int ret = is_stable ? 0 : bf_copy_co_flush(mirror->copy, FLUSH_LIMIT_NS);
 
     if (ret < 0) {
         return true; /* the copy engine deals with it */

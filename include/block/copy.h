@@ -165,6 +165,14 @@ bool bf_copy_is_through(const BfCopy *copy);
 int bf_copy_co_flush(BfCopy *copy, uint64_t limit_ns);
 
 /**
+ * bf_copy_is_stable:
+ * @copy: a copy
+ *
+ * Returns: true if a flush that has succeeded covers all that was written
+ */
+bool bf_copy_is_stable(const BfCopy *copy);
+
+/**
  * bf_copy_co_guard:
  * @copy: a copy that is never run, as it copies only before writes
  * @error: set if the job has failed

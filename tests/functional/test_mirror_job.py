@@ -726,18 +726,29 @@ def test_target_that_is_never_flushed_is_never_done(faulty, end):
     wait_event(daemon, "BLOCK_JOB_CANCELLED", device="m")
 
 
-@pytest.mark.ours("the reference flushes at the end only")
-def test_target_is_flushed_while_the_copy_goes_on(daemon):
+def count_flushes(daemon, size):
+    """Those of the target, until a mirror of data is ready."""
     for node in ("src", "dst"):
         daemon.execute("blockdev-add", {
-            "driver": "null-co", "node-name": node, "size": 1 << 30,
+            "driver": "null-co", "node-name": node, "size": size,
             "read-zeroes": node == "dst"})
     daemon.execute("blockdev-mirror", {
         "job-id": "m", "device": "src", "target": "dst", "sync": "full"})
     wait_event(daemon, "BLOCK_JOB_READY", device="m")
     stats, = [each["stats"] for each in daemon.cmd(
         "query-blockstats", query_nodes=True) if each["node-name"] == "dst"]
-    assert 4 <= stats["flush_operations"] <= 10  # 128 MiB, and the last
+    return stats["flush_operations"]
+
+
+@pytest.mark.ours("the reference flushes at the end only")
+def test_target_is_flushed_while_the_copy_goes_on(daemon):
+    assert 4 <= count_flushes(daemon, 1 << 30) <= 10  # 128 MiB, and the last
+
+
+@pytest.mark.parametrize("mib", [128, 160, 255])
+def test_target_is_not_flushed_twice_at_the_end(daemon, mib):
+    """Each flush is a round trip before the mirror is ready."""
+    assert count_flushes(daemon, mib << 20) == 1
 
 
 @pytest.mark.ours("the reference flushes at the end only")

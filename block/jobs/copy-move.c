@@ -188,14 +188,9 @@ co_zero_target(BfCopy *copy, uint64_t offset, uint64_t bytes)
 int
 bf_copy_co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes)
 {
-    uint64_t dirty_offset, dirty_bytes;
-
-    if (copy->is_target_zero && copy->written != NULL &&
-        !bf_bitmap_next_dirty(copy->written, offset, offset + bytes,
-                              &dirty_offset, &dirty_bytes)) {
-        return 0;
-    }
-    return co_zero_target(copy, offset, bytes);
+    return bf_copy_co_is_zero_there(copy, offset, bytes)
+               ? 0
+               : co_zero_target(copy, offset, bytes);
 }
 
 static int

@@ -37,6 +37,8 @@ struct BfCopy {
     uint64_t buf_limit;
     BfBitmap *written;   /* owned: data in a target that was zero; or NULL */
     bool is_target_zero; /* but for that */
+    bool probing;        /* that is being found out */
+    BfCoQueue probed;    /* operations that wait for it */
 
     uint64_t cursor;
     bool is_through; /* @cursor has been at the end */
@@ -86,6 +88,8 @@ bool bf_copy_has_credit(BfCopy *copy);
 /* Marks what was taken and not begun as dirty again. */
 void bf_copy_release_span(BfCopy *copy);
 void bf_copy_update_progress(BfCopy *copy);
+/* Does a range of the target read as zeroes? Waits until that can be known. */
+bool bf_copy_co_is_zero_there(BfCopy *copy, uint64_t offset, uint64_t bytes);
 /* Makes a range of the target zero. */
 int bf_copy_co_make_zeroes(BfCopy *copy, uint64_t offset, uint64_t bytes);
 void bf_copy_close_pipes(BfCopy *copy);

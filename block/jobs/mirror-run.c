@@ -25,10 +25,6 @@
 #define RETRY_MIN_NS (1 * BF_NS_PER_SEC)
 #define RETRY_MAX_NS (10 * BF_NS_PER_SEC)
 
-/* Most questions to find out whether a target is empty: one for each 4 GiB of
- * an NBD server. */
-#define PROBE_MAX 4096
-
 /* How often an end that a user has finalized is tried. */
 #define PREPARE_TRIES 20
 
@@ -38,57 +34,25 @@ get_wish(const BfMirror *mirror)
     return (MirrorWish)bf_atomic_load(&mirror->wish);
 }
 
-/* How far the target reads as zeroes from @offset on; @offset if it does not.
- */
-static uint64_t
-co_find_zeroes_end(BfMirror *mirror, uint64_t offset)
-{
-    uint64_t size = bf_handle_size(mirror->target_handle);
-    BfExtents extents;
-
-    bf_extents_init(&extents, 1);
-    if (bf_handle_co_extents(mirror->target_handle, offset, size - offset,
-                             &extents) == 0 &&
-        (extents.items[0].flags & BF_EXTENT_ZERO) != 0) {
-        offset += extents.bytes;
-    }
-    bf_extents_clear(&extents);
-    return offset;
-}
-
-/* A target that was just made needs no zeroes. */
-static void
-co_probe_target(BfMirror *mirror)
-{
-    uint64_t size = bf_handle_size(mirror->target_handle);
-    uint64_t offset = 0;
-
-    for (unsigned i = 0; i < PROBE_MAX && offset < size; i++) {
-        uint64_t end = co_find_zeroes_end(mirror, offset);
-
-        if (end == offset || bf_job_is_cancelled(&mirror->base)) {
-            return;
-        }
-        offset = end;
-    }
-    mirror->target_is_zero = offset >= size;
-}
-
 static bool
 co_begin(BfMirror *mirror, GError **error)
 {
+    bool wants_probe = !mirror->target_is_zero && mirror->is_full;
+
     if (bf_handle_size(mirror->source_handle) !=
         bf_handle_size(mirror->target_handle)) {
         bf_set_error(error, "Source and target image have different sizes");
         return false;
     }
-    if (!mirror->target_is_zero && mirror->is_full) {
-        co_probe_target(mirror);
-    }
     if (mirror->target_is_zero) {
         mirror->config.flags |= BF_COPY_TARGET_ZERO;
+    } else if (wants_probe) {
+        mirror->config.flags |= BF_COPY_TARGET_MAYBE_ZERO;
     }
     mirror->copy = bf_copy_new(&mirror->config, error);
+    if (mirror->copy != NULL && wants_probe) {
+        bf_copy_start_probe(mirror->copy);
+    }
     return mirror->copy != NULL;
 }
 

@@ -33,6 +33,7 @@ typedef struct BfCopy BfCopy;
  * @BF_COPY_TARGET_ZERO: the target reads as zeroes where this copy has not
  *     written yet
  * @BF_COPY_TARGET_MAYBE_ZERO: the same, once bf_copy_set_target_zero() says so
+ *     or bf_copy_start_probe() has found it out
  * @BF_COPY_POINT_IN_TIME: the target must never get what the source is given
  *     after a range was copied
  */
@@ -233,6 +234,16 @@ void bf_copy_end_range(BfCopy *copy, BfCopyRange *range);
  * Returns: 0 or -errno
  */
 int bf_copy_co_before_write(BfCopy *copy, uint64_t offset, uint64_t bytes);
+
+/**
+ * bf_copy_start_probe:
+ * @copy: with %BF_COPY_TARGET_MAYBE_ZERO
+ *
+ * Asks the target whether it reads as zeroes, while the copy goes on; zeroes
+ * wait for the answer. Nobody but this copy writes to the target meanwhile. It
+ * counts as a request that is under way.
+ */
+void bf_copy_start_probe(BfCopy *copy);
 
 /**
  * bf_copy_set_target_zero:

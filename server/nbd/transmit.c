@@ -178,7 +178,7 @@ reader_co_refuse(BfNbdClient *client, const BfNbdRequest *request,
 }
 
 /* Can the payload be used where it lies? What the node would have to copy
- * because of its alignment comes better into a buffer of its own. */
+ * because of its alignment goes into a buffer that is aligned. */
 static bool
 fits_in_place(const BfNbdClient *client, size_t bytes)
 {
@@ -281,6 +281,10 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, bool by_pipe,
     task->payload = task->buf;
     if (task->buf == NULL) {
         return bf_nbd_input_co_skip(client, bytes, error);
+    }
+    /* One receive for many small ones is worth a copy. */
+    if (bytes <= IN_PLACE_MAX && !bf_nbd_input_co_need(client, bytes, error)) {
+        return false;
     }
     return bf_nbd_input_co_receive(client, task->buf, bytes, error);
 }

@@ -84,9 +84,10 @@ bf_nbd_fixture_co_add_null(BfNbdFixture *fix, const char *name)
     co_add_node(fix, &options, name);
 }
 
-void
-bf_nbd_fixture_co_add_file(BfNbdFixture *fix, const char *name)
+static void
+co_add_file(BfNbdFixture *fix, const char *name, bool direct)
 {
+    BfBlockdevCacheOptions cache = {.has_direct = true, .direct = direct};
     g_autofree char *path = bf_test_temp_path();
     BfBlockdevOptionsFile file = {
         .filename = path,
@@ -95,12 +96,25 @@ bf_nbd_fixture_co_add_file(BfNbdFixture *fix, const char *name)
     };
     BfBlockdevOptions options = {
         .driver = BF_BLOCKDEV_DRIVER_FILE,
+        .cache = &cache,
         .u.file = &file,
     };
 
     g_assert_true(g_file_set_contents(path, "", 0, NULL));
     g_assert_cmpint(truncate(path, NBD_TEST_BYTES), ==, 0);
     co_add_node(fix, &options, name);
+}
+
+void
+bf_nbd_fixture_co_add_file(BfNbdFixture *fix, const char *name)
+{
+    co_add_file(fix, name, false);
+}
+
+void
+bf_nbd_fixture_co_add_direct_file(BfNbdFixture *fix, const char *name)
+{
+    co_add_file(fix, name, true);
 }
 
 void

@@ -52,6 +52,9 @@ void bf_nbd_fixture_co_add_null(BfNbdFixture *fix, const char *name);
 /* A node on a temporary file of holes. */
 void bf_nbd_fixture_co_add_file(BfNbdFixture *fix, const char *name);
 
+/* The same past the page cache, so that requests have to be aligned. */
+void bf_nbd_fixture_co_add_direct_file(BfNbdFixture *fix, const char *name);
+
 /* A node above @child that treats its requests by one rule. */
 void bf_nbd_fixture_co_add_fault(BfNbdFixture *fix, const char *name,
                                  const char *child, BfFaultRule *rule);

@@ -125,6 +125,27 @@ test_pipelined_writes_in_any_chunking(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
+/* What is not aligned in the input buffer reaches an aligned node all the same,
+ * be it received with others or for itself. */
+static void
+test_pipelined_writes_to_an_aligned_node(void *arg)
+{
+    static const uint32_t pieces[] = {4096, 5000, 32768, 40000};
+    BfNbdFixture fix = {.deleted = 0};
+    BfChannel *peer = NULL;
+
+    bf_nbd_fixture_co_open(&fix);
+    bf_nbd_fixture_co_add_direct_file(&fix, "n0");
+    bf_nbd_fixture_co_export(&fix, "e0", "n0", true);
+    peer = bf_nbd_peer_co_go(&fix, "e0", false);
+    for (unsigned i = 0; i < G_N_ELEMENTS(pieces); i++) {
+        write_in_chunks(peer, pieces[i], SIZE_MAX);
+        write_in_chunks(peer, pieces[i], 10007);
+    }
+    bf_nbd_peer_co_leave(peer);
+    bf_nbd_fixture_co_close(&fix);
+}
+
 /* Writes of whole pages, which go through pipes. Many small chunks do not fit
  * into one, and the rest must follow in the right place. */
 static void
@@ -575,6 +596,8 @@ main(int argc, char **argv)
                 test_what_was_written_is_read_back);
     bf_test_add("/serve/nbd/transmit/pipelined-writes-in-any-chunking",
                 test_pipelined_writes_in_any_chunking);
+    bf_test_add("/serve/nbd/transmit/pipelined-writes-to-an-aligned-node",
+                test_pipelined_writes_to_an_aligned_node);
     bf_test_add("/serve/nbd/transmit/large-writes-through-pipes",
                 test_large_writes_through_pipes);
     bf_test_add("/serve/nbd/transmit/peer-leaves-inside-large-write",

@@ -42,6 +42,12 @@
 /* Completions copied at once before their @done functions run. */
 #define REAP_BATCH 64
 
+/* When so many reads and writes have gathered they are submitted, and then when
+ * twice as many have, and so on, until the end of the turn. A device that was
+ * idle works on the first of them while the others are being made: for a kernel
+ * that gets all at once, to prepare 32 takes as long as to do ten. */
+#define AHEAD_MIN 4
+
 /* How long to pause when the kernel is out of memory for requests. */
 #define RETRY_PAUSE_US 100
 
@@ -61,6 +67,7 @@ struct BfRing {
     uint64_t event_value; /* where that read puts its 8 bytes */
     uint64_t wakes;       /* wake-ups that have arrived */
     unsigned pending;     /* operations under way */
+    unsigned ahead;       /* entries that do not wait for the end of the turn */
     GArray *stash;        /* of Result: taken early to make room; owned */
     struct __kernel_timespec wait_ts; /* read when its entry is submitted */
 };
@@ -364,6 +371,18 @@ finish_sqe(BfRing *ring, struct io_uring_sqe *sqe, BfRingOp *op)
     ring->pending++;
 }
 
+/* Like finish_sqe(), for what storage does. */
+static void
+finish_storage_sqe(BfRing *ring, struct io_uring_sqe *sqe, BfRingOp *op)
+{
+    finish_sqe(ring, sqe, op);
+    if (io_uring_sq_ready(&ring->uring) >= ring->ahead) {
+        ring->ahead *= 2;
+        /* What the kernel does not take now is submitted with the rest. */
+        is_transient(ring, io_uring_submit(&ring->uring));
+    }
+}
+
 static void
 set_tag(struct io_uring_sqe *sqe, const void *ptr, unsigned tag)
 {
@@ -388,6 +407,7 @@ bf_ring_new(unsigned entries, GError **error)
     BfRing *ring = g_new0(BfRing, 1);
 
     g_assert(entries >= 1 && entries <= 4096);
+    ring->ahead = AHEAD_MIN;
     ring->stash = g_array_new(FALSE, FALSE, sizeof(Result));
     if (!set_up(ring, entries, error)) {
         g_array_unref(ring->stash);
@@ -533,6 +553,7 @@ bf_ring_wait(BfRing *ring, uint64_t timeout_ns)
     unsigned count;
     int ret;
 
+    ring->ahead = AHEAD_MIN;
     if (timeout_ns == 0 || ring->stash->len > 0 ||
         io_uring_cq_ready(&ring->uring) > 0) {
         bf_ring_submit(ring);
@@ -639,7 +660,7 @@ bf_ring_readv(BfRing *ring, BfRingOp *op, int fd, const struct iovec *iov,
     if (op->on_worker) {
         io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     }
-    finish_sqe(ring, sqe, op);
+    finish_storage_sqe(ring, sqe, op);
 }
 
 void
@@ -659,7 +680,7 @@ bf_ring_writev(BfRing *ring, BfRingOp *op, int fd, const struct iovec *iov,
     if (op->on_worker) {
         io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     }
-    finish_sqe(ring, sqe, op);
+    finish_storage_sqe(ring, sqe, op);
 }
 
 void

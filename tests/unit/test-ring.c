@@ -233,6 +233,52 @@ test_more_than_the_queues_hold(void)
     }
 }
 
+/* Starts writes to a pipe until some are done, which they only are when they
+ * have been submitted; returns how many it took. @ops has room. */
+static unsigned
+start_until_submitted(BfRing *ring, Op *ops, unsigned room, const int pipe[2])
+{
+    static char byte = 'x';
+    static const struct iovec iov = {&byte, 1};
+    char seen[64];
+    unsigned n = 0;
+
+    while (read(pipe[0], seen, sizeof(seen)) < 0) {
+        g_assert_cmpint(errno, ==, EAGAIN);
+        g_assert_cmpuint(n, <, room);
+        bf_ring_writev(ring, start(&ops[n++]), pipe[1], &iov, 1, 0, 0);
+    }
+    return n;
+}
+
+/* Storage works on the first of many before the turn is over; the more there
+ * are, the more go at a time. */
+static void
+test_many_leave_early(void)
+{
+    g_autoptr(BfRing) ring = ring_new(64);
+    Op ops[2][32];
+    int pipe[2];
+    unsigned first = 0;
+
+    g_assert_cmpint(pipe2(pipe, O_CLOEXEC | O_NONBLOCK), ==, 0);
+    bf_ring_wait(ring, 0); /* the ring's own entries leave */
+    for (int turn = 0; turn < 2; turn++) {
+        unsigned n = start_until_submitted(ring, ops[0], 32, pipe);
+        unsigned more = start_until_submitted(ring, ops[1], 32, pipe);
+
+        first = turn == 0 ? n : first;
+        g_assert_cmpuint(n, ==, first);
+        g_assert_cmpuint(n, >, 1);
+        g_assert_cmpuint(more, >, n);
+        while (bf_ring_pending(ring) > 0) {
+            bf_ring_wait(ring, UINT64_MAX);
+        }
+    }
+    close(pipe[0]);
+    close(pipe[1]);
+}
+
 /* Polls that become ready all at once overflow the completion queue. */
 static void
 test_completions_overflow(void)
@@ -517,6 +563,7 @@ main(int argc, char **argv)
     g_test_add_func("/core/ring/cancel/ends-the-op", test_cancel);
     g_test_add_func("/core/ring/queue/more-than-they-hold",
                     test_more_than_the_queues_hold);
+    g_test_add_func("/core/ring/queue/many-leave-early", test_many_leave_early);
     g_test_add_func("/core/ring/queue/completions-overflow",
                     test_completions_overflow);
     g_test_add_func("/core/ring/queue/done-may-start-the-next",

@@ -33,10 +33,14 @@ is_aligned(const BfNode *node, uint64_t offset, uint64_t bytes)
     return ((offset | bytes) & (node->alignment - 1)) == 0;
 }
 
-/* BfNode.tracked is the youngest; the list goes on by ->older. */
+/* BfNode.tracked is the youngest; the list goes on by ->older. Its members lie
+ * on stacks far apart, so it is walked only if there is something to find. */
 static BfTracked *
-find_older_conflict(const BfTracked *t)
+find_older_conflict(const BfNode *node, const BfTracked *t)
 {
+    if (G_LIKELY(node->n_exclusive == 0)) {
+        return NULL;
+    }
     for (BfTracked *o = t->older; o != NULL; o = o->older) {
         if ((t->exclusive || o->exclusive) && o->start < t->end &&
             t->start < o->end) {
@@ -62,7 +66,8 @@ track_co_begin(BfNode *node, BfTracked *t, uint64_t offset, uint64_t bytes)
         t->older->younger = t;
     }
     node->tracked = t;
-    while ((conflict = find_older_conflict(t)) != NULL) {
+    node->n_exclusive += t->exclusive;
+    while ((conflict = find_older_conflict(node, t)) != NULL) {
         bf_co_queue_co_wait(&conflict->waiters);
     }
 }
@@ -70,6 +75,7 @@ track_co_begin(BfNode *node, BfTracked *t, uint64_t offset, uint64_t bytes)
 static void
 track_end(BfNode *node, BfTracked *t)
 {
+    node->n_exclusive -= t->exclusive;
     if (t->younger != NULL) {
         t->younger->older = t->older;
     } else {

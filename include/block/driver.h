@@ -100,6 +100,7 @@ typedef struct BfNodeSettings {
  *     been lost last, see bf_node_note_loss(); 0: never; any thread
  * @tracked: writes under way, oldest first, where alignment is above 1;
  *     belongs to @home
+ * @n_exclusive: how many of them are read-modify-writes
  * @edges: owned: the links to its children (main)
  * @parents: borrowed: the links that lead here (main)
  * @perm: permissions that its users have together (main)
@@ -145,6 +146,7 @@ struct BfNode {
     BfAtomicU64 write_threshold;
     BfAtomicU64 lost;
     BfTracked *tracked;
+    unsigned n_exclusive;
 
     GPtrArray *edges;
     GPtrArray *parents;

@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -318,6 +319,26 @@ chain_done(BfRingOp *op, int result)
     }
 }
 
+/* What is ready when a wait ends comes with it, also where the kernel tells of
+ * some of it at a time. */
+static void
+test_all_that_is_ready_comes_at_once(void)
+{
+    g_autoptr(BfRing) ring = ring_new(64);
+    bf_autofd fd = eventfd(0, EFD_CLOEXEC);
+    const uint64_t one = 1;
+    Op ops[48];
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
+        bf_ring_poll(ring, start(&ops[i]), fd, POLLIN);
+    }
+    bf_ring_wait(ring, 0);
+    g_assert_cmpuint(bf_ring_pending(ring), ==, G_N_ELEMENTS(ops));
+    g_assert_cmpint(write(fd, &one, sizeof(one)), ==, sizeof(one));
+    bf_ring_wait(ring, UINT64_MAX);
+    g_assert_cmpuint(bf_ring_pending(ring), ==, 0);
+}
+
 static void
 test_done_may_start_the_next(void)
 {
@@ -566,6 +587,8 @@ main(int argc, char **argv)
     g_test_add_func("/core/ring/queue/many-leave-early", test_many_leave_early);
     g_test_add_func("/core/ring/queue/completions-overflow",
                     test_completions_overflow);
+    g_test_add_func("/core/ring/queue/all-that-is-ready-comes-at-once",
+                    test_all_that_is_ready_comes_at_once);
     g_test_add_func("/core/ring/queue/done-may-start-the-next",
                     test_done_may_start_the_next);
     g_test_add_func("/core/ring/wait/ends-in-time", test_wait_ends_in_time);

@@ -208,7 +208,7 @@ take_escaped(char **at, const char *end)
             return NULL;
         }
         to += n;
-        if (*from == '\\') {
+        if (*from == '\\' || *from == '"') {
             continue;
         }
         run = from;

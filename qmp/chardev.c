@@ -86,11 +86,11 @@ accept_if_there_is_room(void *opaque)
 }
 
 static void
-accepted(void *opaque, int fd)
+accepted(void *opaque, int fd, int domain)
 {
     BfChardev *chardev = opaque;
     g_autofree char *peer = bf_socket_peer_to_string(fd);
-    BfChannel *channel = bf_channel_socket_new(fd);
+    BfChannel *channel = bf_channel_socket_new_known(fd, domain);
 
     if (chardev->tls != NULL) {
         bf_chardev_tls_start(chardev->tls, channel, peer);

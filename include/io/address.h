@@ -101,13 +101,22 @@ typedef struct BfPeerSource {
 } BfPeerSource;
 
 /**
+ * bf_socket_domain:
+ * @fd: a socket
+ *
+ * Returns: its address family, AF_UNSPEC if it has none that can be told
+ */
+int bf_socket_domain(int fd);
+
+/**
  * bf_socket_describe_peer:
  * @fd: a connected socket
+ * @domain: its address family, for who knows it; AF_UNSPEC for who does not
  * @ret_source: (out): where its peer is
  *
  * Returns: (transfer full): what bf_socket_peer_to_string() does
  */
-char *bf_socket_describe_peer(int fd, BfPeerSource *ret_source);
+char *bf_socket_describe_peer(int fd, int domain, BfPeerSource *ret_source);
 
 /**
  * bf_socket_local_address:

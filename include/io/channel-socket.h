@@ -16,10 +16,20 @@
 BfChannel *bf_channel_socket_new(int fd);
 
 /**
+ * bf_channel_socket_new_known:
+ * @fd: (transfer full): a connected, non-blocking stream socket
+ * @domain: its address family, for who knows it; AF_UNSPEC for who does not
+ *
+ * Returns: (transfer full): a channel that closes @fd when freed
+ */
+BfChannel *bf_channel_socket_new_known(int fd, int domain);
+
+/**
  * bf_channel_socket_set_bulk:
- * @channel: a socket channel, for which nothing was sent yet
+ * @channel: a socket channel
  *
  * For connections that carry much at once. The system chooses the room that
- * TCP has by itself, but UNIX sockets have little.
+ * TCP has by itself, but UNIX sockets have little. They are given more when
+ * something worth it was sent: many connections carry nothing.
  */
 void bf_channel_socket_set_bulk(BfChannel *channel);

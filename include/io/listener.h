@@ -22,10 +22,11 @@ typedef struct BfListener BfListener;
  * @opaque: as given to bf_listener_new()
  * @fd: (transfer full): close-on-exec, non-blocking, TCP_NODELAY and keep-alive
  *     set for TCP
+ * @domain: its address family, AF_UNSPEC if it is not known
  *
  * Runs on main, not in a coroutine of its own choosing; it must not suspend.
  */
-typedef void BfListenerFn(void *opaque, int fd);
+typedef void BfListenerFn(void *opaque, int fd, int domain);
 
 /**
  * bf_listener_new:

@@ -323,23 +323,51 @@ bf_sockaddr_source(const struct sockaddr_storage *addr)
     return source;
 }
 
+int
+bf_socket_domain(int fd)
+{
+    int domain = AF_UNSPEC;
+    socklen_t len = sizeof(domain);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0
+               ? domain
+               : AF_UNSPEC;
+}
+
+/* The process that has connected to a UNIX socket; NULL if it is not told. */
+static char *
+describe_process(int fd, BfPeerSource *ret_source)
+{
+    struct ucred cred;
+    socklen_t len = sizeof(cred);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0) {
+        return NULL;
+    }
+    *ret_source = (BfPeerSource){.family = AF_UNIX, .value = cred.uid};
+    return g_strdup_printf("unix pid %d uid %u", cred.pid, cred.uid);
+}
+
 char *
-bf_socket_describe_peer(int fd, BfPeerSource *ret_source)
+bf_socket_describe_peer(int fd, int domain, BfPeerSource *ret_source)
 {
     struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof(addr);
-    struct ucred cred;
-    socklen_t cred_len = sizeof(cred);
+    char *text = NULL;
 
+    /* Its address is mostly empty, and never looked at. */
+    if (domain == AF_UNIX &&
+        (text = describe_process(fd, ret_source)) != NULL) {
+        return text;
+    }
     if (getpeername(fd, (struct sockaddr *)&addr, &len) < 0) {
         *ret_source = (BfPeerSource){.family = AF_UNSPEC};
         return g_strdup("unknown");
     }
     *ret_source = bf_sockaddr_source(&addr);
     if (addr.ss_family == AF_UNIX &&
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0) {
-        ret_source->value = cred.uid;
-        return g_strdup_printf("unix pid %d uid %u", cred.pid, cred.uid);
+        (text = describe_process(fd, ret_source)) != NULL) {
+        return text;
     }
     return sockaddr_to_string(&addr, len);
 }
@@ -349,7 +377,7 @@ bf_socket_peer_to_string(int fd)
 {
     BfPeerSource source;
 
-    return bf_socket_describe_peer(fd, &source);
+    return bf_socket_describe_peer(fd, AF_UNSPEC, &source);
 }
 
 char *

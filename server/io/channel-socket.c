@@ -19,17 +19,21 @@
 #include "core/co-io.h"
 #include "core/error.h"
 #include "core/util.h"
+#include "io/address.h"
 
 /* What the system lets wait in a UNIX socket. By default it is little more than
  * 200 KiB, less than the peer takes while a sender is woken: then each of both
  * waits for the other by turns. */
 #define BULK_BYTES ((int)(256 * BF_KIB))
+/* When so much was sent, more will be. */
+#define BULK_AFTER (4 * BF_KIB)
 
 typedef struct BfChannelSocket {
     BfChannel base;
     int fd; /* owned */
     BfInterrupt reading;
     BfWatch watch;
+    bool wants_bulk; /* until it has room for that */
 } BfChannelSocket;
 
 static ssize_t
@@ -106,6 +110,20 @@ socket_co_readv_fds(BfChannel *channel, const struct iovec *iov, int niov,
     return n;
 }
 
+/* Before something is sent. */
+static void
+make_room(BfChannelSocket *self)
+{
+    const int bytes = BULK_BYTES;
+
+    if (self->wants_bulk && self->base.sent >= BULK_AFTER) {
+        self->wants_bulk = false;
+        /* The system has a limit, up to which it goes. */
+        (void)setsockopt(self->fd, SOL_SOCKET, SO_SNDBUF, &bytes,
+                         sizeof(bytes));
+    }
+}
+
 static ssize_t
 co_send(BfChannel *channel, const struct iovec *iov, int niov, int flags,
         GError **error)
@@ -115,8 +133,10 @@ co_send(BfChannel *channel, const struct iovec *iov, int niov, int flags,
         .msg_iov = (struct iovec *)iov,
         .msg_iovlen = niov,
     };
-    ssize_t n = bf_co_sendmsg(self->fd, &msg, flags);
+    ssize_t n;
 
+    make_room(self);
+    n = bf_co_sendmsg(self->fd, &msg, flags);
     if (n < 0) {
         bf_set_errno(error, -n, "cannot write to the socket");
         return -1;
@@ -162,6 +182,7 @@ socket_co_send_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
 {
     BfChannelSocket *self = (BfChannelSocket *)channel;
 
+    make_room(self);
     for (;;) {
         ssize_t n = splice(pipe_fd, NULL, self->fd, NULL, bytes,
                            SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
@@ -292,14 +313,20 @@ static const BfChannelOps socket_ops = {
 BfChannel *
 bf_channel_socket_new(int fd)
 {
+    return bf_channel_socket_new_known(fd, AF_UNSPEC);
+}
+
+BfChannel *
+bf_channel_socket_new_known(int fd, int domain)
+{
     BfChannelSocket *self = g_new0(BfChannelSocket, 1);
-    int domain = AF_UNSPEC;
-    socklen_t len = sizeof(domain);
 
     self->base.ops = &socket_ops;
     self->base.features = BF_CHANNEL_SEND_PIPE | BF_CHANNEL_RECV_PIPE;
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
-        domain == AF_UNIX) {
+    if (domain == AF_UNSPEC) {
+        domain = bf_socket_domain(fd);
+    }
+    if (domain == AF_UNIX) {
         self->base.features |= BF_CHANNEL_FD_PASS | BF_CHANNEL_LOCAL;
     }
     self->fd = fd;
@@ -309,13 +336,7 @@ bf_channel_socket_new(int fd)
 void
 bf_channel_socket_set_bulk(BfChannel *channel)
 {
-    const BfChannelSocket *self = (BfChannelSocket *)channel;
+    BfChannelSocket *self = (BfChannelSocket *)channel;
 
-    if ((channel->features & BF_CHANNEL_LOCAL) != 0) {
-        const int bytes = BULK_BYTES;
-
-        /* The system has a limit, up to which it goes. */
-        (void)setsockopt(self->fd, SOL_SOCKET, SO_SNDBUF, &bytes,
-                         sizeof(bytes));
-    }
+    self->wants_bulk = (channel->features & BF_CHANNEL_LOCAL) != 0;
 }

@@ -41,16 +41,12 @@ struct BfListener {
 typedef struct ListenerSocket {
     BfListener *listener;
     int fd; /* borrowed from the listener */
-    bool is_tcp;
+    int domain;
 } ListenerSocket;
 
 static bool
-is_tcp(int fd)
+is_tcp(int domain)
 {
-    int domain = AF_UNSPEC;
-    socklen_t len = sizeof(domain);
-
-    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
     return domain == AF_INET || domain == AF_INET6;
 }
 
@@ -112,10 +108,10 @@ listener_co_run(void *arg)
         if (fd >= 0 && listener->is_closing) {
             close(fd);
         } else if (fd >= 0) {
-            if (sock->is_tcp) {
+            if (is_tcp(sock->domain)) {
                 prepare_tcp(fd);
             }
-            listener->accepted(listener->opaque, fd);
+            listener->accepted(listener->opaque, fd, sock->domain);
         } else if (is_final(-fd)) {
             g_debug("a listening socket ended: %s", g_strerror(-fd));
             break;
@@ -171,7 +167,7 @@ bf_listener_new(GArray *fds, const char *unlink_path, BfListenerFn *accepted,
 
         sock->listener = listener;
         sock->fd = g_array_index(fds, int, i);
-        sock->is_tcp = is_tcp(sock->fd);
+        sock->domain = bf_socket_domain(sock->fd);
         bf_co_spawn_later(listener_co_run, sock);
     }
     return listener;

@@ -25,6 +25,7 @@
 /* A connection that was accepted and waits for a place in negotiation. */
 typedef struct Waiting {
     int fd;                  /* owned */
+    int domain;              /* its address family */
     char *peer;              /* owned */
     BfNbdListener *listener; /* counted by it, and alive until it is closed */
     BfNbdSource *source;     /* counted by it */
@@ -326,7 +327,8 @@ static void
 start(BfNbdServer *server, Waiting *waiting)
 {
     BfPeerSource from = waiting->source->key;
-    BfChannel *channel = bf_channel_socket_new(waiting->fd);
+    BfChannel *channel =
+        bf_channel_socket_new_known(waiting->fd, waiting->domain);
 
     bf_channel_socket_set_bulk(channel);
     g_queue_remove(&server->lobby.waiting, waiting);
@@ -424,7 +426,7 @@ bf_nbd_lobby_update(BfNbdServer *server)
 }
 
 void
-bf_nbd_lobby_accept(void *opaque, int fd)
+bf_nbd_lobby_accept(void *opaque, int fd, int domain)
 {
     BfNbdListener *listener = opaque;
     BfNbdServer *server = listener->server;
@@ -433,7 +435,8 @@ bf_nbd_lobby_accept(void *opaque, int fd)
     Waiting *waiting = g_new0(Waiting, 1);
 
     waiting->fd = fd;
-    waiting->peer = bf_socket_describe_peer(fd, &key);
+    waiting->domain = domain;
+    waiting->peer = bf_socket_describe_peer(fd, domain, &key);
     waiting->listener = listener;
     listener->n_waiting++;
     waiting->source = source_ref(lobby, &key);

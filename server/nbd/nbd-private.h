@@ -550,9 +550,9 @@ char *bf_nbd_show_text(BfNbdString text);
 void bf_nbd_lobby_init(BfNbdServer *server);
 void bf_nbd_lobby_clear(BfNbdServer *server);
 
-/* A connection was accepted: called by the BfNbdListener @opaque; @fd is
- * transferred. */
-void bf_nbd_lobby_accept(void *opaque, int fd);
+/* A connection was accepted: called by the BfNbdListener @opaque; @fd, of
+ * the address family @domain, is transferred. */
+void bf_nbd_lobby_accept(void *opaque, int fd, int domain);
 
 /* Starts those that wait as far as there is room for them: called when there
  * may be more than before. */

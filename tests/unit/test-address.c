@@ -59,7 +59,7 @@ typedef struct Server {
 } Server;
 
 static void
-keep(void *opaque, int fd)
+keep(void *opaque, int fd, int domain)
 {
     g_array_append_val(((Server *)opaque)->connections, fd);
 }
@@ -506,14 +506,21 @@ test_sources_are_what_one_party_has(void)
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==,
                     0);
-    g_free(bf_socket_describe_peer(fds[0], &source));
+    g_free(bf_socket_describe_peer(fds[0], AF_UNSPEC, &source));
+    g_assert_cmpuint(source.family, ==, AF_UNIX);
+    g_assert_cmpuint(source.value, ==, getuid());
+    g_assert_cmpint(bf_socket_domain(fds[0]), ==, AF_UNIX);
+    g_free(bf_socket_describe_peer(fds[0], AF_UNIX, &source));
     g_assert_cmpuint(source.family, ==, AF_UNIX);
     g_assert_cmpuint(source.value, ==, getuid());
     close(fds[0]);
     close(fds[1]);
     /* Whatever it is, it is answered. */
-    g_free(bf_socket_describe_peer(-1, &source));
+    g_free(bf_socket_describe_peer(-1, AF_UNSPEC, &source));
     g_assert_cmpuint(source.family, ==, AF_UNSPEC);
+    g_free(bf_socket_describe_peer(-1, AF_UNIX, &source));
+    g_assert_cmpuint(source.family, ==, AF_UNSPEC);
+    g_assert_cmpint(bf_socket_domain(-1), ==, AF_UNSPEC);
 }
 
 /* Byte by byte is silence, too, after a while. */

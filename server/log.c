@@ -20,6 +20,7 @@
 
 /* A pipe takes this much, and the program's name, at once or not at all. */
 #define LINE_BYTES_MAX 3900
+#define PROGRAM_BYTES_MAX 100
 
 typedef enum LogSink {
     LOG_SINK_STDERR,
@@ -120,6 +121,47 @@ clean_text(const char *text)
     return clean;
 }
 
+static char *
+append(char *end, const char *text, size_t max)
+{
+    const size_t n = strnlen(text, max);
+
+    memcpy(end, text, n);
+    return end + n;
+}
+
+/* Appends the clean form of a text, or what fits of it. Most are clean. */
+static char *
+append_clean(char *end, const char *text)
+{
+    g_autofree char *clean = NULL;
+    size_t n = 0;
+
+    while (n < LINE_BYTES_MAX && g_ascii_isprint(text[n])) {
+        n++;
+    }
+    if (n < LINE_BYTES_MAX && text[n] != '\0') {
+        clean = clean_text(text);
+    }
+    return append(end, clean != NULL ? clean : text, LINE_BYTES_MAX);
+}
+
+/* Without printf(), which would take longer than to write the line. */
+static void
+write_text(GLogLevelFlags level, const char *text)
+{
+    char line[PROGRAM_BYTES_MAX + LINE_BYTES_MAX + 16];
+    char *end = append(line, log_program, PROGRAM_BYTES_MAX);
+
+    end = append(end, ": ", 2);
+    if ((level & G_LOG_LEVEL_WARNING) != 0) {
+        end = append(end, "warning: ", 9);
+    }
+    end = append_clean(end, text);
+    *end++ = '\n';
+    write_line(line, end - line);
+}
+
 static GLogWriterOutput
 write_log(GLogLevelFlags level, const GLogField *fields, gsize n_fields,
           gpointer user_data)
@@ -138,16 +180,11 @@ write_log(GLogLevelFlags level, const GLogField *fields, gsize n_fields,
             G_LOG_WRITER_HANDLED) {
         return G_LOG_WRITER_HANDLED;
     }
-    clean = clean_text(text != NULL ? text : "");
     if (log_sink == LOG_SINK_SYSLOG) {
+        clean = clean_text(text != NULL ? text : "");
         syslog(syslog_priority(level), "%s", clean);
     } else {
-        g_autofree char *line = g_strdup_printf(
-            "%s: %s%.*s\n", log_program,
-            (level & G_LOG_LEVEL_WARNING) != 0 ? "warning: " : "",
-            LINE_BYTES_MAX, clean);
-
-        write_line(line, strlen(line));
+        write_text(level, text != NULL ? text : "");
     }
     return G_LOG_WRITER_HANDLED;
 }

@@ -33,8 +33,42 @@ typedef struct BfChannelSocket {
     int fd; /* owned */
     BfInterrupt reading;
     BfWatch watch;
+    BfFn *watch_fn; /* with its argument: who waits for @watch */
+    void *watch_arg;
     bool wants_bulk; /* until it has room for that */
+    bool is_ready;   /* @watch has ended, and nothing was read since */
 } BfChannelSocket;
+
+/* What has been seen to be there is taken at once. Returns -EAGAIN if there is
+ * nothing, else what a receive returns. */
+static ssize_t
+read_ready(BfChannelSocket *self, const struct iovec *iov)
+{
+    ssize_t n = 0;
+
+    if (!self->is_ready) {
+        return -EAGAIN;
+    }
+    self->is_ready = false;
+    do {
+        n = recv(self->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t
+co_read(BfChannelSocket *self, const struct iovec *iov)
+{
+    ssize_t n = read_ready(self, iov);
+
+    if (n != -EAGAIN) {
+        return n;
+    }
+    return self->base.reads_soon ? bf_co_recv_soon(self->fd, iov->iov_base,
+                                                   iov->iov_len, &self->reading)
+                                 : bf_co_recv(self->fd, iov->iov_base,
+                                              iov->iov_len, 0, &self->reading);
+}
 
 static ssize_t
 socket_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
@@ -45,10 +79,7 @@ socket_co_readv(BfChannel *channel, const struct iovec *iov, int niov,
     ssize_t n;
 
     if (niov == 1) {
-        n = channel->reads_soon ? bf_co_recv_soon(self->fd, iov->iov_base,
-                                                  iov->iov_len, &self->reading)
-                                : bf_co_recv(self->fd, iov->iov_base,
-                                             iov->iov_len, 0, &self->reading);
+        n = co_read(self, iov);
         if (n == -ECANCELED) {
             return BF_CHANNEL_INTERRUPTED;
         }
@@ -266,12 +297,23 @@ socket_interrupt_read(BfChannel *channel)
     bf_interrupt_fire(&((BfChannelSocket *)channel)->reading);
 }
 
+static void
+socket_watched(void *arg)
+{
+    BfChannelSocket *self = arg;
+
+    self->is_ready = true;
+    self->watch_fn(self->watch_arg);
+}
+
 static bool
 socket_start_watch(BfChannel *channel, BfFn *fn, void *arg)
 {
     BfChannelSocket *self = (BfChannelSocket *)channel;
 
-    bf_watch_start(&self->watch, self->fd, POLLIN, fn, arg);
+    self->watch_fn = fn;
+    self->watch_arg = arg;
+    bf_watch_start(&self->watch, self->fd, POLLIN, socket_watched, self);
     return true;
 }
 

@@ -413,7 +413,8 @@ start_transmission(void *arg)
     client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
     client->running = true;
     bf_nbd_transmit_begin(client);
-    if (!bf_nbd_transmit_rest(client, go_on)) {
+    if (bf_nbd_ahead_bytes(client) > 0 ||
+        !bf_nbd_transmit_rest(client, go_on)) {
         bf_co_spawn(client_co_transmit, client);
     }
 }

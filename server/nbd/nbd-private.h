@@ -32,6 +32,10 @@
 #define NBD_OPTION_SMALL_MAX (16 * 1024)
 #define NBD_LARGE_OPTIONS_MAX 16
 
+/* What is read ahead in negotiation: the usual options with their payload come
+ * in one piece then. */
+#define NBD_AHEAD_BYTES 256
+
 /* In flight for one connection at most: requests, and bytes of their data. */
 #define NBD_REQUESTS_MAX 256
 #define NBD_BYTES_MAX ((size_t)64 * 1024 * 1024)
@@ -352,6 +356,9 @@ struct BfNbdClient {
     bool tls;
     bool fixed; /* fixed newstyle */
     bool no_zeroes;
+    uint8_t ahead[NBD_AHEAD_BYTES]; /* read, and not looked at yet */
+    unsigned ahead_start;
+    unsigned ahead_end;
     bool structured;
     bool extended;             /* headers; structured replies too then */
     GArray *contexts;          /* (nullable) ids that were selected, rising */
@@ -605,6 +612,24 @@ void bf_nbd_rights_clear_server(BfNbdServer *server);
 
 /* Forgets the rights of a client. On main. */
 void bf_nbd_rights_clear(BfNbdClient *client);
+
+/*
+ * ahead.c: on the client's loop.
+ */
+
+/* How much was read ahead and not taken yet. */
+size_t bf_nbd_ahead_bytes(const BfNbdClient *client);
+
+/* Takes up to @len bytes of that. Returns how many. */
+size_t bf_nbd_ahead_take(BfNbdClient *client, void *buf, size_t len);
+
+/* Reads up to @max bytes ahead, when all was taken. Returns how many, 0 at the
+ * end of the stream, or -1. */
+ssize_t bf_nbd_ahead_co_fill(BfNbdClient *client, size_t max, GError **error);
+
+/* Like bf_channel_co_read_exact(), with what was read ahead first. */
+BfReadStatus bf_nbd_ahead_co_read_exact(BfNbdClient *client, void *buf,
+                                        size_t len, GError **error);
 
 /*
  * negotiate.c and meta-context.c: on the client's loop.

@@ -2,10 +2,8 @@
 /*
  * From the greeting to the choice of an export (NBD proto.md, Handshake phase).
  *
- * Nothing is ever read ahead here: each read asks for exactly the bytes that
- * belong to the current message. So what somebody put behind STARTTLS in plain
- * text goes to the TLS handshake, which fails on it, and what a client sends
- * behind GO is still in the channel when the request loop starts.
+ * What a client sends behind GO is for the request loop, in the channel or read
+ * ahead.
  */
 #include <stdarg.h>
 #include <string.h>
@@ -46,7 +44,7 @@ nego_co_read_exact(BfNbdClient *client, void *buf, size_t len, GError **error)
     BfReadStatus status = BF_READ_FAILED;
 
     bf_peer_wait_begin(&client->wait, bf_loop_now_ns());
-    status = bf_channel_co_read_exact(client->channel, buf, len, error);
+    status = bf_nbd_ahead_co_read_exact(client, buf, len, error);
     bf_peer_wait_end(&client->wait);
     return status;
 }

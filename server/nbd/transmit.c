@@ -584,6 +584,9 @@ transmit_start(BfNbdClient *client, GError **error)
         client->input = g_new0(BfNbdInput, 1);
         client->input->data = data;
         client->n_inputs = 1;
+        /* What negotiation has read behind its own end. */
+        client->end =
+            bf_nbd_ahead_take(client, client->input->data, NBD_INPUT_BYTES);
     }
     return true;
 }

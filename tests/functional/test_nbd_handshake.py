@@ -85,6 +85,39 @@ def test_option_in_single_bytes(client):
 
 # Single options.
 
+@pytest.mark.parametrize("before", ([], [nbd.OPT_LIST], [99] * 40))
+@pytest.mark.parametrize("requests", (0, 1, 20))
+def test_all_in_one_piece(server, image, before, requests):
+    """Nobody has to wait for answers, whose number is known."""
+    data = image.read_bytes()
+    with nbd.RawNbd(server.nbd_path, handshake=False) as client:
+        client.read_greeting()
+        wish = nbd.go_data("disk")
+        client.send(b"".join([
+            struct.pack(">I", 3),
+            *(struct.pack(">QII", nbd.IHAVEOPT, option, 0)
+              for option in before),
+            struct.pack(">QII", nbd.IHAVEOPT, nbd.OPT_GO, len(wish)), wish,
+            *(client.request_bytes(nbd.CMD_READ, 512 * i, 512)
+              for i in range(requests)),
+            client.request_bytes(nbd.CMD_DISC)]))
+        for option in [*before, nbd.OPT_GO]:
+            while True:
+                reply = client.read_option_reply()
+                assert reply.option == option
+                if reply.type not in (nbd.REP_SERVER, nbd.REP_INFO):
+                    break
+        assert reply.type == nbd.REP_ACK
+        found = {}
+        for _ in range(requests):
+            simple, block = client.read_reply(512)
+            assert simple.error == 0
+            found[simple.cookie] = block
+        assert b"".join(block for _, block in sorted(found.items())) \
+            == data[:512 * requests]
+        client.assert_closed()
+
+
 def test_abort_is_acknowledged_and_closes(client):
     assert client.option_type(nbd.OPT_ABORT) == nbd.REP_ACK
     client.assert_closed()

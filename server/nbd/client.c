@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One connection's way through the loops: accepted on main, negotiation on the
- * least loaded worker, transmission there or, by way of main, on another loop
- * of its export, back to main, gone.
+ * One connection's way through the loops: accepted on main, negotiation there
+ * while it is quick, else on the least loaded worker, transmission there or, by
+ * way of main, on another loop of its export, back to main, gone.
  *
  * It is handed over by messages, and whoever has handed it over does not touch
  * it any more. Main reaches a client on its loop by bf_co_call() only, and
@@ -21,6 +21,9 @@
 #define SHOWN_TEXT_MAX 80
 
 static void take_back(void *arg);
+static void client_co_settle(void *arg);
+static void client_co_negotiate_elsewhere(BfNbdClient *client);
+static void rest_on_main(BfNbdClient *client);
 
 char *
 bf_nbd_show_text(BfNbdString text)
@@ -35,11 +38,12 @@ bf_nbd_show_text(BfNbdString text)
  * On main.
  */
 
+/* From now on @loop runs it, and it counts as one of @home. */
 static void
-enter_loop(BfNbdClient *client, BfLoop *loop)
+enter_loop(BfNbdClient *client, BfLoop *loop, const BfLoop *home)
 {
     client->loop = loop;
-    client->worker = bf_nbd_server_worker_index(client->server, loop);
+    client->worker = bf_nbd_server_worker_index(client->server, home);
     if (client->worker >= 0) {
         client->server->load[client->worker]++;
     }
@@ -199,6 +203,7 @@ bf_nbd_client_limit_negotiation(BfNbdClient *client, bool limited)
         return;
     }
     if (limited) {
+        client->limit_ns = bf_loop_now_ns() + seconds * BF_NS_PER_SEC;
         bf_timer_start(&client->timer, seconds * BF_NS_PER_SEC,
                        handshake_expired, client);
     } else {
@@ -278,8 +283,8 @@ static void
 give_back(BfNbdClient *client)
 {
     g_clear_pointer(&client->channel, bf_channel_free);
-    client->quiet =
-        client->handle != NULL && bf_handle_in_flight(client->handle) == 0;
+    client->quiet = client->handle != NULL &&
+                    (client->quick || bf_handle_in_flight(client->handle) == 0);
     bf_loop_post(bf_loop_get_main(bf_loop_self()), take_back, client);
 }
 
@@ -291,12 +296,31 @@ go_on_settled(BfNbdClient *client, const GError *error)
 
     client->outcome = BF_NBD_OUTCOME_CLOSE;
     if (is_ready && !client->leaving && !client->closing) {
-        start_transmission(client);
+        if (client->quick) {
+            rest_on_main(client);
+        } else {
+            start_transmission(client);
+        }
         return;
     }
     client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
     note_end(client, is_ready, error);
     give_back(client);
+}
+
+/* Negotiation that goes on here has the rest of its time. */
+static void
+limit_rest_of_negotiation(BfNbdClient *client)
+{
+    const uint64_t now_ns = bf_loop_now_ns();
+    const uint64_t limit_ns = client->limit_ns;
+
+    if (limit_ns != 0) {
+        bf_timer_start(&client->timer, limit_ns - MIN(limit_ns, now_ns),
+                       handshake_expired, client);
+    } else {
+        bf_nbd_client_limit_negotiation(client, true);
+    }
 }
 
 static void
@@ -307,14 +331,20 @@ client_co_negotiate(void *arg)
 
     client->running = true;
     client->stage = "greeting";
-    client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
-    bf_nbd_client_limit_negotiation(client, true);
+    if (!client->greeted) {
+        client->reason = BF_NBD_CLIENT_REJECT_REASON_PROTOCOL;
+    }
+    limit_rest_of_negotiation(client);
     client->outcome = bf_nbd_negotiate_co_run(client, &error);
     client->running = false;
     bf_timer_stop(&client->timer);
     bf_timer_stop(&client->limit_timer);
     if (client->settled) {
         go_on_settled(client, error);
+        return;
+    }
+    if (client->outcome == BF_NBD_OUTCOME_MOVE) {
+        client_co_negotiate_elsewhere(client);
         return;
     }
     if (client->timed_out) {
@@ -401,21 +431,41 @@ go_on(void *arg)
     bf_co_spawn_later(client_co_transmit, arg);
 }
 
+/* It uses its export from now on. */
 static void
-start_transmission(void *arg)
+introduce(BfNbdClient *client)
 {
-    BfNbdClient *client = arg;
     g_autofree char *name = bf_nbd_show_text(client->exp->name);
 
     g_info(NBD_CLIENT_FORMAT ": uses export '%s' (NBD name '%s'), %s",
            NBD_CLIENT_ARGS(client), client->exp->base.id, name,
            client->tls_text != NULL ? client->tls_text : "no TLS");
+    client->introduced = true;
     client->left = BF_NBD_CLIENT_DISCONNECT_REASON_CONNECTION;
     client->running = true;
+}
+
+static void
+start_transmission(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    if (!client->introduced) {
+        introduce(client);
+    }
     bf_nbd_transmit_begin(client);
     if (bf_nbd_ahead_bytes(client) > 0 ||
         !bf_nbd_transmit_rest(client, go_on)) {
         bf_co_spawn(client_co_transmit, client);
+    }
+}
+
+static void
+hurry_here(const BfNbdClient *client)
+{
+    /* What rests on main has no requests that could wait there. */
+    if (client->throttle != NULL && !client->quick) {
+        bf_throttle_member_hurry_here(client->throttle, true);
     }
 }
 
@@ -430,9 +480,7 @@ cut_here(void *arg)
     if (client->channel != NULL) {
         bf_channel_shutdown(client->channel);
     }
-    if (client->throttle != NULL) {
-        bf_throttle_member_hurry_here(client->throttle, true);
-    }
+    hurry_here(client);
     bf_co_queue_wake_all(&client->reader_wait);
 }
 
@@ -450,26 +498,42 @@ leave_here(void *arg)
     bf_nbd_idle_stop(client);
     bf_timer_start(&client->limit_timer, NBD_LEAVE_MAX_NS, cut_here, client);
     bf_channel_shutdown_read(client->channel);
-    if (client->throttle != NULL) {
-        bf_throttle_member_hurry_here(client->throttle, true);
-    }
+    hurry_here(client);
+}
+
+/* From main, which has told it already to leave. */
+static void
+start_transmission_to_leave(void *arg)
+{
+    BfNbdClient *client = arg;
+
+    bf_timer_start(&client->limit_timer, NBD_LEAVE_MAX_NS, cut_here, client);
+    hurry_here(client);
+    start_transmission(client); /* main may have it back already */
 }
 
 /*
  * On main again.
  */
 
+/* It has chosen its export. */
+static void
+client_meet(BfNbdClient *client)
+{
+    bf_nbd_stats_begin(client);
+    tell_connected(client);
+}
+
 /* Makes a client ready to use its export on @loop. */
 static void
 client_co_equip(BfNbdClient *client, BfLoop *loop)
 {
+    client->home = loop;
     client->handle = bf_handle_co_new(client->exp->base.root, loop);
     if (client->exp->base.throttle != NULL) {
         client->throttle =
             bf_throttle_member_new_beside(client->exp->base.throttle, loop);
     }
-    bf_nbd_stats_begin(client);
-    tell_connected(client);
 }
 
 void
@@ -480,9 +544,10 @@ bf_nbd_client_co_settle(BfNbdClient *client)
 
     leave_loop(client);
     wanted = pick_loop(client);
-    enter_loop(client, loop);
-    if (wanted == loop) {
-        client_co_equip(client, loop);
+    enter_loop(client, loop, client->quick ? wanted : loop);
+    if (wanted == loop || client->quick) {
+        client_co_equip(client, wanted);
+        client_meet(client);
         client->settled = true;
     }
 }
@@ -494,8 +559,92 @@ client_co_move(BfNbdClient *client)
     BfLoop *loop = pick_loop(client);
 
     client_co_equip(client, loop);
-    enter_loop(client, loop);
+    enter_loop(client, loop, loop);
     bf_loop_post(loop, start_transmission, client);
+}
+
+/* What is not quick is done on a worker. */
+static void
+client_co_negotiate_elsewhere(BfNbdClient *client)
+{
+    BfNbdServer *server = client->server;
+    BfLoop *loop = server->workers[bf_nbd_server_least_loaded(server)];
+
+    bf_wait_group_co_wait(&client->messages);
+    leave_loop(client);
+    client->quick = false;
+    enter_loop(client, loop, loop);
+    bf_loop_post(loop, start_negotiation, client);
+}
+
+/* It has work, or may have any moment. */
+static void
+go_home(BfNbdClient *client)
+{
+    BfFn *start =
+        client->leaving ? start_transmission_to_leave : start_transmission;
+
+    client->quick = false;
+    leave_loop(client);
+    enter_loop(client, client->home, client->home);
+    if (client->home == bf_loop_self()) {
+        start(client); /* a message would be overtaken by calls */
+    } else {
+        bf_loop_post(client->home, start, client);
+    }
+}
+
+/* Is what has come the wish to leave, and nothing else? */
+static bool
+says_bye(const BfNbdClient *client)
+{
+    BfNbdRequest request;
+
+    return bf_nbd_ahead_bytes(client) ==
+               bf_nbd_transmit_request_bytes(client) &&
+           bf_nbd_transmit_parse(client, client->ahead, &request) &&
+           request.command == BF_NBD_COMMAND_DISC;
+}
+
+/* The first that comes from a client at rest on main. Those that have come only
+ * to leave again do not get any further. */
+static void
+client_co_hear(void *arg)
+{
+    BfNbdClient *client = arg;
+    g_autoptr(GError) error = NULL;
+    ssize_t n = bf_nbd_ahead_co_fill(
+        client, bf_nbd_transmit_request_bytes(client), &error);
+
+    bf_timer_stop(&client->limit_timer);
+    if (n > 0 && !client->closing && !says_bye(client)) {
+        go_home(client);
+        return;
+    }
+    client->running = false;
+    client->quiet = true;
+    note_end(client, n >= 0, error);
+    g_clear_pointer(&client->channel, bf_channel_free);
+    client_co_settle(client);
+}
+
+static void
+heard(void *arg)
+{
+    bf_co_spawn_later(client_co_hear, arg);
+}
+
+/* Many ask for nothing but whether there is an export: they are spared the way
+ * through its loop. */
+static void
+rest_on_main(BfNbdClient *client)
+{
+    introduce(client);
+    if (bf_nbd_ahead_bytes(client) > 0 ||
+        client->listener->idle_max_seconds > 0 ||
+        !bf_channel_start_watch(client->channel, heard, client)) {
+        go_home(client);
+    }
 }
 
 static void
@@ -521,6 +670,7 @@ client_co_settle(void *arg)
     ready = client->outcome == BF_NBD_OUTCOME_READY;
     client->outcome = BF_NBD_OUTCOME_CLOSE;
     if (ready && !client->killed) {
+        client_meet(client);
         client_co_move(client);
     } else {
         client_co_free(client);
@@ -604,6 +754,14 @@ bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel, char *peer,
     bf_wait_group_add(&server->alive, 1);
     bf_peer_wait_end(&client->wait); /* it has not begun yet */
     bf_nbd_lobby_enter(client);
-    enter_loop(client, server->workers[bf_nbd_server_least_loaded(server)]);
-    bf_loop_post(client->loop, start_negotiation, client);
+    if (listener->tls_creds == NULL) {
+        client->quick = true;
+        enter_loop(client, bf_loop_self(), bf_loop_self());
+        start_negotiation(client);
+    } else {
+        BfLoop *loop = server->workers[bf_nbd_server_least_loaded(server)];
+
+        enter_loop(client, loop, loop);
+        bf_loop_post(loop, start_negotiation, client);
+    }
 }

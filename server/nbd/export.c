@@ -31,7 +31,8 @@ nbd_uses_loop(const BfExport *exp, const BfLoop *loop)
     for (GList *l = self->server->clients.head; l != NULL; l = l->next) {
         const BfNbdClient *client = l->data;
 
-        if (client->exp == self && client->loop == loop) {
+        if (client->exp == self &&
+            (client->loop == loop || client->home == loop)) {
             return true;
         }
     }

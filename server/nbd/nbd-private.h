@@ -36,6 +36,11 @@
  * in one piece then. */
 #define NBD_AHEAD_BYTES 256
 
+/* Negotiation on main is for what is quick: so many options, of so many bytes
+ * each. */
+#define NBD_QUICK_OPTIONS_MAX 8
+#define NBD_QUICK_BYTES_MAX 256
+
 /* In flight for one connection at most: requests, and bytes of their data. */
 #define NBD_REQUESTS_MAX 256
 #define NBD_BYTES_MAX ((size_t)64 * 1024 * 1024)
@@ -282,6 +287,7 @@ typedef enum BfNbdOutcome {
     BF_NBD_OUTCOME_CLOSE, /* ended by the peer, in due form or silently */
     BF_NBD_OUTCOME_FAILED,
     BF_NBD_OUTCOME_READY, /* an export is chosen */
+    BF_NBD_OUTCOME_MOVE,  /* goes on elsewhere, with the option that is there */
 } BfNbdOutcome;
 
 /* How reading went on. */
@@ -318,7 +324,8 @@ struct BfNbdClient {
     /* Main's. */
     GList link;           /* in the server's clients; data is the client */
     BfLoop *loop;         /* that runs it; NULL while main has it */
-    int worker;           /* index of @loop, -1 if it is none of the workers */
+    BfLoop *home;         /* (nullable) where it uses its export */
+    int worker;           /* that counts it: index, or -1 for none of them */
     BfWaitGroup messages; /* from main to @loop that are under way */
     GList user_link;      /* in its export's users; data is the client */
     uint64_t since_ns;    /* when it was started */
@@ -335,8 +342,8 @@ struct BfNbdClient {
 
     /* Written by main only while the loop waits for it or has no claim. */
     BfNbdExport *exp;           /* (nullable) attached to */
-    BfHandle *handle;           /* (nullable) made for @loop */
-    BfThrottleMember *throttle; /* (nullable) requests wait there, on @loop */
+    BfHandle *handle;           /* (nullable) made for @home */
+    BfThrottleMember *throttle; /* (nullable) requests wait there, on @home */
     BfNbdStats *stats;          /* (nullable) owned: @loop counts, main reads */
 
     /* The loop's: negotiation. */
@@ -345,12 +352,19 @@ struct BfNbdClient {
     BfChannel *channel; /* (nullable) NULL once closed */
     BfTimer timer;      /* limit of the handshake, or of the last replies */
     const char *stage;  /* what it is at, for messages */
+    uint64_t limit_ns;  /* when a limited negotiation has to be over */
     BfNbdOutcome outcome;
-    bool settled; /* it goes on here when the negotiation has ended */
-    bool running; /* a coroutine is at it, or will be when something comes */
-    bool quiet;   /* at its end: nothing uses @handle any more */
-    bool leaving; /* main wants it to end: what it asks for is refused */
-    bool closing; /* at once: its peer is cut off */
+    bool quick;         /* main runs it, and does only what is quick */
+    unsigned n_options; /* that were done so */
+    bool greeted;       /* the peer was, and has answered */
+    bool has_option;    /* its header was read, and is here: */
+    BfNbdOptionHeader option;
+    bool introduced; /* the log has said what it uses */
+    bool settled;    /* it goes on here when the negotiation has ended */
+    bool running;    /* a coroutine is at it, or will be when something comes */
+    bool quiet;      /* at its end: nothing uses @handle any more */
+    bool leaving;    /* main wants it to end: what it asks for is refused */
+    bool closing;    /* at once: its peer is cut off */
     bool timed_out;
     bool spoke; /* the peer has sent something */
     bool tls;

@@ -3,7 +3,8 @@
  * From the greeting to the choice of an export (NBD proto.md, Handshake phase).
  *
  * What a client sends behind GO is for the request loop, in the channel or read
- * ahead.
+ * ahead. On main only what is quick is done: an option that may not be is left
+ * for a worker, where the same code goes on with it.
  */
 #include <stdarg.h>
 #include <string.h>
@@ -24,6 +25,7 @@ static const char shutdown_text[] = "the server is shutting down";
 typedef enum BfNbdStep {
     BF_NBD_STEP_NEXT,   /* the next option */
     BF_NBD_STEP_READY,  /* transmission */
+    BF_NBD_STEP_MOVE,   /* the option is for another loop */
     BF_NBD_STEP_CLOSE,  /* in due form */
     BF_NBD_STEP_FAILED, /* the error is set */
 } BfNbdStep;
@@ -603,13 +605,15 @@ nego_co_option(BfNbdClient *client, const BfNbdOptionHeader *header,
     }
 }
 
-/* Reads the next option and does it. */
+/* Gets the next option, up to its payload, unless it is there already. */
 static BfNbdStep
-nego_co_next(BfNbdClient *client, GError **error)
+nego_co_header(BfNbdClient *client, GError **error)
 {
     uint8_t buf[BF_NBD_OPTION_BYTES];
-    BfNbdOptionHeader header;
 
+    if (client->has_option) {
+        return BF_NBD_STEP_NEXT;
+    }
     client->stage = "waiting for an option";
     switch (nego_co_read_exact(client, buf, sizeof(buf), error)) {
     case BF_READ_EOF:
@@ -620,10 +624,43 @@ nego_co_next(BfNbdClient *client, GError **error)
     case BF_READ_DONE:
         break;
     }
-    if (!bf_nbd_parse_option(buf, &header)) {
+    if (!bf_nbd_parse_option(buf, &client->option)) {
         bf_set_error(error, "bad magic number of an option");
         return BF_NBD_STEP_FAILED;
     }
+    client->has_option = true;
+    return BF_NBD_STEP_NEXT;
+}
+
+/* May the option that has come keep main busy? A list may be long, and with
+ * each query all names are compared. */
+static bool
+is_for_worker(BfNbdClient *client)
+{
+    const uint32_t option = client->option.option;
+
+    return client->quick && !client->leaving && !client->closing &&
+           (client->n_options++ >= NBD_QUICK_OPTIONS_MAX ||
+            client->option.length > NBD_QUICK_BYTES_MAX ||
+            option == BF_NBD_OPTION_LIST ||
+            option == BF_NBD_OPTION_LIST_META_CONTEXT);
+}
+
+/* Reads the next option and does it. */
+static BfNbdStep
+nego_co_next(BfNbdClient *client, GError **error)
+{
+    BfNbdStep step = nego_co_header(client, error);
+    BfNbdOptionHeader header;
+
+    if (step != BF_NBD_STEP_NEXT) {
+        return step;
+    }
+    if (is_for_worker(client)) {
+        return BF_NBD_STEP_MOVE;
+    }
+    header = client->option;
+    client->has_option = false;
     client->stage = bf_nbd_option_name(header.option);
     if (header.option != BF_NBD_OPTION_ABORT) {
         client->refused = NULL;
@@ -682,21 +719,24 @@ bf_nbd_negotiate_co_run(BfNbdClient *client, GError **error)
 {
     const BfNbdListener *listener = client->listener;
 
-    if (listener->tls_creds != NULL &&
+    if (!client->greeted && listener->tls_creds != NULL &&
         listener->tls_mode == BF_NBD_TLS_MODE_IMMEDIATE &&
         !nego_co_secure(client, listener->tls_creds, error)) {
         return BF_NBD_OUTCOME_FAILED;
     }
     client->stage = "greeting";
-    if (!nego_co_greet(client, error)) {
+    if (!client->greeted && !nego_co_greet(client, error)) {
         return BF_NBD_OUTCOME_FAILED;
     }
+    client->greeted = true;
     for (;;) {
         switch (nego_co_next(client, error)) {
         case BF_NBD_STEP_NEXT:
             break;
         case BF_NBD_STEP_READY:
             return BF_NBD_OUTCOME_READY;
+        case BF_NBD_STEP_MOVE:
+            return BF_NBD_OUTCOME_MOVE;
         case BF_NBD_STEP_CLOSE:
             return BF_NBD_OUTCOME_CLOSE;
         case BF_NBD_STEP_FAILED:

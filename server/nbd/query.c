@@ -30,7 +30,7 @@ describe_use(const BfNbdClient *client, BfNbdClientInfo *info)
     info->export_id = g_strdup(bf_export_id(&client->exp->base));
     info->tls = bf_nbd_client_tls_copy(client->tls_info);
     if (client->loop != NULL) {
-        info->thread = g_strdup(bf_loop_name(client->loop));
+        info->thread = g_strdup(bf_loop_name(client->home));
     }
     info->has_idle_ns = true;
     info->idle_ns = now_ns - MIN(now_ns, arrived_ns);

@@ -177,7 +177,10 @@ bf_nbd_server_count_on(const BfNbdServer *server, const BfLoop *loop)
     unsigned n = 0;
 
     for (const GList *link = server->clients.head; link; link = link->next) {
-        n += ((const BfNbdClient *)link->data)->loop == loop ? 1 : 0;
+        const BfNbdClient *client = link->data;
+        const BfLoop *home = client->home != NULL ? client->home : client->loop;
+
+        n += client->loop != NULL && home == loop ? 1 : 0;
     }
     return n;
 }

@@ -38,6 +38,14 @@ void bf_nbd_input_co_let_writer_run(BfNbdClient *client);
 /* Limits how long the peer may leave the last replies unread: starts anew. */
 void bf_nbd_transmit_limit_end(BfNbdClient *client);
 
+/* Length of the header of a request of this client. */
+size_t bf_nbd_transmit_request_bytes(const BfNbdClient *client);
+
+/* Parses the header at @data. Also when that fails, what can be known of the
+ * request is there. */
+bool bf_nbd_transmit_parse(const BfNbdClient *client, const uint8_t *data,
+                           BfNbdRequest *ret_request);
+
 /* Before anything else of the transmission. */
 void bf_nbd_transmit_begin(BfNbdClient *client);
 

@@ -454,12 +454,17 @@ reader_co_request(BfNbdClient *client, const BfNbdRequest *request,
     return reader_co_drop(client, request, refusal, error);
 }
 
-/* Also when it fails, what can be known of the request is there. */
-static bool
-reader_parse(const BfNbdClient *client, BfNbdRequest *ret_request)
+size_t
+bf_nbd_transmit_request_bytes(const BfNbdClient *client)
 {
-    const uint8_t *data = client->input->data + client->start;
+    return client->extended ? BF_NBD_EXTENDED_REQUEST_BYTES
+                            : BF_NBD_REQUEST_BYTES;
+}
 
+bool
+bf_nbd_transmit_parse(const BfNbdClient *client, const uint8_t *data,
+                      BfNbdRequest *ret_request)
+{
     return client->extended ? bf_nbd_parse_extended_request(data, ret_request)
                             : bf_nbd_parse_request(data, ret_request);
 }
@@ -497,7 +502,8 @@ reader_co_loop(BfNbdClient *client, GError **error)
         case BF_NBD_INPUT_REST:
             return BF_NBD_TRANSMIT_RESTS;
         }
-        if (!reader_parse(client, &request)) {
+        if (!bf_nbd_transmit_parse(client, client->input->data + client->start,
+                                   &request)) {
             reader_co_refuse(client, &request,
                              (BfNbdRefusal){EINVAL, "bad magic number"});
             client->left = BF_NBD_CLIENT_DISCONNECT_REASON_PROTOCOL;
@@ -546,8 +552,7 @@ bf_nbd_transmit_begin(BfNbdClient *client)
                                      ? PIPE_WRITE_MAX_LOCAL
                                      : NBD_PIPE_BYTES;
     }
-    client->request_bytes =
-        client->extended ? BF_NBD_EXTENDED_REQUEST_BYTES : BF_NBD_REQUEST_BYTES;
+    client->request_bytes = bf_nbd_transmit_request_bytes(client);
     client->window = NBD_INPUT_BYTES;
     bf_nbd_stats_arrived(client);
     bf_nbd_idle_start(client);

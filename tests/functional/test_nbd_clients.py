@@ -399,6 +399,26 @@ def test_tls_client_is_told_by_name(daemon, image, tls_dir):
     assert data["message"].startswith("connection lost: ")
 
 
+@pytest.mark.ours("the reference does not tell threads")
+def test_clients_are_spread_before_they_ask(daemons, image, box):
+    """They have their thread from the choice of the export on, and keep it."""
+    daemon = daemons(
+        "--workers", "3", "--blockdev",
+        f"driver=file,node-name=disk,filename={image}",
+        "--nbd-server", f"addr.type=unix,addr.path={box}/nbd",
+        "--export", "nbd,id=e,node-name=disk")
+    assert len(daemon.cmd("query-block-exports")) == 1  # it is ready
+    peers = [nbd.RawNbd(box / "nbd").go("disk") for _ in range(6)]
+    wait_active(daemon)
+    before = [client["thread"] for client in clients(daemon)]
+    assert sorted(before.count(name) for name in set(before)) == [2, 2, 2]
+    for peer in peers:
+        assert peer.read(0, 512)[0] == 0
+    assert [client["thread"] for client in clients(daemon)] == before
+    for peer in peers:
+        peer.disconnect()
+
+
 def test_clients_that_used_no_export_are_not_told(server):
     nbd.RawNbd(server.nbd_path).close()
     with nbd.RawNbd(server.nbd_path) as peer:

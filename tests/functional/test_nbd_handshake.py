@@ -417,6 +417,22 @@ def test_handshake_limit_does_not_end_transmission(daemon, image):
 
 
 @pytest.mark.ours("the limit is fixed in the reference")
+@pytest.mark.parametrize("before", ([nbd.OPT_LIST], [nbd.OPT_STRUCTURED],
+                                    [99] * 40))
+def test_handshake_limit_holds_after_options(daemon, image, before):
+    """Wherever they were done."""
+    daemon.add_file(image, "disk")
+    daemon.start_nbd(handshake_max_seconds=1)
+    daemon.add_export("disk")
+    with nbd.RawNbd(daemon.nbd_path) as silent:
+        for option in before:
+            silent.option(option)
+        silent.assert_closed()
+    event = daemon.qmp.take_event("NBD_CLIENT_REJECTED")
+    assert event["data"]["reason"] == "timeout"
+
+
+@pytest.mark.ours("the limit is fixed in the reference")
 def test_handshake_limit_of_zero_is_none(daemon, image):
     daemon.add_file(image, "disk")
     daemon.start_nbd(handshake_max_seconds=0)

@@ -215,7 +215,12 @@ command_co_write(BfNbdTask *task)
     bf_nbd_command_end_write(task, ret);
 }
 
-/* Calls @fn for the pieces of a request, which end at multiples of @piece. */
+/*
+ * Calls @fn for the pieces of a request, which end at multiples of @piece. The
+ * storage may take each without waiting (null-co, or a discard that is to be
+ * ignored), and there may be 2^37 of them: others must get their turns, and who
+ * is cut off has no more to ask for.
+ */
 static int
 command_co_pieces(BfNbdTask *task,
                   int (*fn)(BfHandle *handle, uint64_t offset, uint64_t bytes,
@@ -238,6 +243,10 @@ command_co_pieces(BfNbdTask *task,
 
         ret = fn(task->client->handle, offset, bytes, flags);
         offset += bytes;
+        if (offset < end && ret == 0) {
+            bf_co_yield();
+            ret = task->client->closing ? -ESHUTDOWN : 0;
+        }
     }
     return ret == 0 && flush ? bf_handle_co_flush(task->client->handle) : ret;
 }

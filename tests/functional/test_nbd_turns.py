@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Requests that take long, though nothing makes them wait: while they run,
+others on the same thread get their turns."""
+import pytest
+
+import rawnbd as nbd
+
+pytestmark = pytest.mark.ours("the reference has no extended headers")
+
+SIZE = 4 << 20
+
+
+def connect(daemon, export):
+    client = nbd.RawNbd(daemon.nbd_path)
+    client.negotiate_extended()
+    return client.go(export)
+
+
+@pytest.mark.parametrize("command", [nbd.CMD_TRIM, nbd.CMD_WRITE_ZEROES])
+@pytest.mark.parametrize("hard", [False, True])
+def test_endless_request_leaves_others_their_turns(daemon, command, hard):
+    """Storage that takes each piece at once makes nobody wait."""
+    daemon.start_nbd()
+    for name, size in ("endless", 1 << 62), ("other", SIZE):
+        daemon.cmd("blockdev-add", driver="null-co", node_name=name, size=size)
+        daemon.add_export(name, writable=True, iothread="io0")
+    with connect(daemon, "endless") as greedy, \
+            connect(daemon, "other") as other:
+        greedy.send_request(command, 0, greedy.size)
+        for _ in range(100):
+            assert other.read(0, 512)[0] == 0
+        clients = daemon.cmd("query-nbd-clients")
+        found, = [c for c in clients if c["export-id"] == "exp-endless"]
+        assert found["in-flight"] == 1
+        if hard:
+            daemon.cmd("block-export-del", id="exp-endless", mode="hard")
+            daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="exp-endless")
+        else:
+            daemon.cmd("nbd-client-drop", connection=found["connection"])
+            daemon.qmp.take_event("NBD_CLIENT_DISCONNECTED",
+                                  connection=found["connection"])
+        assert other.read(0, 512)[0] == 0

@@ -237,6 +237,10 @@ add_element(json_t *object, const Element *element, BfKeyvalFlags flags,
             bf_set_error(error, "Invalid parameter ''");
             return false;
         }
+        if (element->value == NULL && g_str_equal(element->key, "nowait")) {
+            json_object_set_new_nocheck(object, "wait", json_string("off"));
+            return true;
+        }
         json_object_set_new_nocheck(object, element->key,
                                     json_string_nocheck(element->value != NULL
                                                             ? element->value

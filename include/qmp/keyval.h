@@ -11,7 +11,8 @@
 /**
  * BfKeyvalFlags: variants of the notation
  * @BF_KEYVAL_FLAT: the old notation of --chardev: keys have no dots, a key
- *   without value is a switch that is on, and there is no JSON form
+ *   without value is a switch that is on ("nowait" turns "wait" off), and there
+ *   is no JSON form
  */
 typedef enum BfKeyvalFlags {
     BF_KEYVAL_FLAT = 1,

@@ -138,6 +138,9 @@ test_flat_form(void)
     json_decref(value);
     check("null,a.b=1,{", BF_KEYVAL_FLAT,
           "{\"driver\": \"null\", \"a.b\": \"1\", \"{\": \"on\"}");
+    check("null,nowait,nodelay,nowait=on", BF_KEYVAL_FLAT,
+          "{\"driver\": \"null\", \"wait\": \"off\", \"nodelay\": \"on\", "
+          "\"nowait\": \"on\"}");
 }
 
 static void

@@ -145,6 +145,17 @@ bool bf_arguments_complain(const BfArguments *args, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
 
 /**
+ * bf_arguments_refuse_trace:
+ * @args: the arguments
+ * @text: what was given for -T, which QEMU's programs have
+ *
+ * Says what there is instead.
+ *
+ * Returns: false
+ */
+bool bf_arguments_refuse_trace(const BfArguments *args, const char *text);
+
+/**
  * bf_standalone_parse:
  *
  * bf_arguments_parse() for the stand-alone server, whose options are those of

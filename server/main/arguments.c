@@ -190,9 +190,8 @@ parse_sighup(BfArguments *args, const char *text)
                text);
 }
 
-/* An option of qemu-storage-daemon. */
-static bool
-refuse_trace(const BfArguments *args, const char *text)
+bool
+bf_arguments_refuse_trace(const BfArguments *args, const char *text)
 {
     return bf_arguments_complain(
         args,
@@ -229,7 +228,7 @@ take_option(BfArguments *args, int opt)
     case OPT_WORKERS:
         return parse_workers(args, optarg);
     case 'T':
-        return refuse_trace(args, optarg);
+        return bf_arguments_refuse_trace(args, optarg);
     case '?':
         return false; /* getopt has said why */
     default:

@@ -38,7 +38,7 @@ enum {
     OPT_TLS_HOSTNAME,
 };
 
-static const char short_options[] = "hVb:o:p:rsnc:d:e:f:tl:x:D:AB:Lk:v";
+static const char short_options[] = "hVb:o:p:rsnc:d:e:f:tl:x:D:AB:Lk:vT:";
 
 static const struct option long_options[] = {
     {"aio", required_argument, NULL, OPT_AIO},
@@ -73,6 +73,7 @@ static const struct option long_options[] = {
     {"tls-authz", required_argument, NULL, OPT_TLS_AUTHZ},
     {"tls-creds", required_argument, NULL, OPT_TLS_CREDS},
     {"tls-hostname", required_argument, NULL, OPT_TLS_HOSTNAME},
+    {"trace", required_argument, NULL, 'T'},
     {"verbose", no_argument, NULL, 'v'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -213,6 +214,8 @@ refuse(const BfArguments *args, int opt)
     case 'l':
         return bf_arguments_complain(
             args, "-l: images with internal snapshots are not available");
+    case 'T':
+        return bf_arguments_refuse_trace(args, optarg);
     default:
         return bf_arguments_complain(
             args, "--selinux-label is not available in this build");

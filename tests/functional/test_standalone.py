@@ -394,6 +394,8 @@ def test_raw_by_wish(serve, box):
      "incompatible with export list"),
     (("-c", "/dev/nbd0", "a"), "use nbd-client"),
     (("-s", "a"), "overlays are not available"),
+    (("-T", "nbd_*", "a"), "--trace nbd_*: there are no trace events"),
+    (("--trace=help", "a"), "--trace help: there are no trace events"),
     (("-l", "snap", "a"), "snapshots are not available"),
     (("--bogus",), "unrecognized option"),
     (("--tls-creds", "zz", "-k", "/nowhere/s", "a"),

@@ -10,6 +10,9 @@
 #include "core/util.h"
 #include "transmit-private.h"
 
+/* Bits of a bitmap that are looked at in one turn, some microseconds' worth. */
+#define LOOK_BITS (UINT64_C(1) << 20)
+
 /* Queries that ask for all contexts below, but only when listing. */
 static const char *const wildcards[] = {
     "base:",
@@ -406,19 +409,29 @@ add_extents(StatusChunk *chunk, const BfExtents *extents, uint32_t context)
     }
 }
 
-/* Writes may be marking it meanwhile: each look sees some moment. */
+/*
+ * Writes may be marking it meanwhile: each look sees some moment. There may be
+ * gigabytes of bits that are alike, so others get their turns between looks.
+ */
 static void
-add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap,
-           const BfNbdRequest *request)
+co_add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap,
+              const BfNbdRequest *request)
 {
+    const uint64_t look = bf_bitmap_granularity(bitmap) * LOOK_BITS;
     uint64_t end = request->offset + request->length;
     uint64_t at = request->offset;
+    uint64_t looked_to = at;
 
     while (at < end) {
-        uint64_t start = end;
+        uint64_t stop = end - at > look ? at + look : end;
+        uint64_t start = stop;
         uint64_t bytes = 0;
 
-        bf_bitmap_next_dirty(bitmap, at, end, &start, &bytes);
+        if (at - looked_to >= look) {
+            looked_to = at;
+            bf_co_yield();
+        }
+        bf_bitmap_next_dirty(bitmap, at, stop, &start, &bytes);
         if (!chunk_add(chunk, start - at, 0) ||
             !chunk_add(chunk, bytes, BF_NBD_STATUS_DIRTY)) {
             return;
@@ -459,7 +472,7 @@ contexts_of(const BfNbdTask *task)
 }
 
 static void
-reply_status(BfNbdTask *task, const BfExtents *extents)
+co_reply_status(BfNbdTask *task, const BfExtents *extents)
 {
     const GArray *ids = contexts_of(task);
     size_t most = 0;
@@ -484,7 +497,7 @@ reply_status(BfNbdTask *task, const BfExtents *extents)
         if (id < BF_NBD_CONTEXT_BITMAPS) {
             add_extents(&chunk, extents, id);
         } else {
-            add_bitmap(&chunk, bitmap_of(task->client, id), &task->request);
+            co_add_bitmap(&chunk, bitmap_of(task->client, id), &task->request);
         }
         bytes += chunk_finish(&chunk, task, id, i + 1 == ids->len);
     }
@@ -502,7 +515,7 @@ bf_nbd_meta_co_status(BfNbdTask *task)
 
     if (first >= BF_NBD_CONTEXT_BITMAPS) {
         /* Nobody asks for what only the storage knows. */
-        reply_status(task, NULL);
+        co_reply_status(task, NULL);
         return;
     }
     bf_extents_init(&extents, max_extents_of(task));
@@ -515,7 +528,7 @@ bf_nbd_meta_co_status(BfNbdTask *task)
         bf_nbd_reply_error(task, ret < 0 ? -ret : EIO,
                            "can't get block status");
     } else {
-        reply_status(task, &extents);
+        co_reply_status(task, &extents);
     }
     bf_extents_clear(&extents);
 }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Requests that take long, though nothing makes them wait: while they run,
 others on the same thread get their turns."""
+import struct
+
 import pytest
 
 import rawnbd as nbd
@@ -10,9 +12,11 @@ pytestmark = pytest.mark.ours("the reference has no extended headers")
 SIZE = 4 << 20
 
 
-def connect(daemon, export):
+def connect(daemon, export, contexts=()):
     client = nbd.RawNbd(daemon.nbd_path)
     client.negotiate_extended()
+    if contexts:
+        client.set_meta(export, *contexts)
     return client.go(export)
 
 
@@ -40,3 +44,28 @@ def test_endless_request_leaves_others_their_turns(daemon, command, hard):
             daemon.qmp.take_event("NBD_CLIENT_DISCONNECTED",
                                   connection=found["connection"])
         assert other.read(0, 512)[0] == 0
+
+
+def test_long_bitmap_leaves_others_their_turns(daemon):
+    """What is asked for later need not wait for a look at all bits."""
+    daemon.cmd("blockdev-add", driver="null-co", node_name="disk",
+               size=1 << 40)
+    daemon.cmd("block-dirty-bitmap-add", node="disk", name="b0",
+               granularity=65536)
+    daemon.start_nbd()
+    daemon.add_export("disk", writable=True, bitmaps=["b0"])
+    with connect(daemon, "disk", ["qemu:dirty-bitmap:b0"]) as client:
+        turn = 65536 << 20
+        for start, end in ((turn - 65536, turn + 65536), (2 * turn, 3 * turn),
+                           (client.size - 65536, client.size)):
+            assert client.request(nbd.CMD_WRITE_ZEROES, start,
+                                  end - start) == 0
+        client.send(client.request_bytes(nbd.CMD_BLOCK_STATUS, 0,
+                                         client.size) +
+                    client.request_bytes(nbd.CMD_READ, 0, 512, nbd.DF))
+        first, second = client.read_reply(), client.read_reply()
+        assert (first.type, second.type) == (nbd.CHUNK_DATA,
+                                             nbd.CHUNK_STATUS_EXT)
+        assert list(struct.iter_unpack(">QQ", second.data[8:])) == [
+            (turn - 65536, 0), (131072, 1), (turn - 65536, 0), (turn, 1),
+            (client.size - 65536 - 3 * turn, 0), (65536, 1)]

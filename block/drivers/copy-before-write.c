@@ -40,6 +40,9 @@
 #define COPYING_MAX (64 * BF_MIB)
 #define CHANGE_COPIES_MAX 16
 
+/* So often a change waits for a copy that its target loses again. */
+#define COPY_TRIES 5
+
 /* A range that is being copied, or read for a snapshot; on a stack. */
 typedef struct CbwRange {
     struct CbwRange *next;
@@ -362,10 +365,11 @@ is_todo(BfCbwNode *self, uint64_t start, uint64_t end)
 static int
 co_save_range(BfCbwNode *self, uint64_t start, uint64_t end)
 {
+    unsigned tries = 0;
     int ret = 0;
 
     do {
-        ret = co_copy_in_time(self, start, end);
+        ret = tries++ < COPY_TRIES ? co_copy_in_time(self, start, end) : -EIO;
         if (ret < 0 && self->on_error == BF_ON_CBW_ERROR_BREAK_GUEST_WRITE) {
             return ret;
         }

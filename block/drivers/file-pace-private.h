@@ -67,10 +67,13 @@ bf_file_pace_allows(const BfFilePace *pace, uint64_t now_ns)
 static inline BfFileTurn
 bf_file_pace_begin(const BfFilePace *pace, uint64_t now_ns)
 {
+    const bool watch = now_ns < bf_atomic_load(&pace->suspect_until_ns);
+    const bool is_crowded = bf_atomic_load(&pace->elsewhere) > 0;
+
     return (BfFileTurn){
         .start_ns = now_ns,
-        .watch = now_ns<bf_atomic_load(&pace->suspect_until_ns),
-                        .is_crowded = bf_atomic_load(&pace->elsewhere)> 0,
+        .watch = watch,
+        .is_crowded = is_crowded,
     };
 }
 

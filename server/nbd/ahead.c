@@ -48,39 +48,27 @@ bf_nbd_ahead_co_fill(BfNbdClient *client, size_t max, GError **error)
     return n;
 }
 
-/* Reads 1 to @len bytes; returns as bf_channel_co_read() does. */
-static ssize_t
-co_read(BfNbdClient *client, void *buf, size_t len, GError **error)
-{
-    ssize_t n = 0;
-
-    if (!may_read_ahead(client) || len > sizeof(client->ahead)) {
-        return bf_channel_co_read(client->channel, buf, len, error);
-    }
-    n = bf_nbd_ahead_co_fill(client, sizeof(client->ahead), error);
-    return n > 0 ? (ssize_t)bf_nbd_ahead_take(client, buf, len) : n;
-}
-
 BfReadStatus
 bf_nbd_ahead_co_read_exact(BfNbdClient *client, void *buf, size_t len,
                            GError **error)
 {
     size_t done = bf_nbd_ahead_take(client, buf, len);
+    BfReadStatus status = BF_READ_DONE;
 
-    while (done < len) {
-        ssize_t n = co_read(client, (char *)buf + done, len - done, error);
+    if (done == 0 && len > 0 && len <= sizeof(client->ahead) &&
+        may_read_ahead(client)) {
+        ssize_t n = bf_nbd_ahead_co_fill(client, sizeof(client->ahead), error);
 
-        if (n < 0) {
-            return BF_READ_FAILED;
+        if (n <= 0) {
+            return n < 0 ? BF_READ_FAILED : BF_READ_EOF;
         }
-        if (n == 0 && done == 0) {
-            return BF_READ_EOF;
-        }
-        if (n == 0) {
-            bf_set_error(error, "the connection ended inside a message");
-            return BF_READ_FAILED;
-        }
-        done += n;
+        done = bf_nbd_ahead_take(client, buf, len);
     }
-    return BF_READ_DONE;
+    status = bf_channel_co_read_exact(client->channel, (char *)buf + done,
+                                      len - done, error);
+    if (status == BF_READ_EOF && done > 0) {
+        bf_set_error(error, "the connection ended inside a message");
+        return BF_READ_FAILED;
+    }
+    return status;
 }

@@ -22,11 +22,12 @@
 
 /*
  * TLS 1.2 and 1.3 with forward secrecy and authenticated ciphers only, and
- * certificates of some strength (PROFILE_MEDIUM: 112 bits).
+ * certificates of some strength (PROFILE_MEDIUM: 112 bits). Without
+ * ALLOW_SMALL_RECORDS a peer's limit below 512 bytes would be ignored.
  */
 #define PRIORITY_HEAD                                                          \
     "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL:%PROFILE_MEDIUM:"  \
-    "%SERVER_PRECEDENCE:"
+    "%SERVER_PRECEDENCE:%ALLOW_SMALL_RECORDS:"
 
 /* By kind: key exchanges, and what is added to a user's own string. */
 static const struct {

@@ -580,6 +580,7 @@ struct BfTlsSession {
     BfTlsRekey rekey;
     uint64_t written; /* records under the key of now, by gnutls' engine */
     size_t handshake_bytes; /* taken from the input before it was done */
+    uint8_t pulled[7];      /* the last of these: as many as an alert has */
     int open_result;  /* what gnutls said behind data, for the next open */
     bool peer_closed; /* the peer's close message came */
     bool bye_sent;

@@ -55,6 +55,21 @@ fail_open(BfTlsSession *session, int ret, GError **error)
     return BF_TLS_FAILED;
 }
 
+/* With TLS 1.3 the library takes for fatal what announces an orderly end in any
+ * case: its level says nothing there (RFC 8446, 6.1). */
+static bool
+is_orderly_end(const BfTlsSession *session, ssize_t result)
+{
+    int alert = result == GNUTLS_E_FATAL_ALERT_RECEIVED
+                    ? (int)gnutls_alert_get(session->tls)
+                    : -1;
+
+    return result == 0 ||
+           (gnutls_protocol_get_version(session->tls) == GNUTLS_TLS1_3 &&
+            (alert == GNUTLS_A_CLOSE_NOTIFY ||
+             alert == GNUTLS_A_USER_CANCELED));
+}
+
 /* Fills one buffer. A result that is not data waits behind the data. */
 static size_t
 open_buffer(BfTlsSession *session, uint8_t *buf, size_t len)
@@ -74,7 +89,7 @@ open_buffer(BfTlsSession *session, uint8_t *buf, size_t len)
             continue;
         } else {
             session->open_result = n;
-            session->peer_closed = n == 0;
+            session->peer_closed = is_orderly_end(session, n);
             break;
         }
     }
@@ -199,6 +214,20 @@ expect_output(BfTlsSession *session, const BfTlsSource *source,
 }
 
 static ssize_t
+fail_seal(BfTlsSession *session, int ret, GError **error)
+{
+    g_autofree char *text = NULL;
+
+    if (ret == GNUTLS_E_INVALID_SESSION && session->open_result < 0) {
+        /* What was read has ended the session: that is the cause. */
+        return fail_open(session, session->open_result, error);
+    }
+    text = bf_tls_error_text(ret);
+    bf_set_error(error, "Cannot write to TLS channel: %s", text);
+    return BF_TLS_FAILED;
+}
+
+static ssize_t
 records_seal(BfTlsSession *session, const struct iovec *iov, int niov,
              size_t max_output, GError **error)
 {
@@ -221,10 +250,7 @@ records_seal(BfTlsSession *session, const struct iovec *iov, int niov,
         }
         ret = send_record(session, data, len);
         if (ret < 0) {
-            g_autofree char *text = bf_tls_error_text(ret);
-
-            bf_set_error(error, "Cannot write to TLS channel: %s", text);
-            return BF_TLS_FAILED;
+            return fail_seal(session, ret, error);
         }
         bf_tls_source_skip(&source, len);
         taken += len;

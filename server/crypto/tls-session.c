@@ -30,6 +30,15 @@ input_bytes(const BfTlsInput *input)
     return input->end - input->start;
 }
 
+static void
+note_pulled(BfTlsSession *session, const uint8_t *bytes, size_t len)
+{
+    size_t n = MIN(len, sizeof(session->pulled));
+
+    memmove(session->pulled, session->pulled + n, sizeof(session->pulled) - n);
+    memcpy(session->pulled + sizeof(session->pulled) - n, bytes + len - n, n);
+}
+
 static ssize_t
 session_pull(gnutls_transport_ptr_t ptr, void *buf, size_t len)
 {
@@ -50,6 +59,7 @@ session_pull(gnutls_transport_ptr_t ptr, void *buf, size_t len)
             return -1;
         }
         session->handshake_bytes += n;
+        note_pulled(session, input->bytes + input->start, n);
     }
     memcpy(buf, input->bytes + input->start, n);
     input->start += n;
@@ -433,19 +443,30 @@ exchange_text(const BfTlsSession *session)
     }
 }
 
+/*
+ * The alert that the peer has refused with, or -1. A client that does not like
+ * our certificate may say so before it encrypts (OpenSSL does with TLS 1.3),
+ * which the library does not expect and calls a failure of decryption.
+ */
+static int
+peer_refusal(const BfTlsSession *session, int ret)
+{
+    static const uint8_t plain[] = {21, 3, 3, 0, 2};
+
+    if (ret == GNUTLS_E_FATAL_ALERT_RECEIVED) {
+        return gnutls_alert_get(session->tls);
+    }
+    return ret == GNUTLS_E_DECRYPTION_FAILED &&
+                   memcmp(session->pulled, plain, sizeof(plain)) == 0
+               ? session->pulled[sizeof(plain) + 1]
+               : -1;
+}
+
 /* That the two have nothing in common, the peer may find out before us. */
 static bool
-is_mismatch(const BfTlsSession *session, int ret)
+is_mismatch(int ret, int refusal)
 {
     switch (ret) {
-    case GNUTLS_E_FATAL_ALERT_RECEIVED: {
-        int alert = gnutls_alert_get(session->tls);
-
-        return alert == GNUTLS_A_HANDSHAKE_FAILURE ||
-               alert == GNUTLS_A_MISSING_EXTENSION ||
-               alert == GNUTLS_A_INSUFFICIENT_SECURITY ||
-               alert == GNUTLS_A_UNKNOWN_PSK_IDENTITY;
-    }
     case GNUTLS_E_NO_CIPHER_SUITES:
     case GNUTLS_E_NO_COMMON_KEY_SHARE:
     case GNUTLS_E_NO_PRIORITIES_WERE_SET:
@@ -455,66 +476,108 @@ is_mismatch(const BfTlsSession *session, int ret)
     case GNUTLS_E_INSUFFICIENT_SECURITY:
         return true;
     default:
-        return false;
+        return refusal == GNUTLS_A_HANDSHAKE_FAILURE ||
+               refusal == GNUTLS_A_MISSING_EXTENSION ||
+               refusal == GNUTLS_A_INSUFFICIENT_SECURITY ||
+               refusal == GNUTLS_A_UNKNOWN_PSK_IDENTITY;
     }
+}
+
+static bool
+is_about_certificate(int refusal)
+{
+    return (refusal >= GNUTLS_A_BAD_CERTIFICATE &&
+            refusal <= GNUTLS_A_CERTIFICATE_UNKNOWN) ||
+           refusal == GNUTLS_A_UNKNOWN_CA;
+}
+
+static bool
+is_about_version(int ret, int refusal)
+{
+    return ret == GNUTLS_E_UNEXPECTED_PACKET_LENGTH ||
+           ret == GNUTLS_E_UNEXPECTED_PACKET ||
+           ret == GNUTLS_E_UNSUPPORTED_VERSION_PACKET ||
+           refusal == GNUTLS_A_PROTOCOL_VERSION;
 }
 
 /* The cause, in words of ours where the library's do not help. */
 static char *
-handshake_failure_text(const BfTlsSession *session, int ret)
+handshake_failure_text(const BfTlsSession *session, int ret, int refusal)
 {
-    g_autofree char *text = bf_tls_error_text(ret);
-    const char *engine = bf_tls_material_engine_name(session->creds);
-
     if (bf_tls_session_is_cut_off(session, ret)) {
         return g_strdup("the peer closed the connection in the middle of it, "
                         "perhaps because it does not accept our credentials");
     }
-    switch (ret) {
-    case GNUTLS_E_FATAL_ALERT_RECEIVED:
+    if (refusal >= 0) {
+        const char *name = gnutls_alert_get_name(refusal);
+
         return g_strdup_printf("the peer refused with alert '%s'",
-                               bf_tls_alert_text(session));
-    case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
-    case GNUTLS_E_UNEXPECTED_PACKET:
-    case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-        if (bf_tls_material_needs_own_engine(session->creds)) {
-            return g_strdup_printf("%s; does the peer speak TLS 1.3, which our "
-                                   "record-engine '%s' needs?",
-                                   text, engine);
-        }
-        return g_strdup_printf("%s; does the peer speak TLS 1.2 or later?",
-                               text);
-    case GNUTLS_E_PULL_ERROR:
+                               name != NULL ? name : "unknown");
+    }
+    if (ret == GNUTLS_E_KEY_USAGE_VIOLATION) {
+        return g_strdup("the keyUsage of the peer's certificate lacks "
+                        "digitalSignature; issue the peer one with it");
+    }
+    if (ret == GNUTLS_E_PULL_ERROR) {
         return g_strdup_printf("the peer sent more than %zu bytes",
                                BF_TLS_HANDSHAKE_MAX_BYTES);
-    default:
-        return g_steal_pointer(&text);
     }
+    return bf_tls_error_text(ret);
+}
+
+/* The way out; NULL if none is known. */
+static char *
+handshake_hint(const BfTlsSession *session, int ret, int refusal)
+{
+    const BfTlsMaterial *creds = session->creds;
+    bool needs_own = bf_tls_material_needs_own_engine(creds);
+
+    if (session->psk_fault != NULL && ret == GNUTLS_E_NO_CIPHER_SUITES) {
+        /* It was found before, and goes with SHA-256 (RFC 8446, 4.2.11). */
+        return g_strdup_printf(
+            "with TLS 1.3 a pre-shared key needs AES-128-GCM%s, which both "
+            "sides must allow",
+            needs_own ? "" : " or CHACHA20-POLY1305");
+    }
+    if (session->psk_fault != NULL) {
+        return g_strdup(session->psk_fault);
+    }
+    if (is_about_certificate(refusal)) {
+        return g_strdup("our certificate must be signed by a CA that the peer "
+                        "has, and be for the name that it connects by");
+    }
+    if (is_about_version(ret, refusal)) {
+        return needs_own
+                   ? g_strdup_printf("does the peer speak TLS 1.3, which our "
+                                     "record-engine '%s' needs?",
+                                     bf_tls_material_engine_name(creds))
+                   : g_strdup("does the peer speak TLS 1.2 or later?");
+    }
+    if (!is_mismatch(ret, refusal)) {
+        return NULL;
+    }
+    if (needs_own) {
+        return g_strdup_printf(
+            "our record-engine '%s' leaves only TLS 1.3 with AES-GCM, and "
+            "the key exchange here is %s",
+            bf_tls_material_engine_name(creds), exchange_text(session));
+    }
+    return g_strdup_printf(
+        "the peers may have no cipher or no key exchange in common: the "
+        "property 'priority' says which ciphers, and the key exchange here is "
+        "%s, for which the other side needs credentials of the same kind",
+        exchange_text(session));
 }
 
 static void
 set_handshake_error(BfTlsSession *session, int ret, GError **error)
 {
-    g_autofree char *text = handshake_failure_text(session, ret);
-    g_autofree char *hint = NULL;
+    int refusal = peer_refusal(session, ret);
+    g_autofree char *text = handshake_failure_text(session, ret, refusal);
+    g_autofree char *hint = handshake_hint(session, ret, refusal);
 
-    if (session->psk_fault != NULL) {
-        hint = g_strdup_printf("; %s", session->psk_fault);
-    } else if (is_mismatch(session, ret) &&
-               bf_tls_material_needs_own_engine(session->creds)) {
-        hint = g_strdup_printf(
-            "; our record-engine '%s' leaves only TLS 1.3 with AES-GCM, and "
-            "the key exchange here is %s",
-            bf_tls_material_engine_name(session->creds),
-            exchange_text(session));
-    } else if (is_mismatch(session, ret)) {
-        hint = g_strdup_printf("; the peers may have no key exchange in "
-                               "common: here it is %s, the other side needs "
-                               "credentials of the same kind",
-                               exchange_text(session));
-    }
-    bf_set_error(error, "TLS handshake failed: %s%s", text,
-                 hint != NULL ? hint : "");
+    bf_set_error(error, "TLS handshake failed: %s%s%s", text,
+                 hint != NULL ? "; " : "", hint != NULL ? hint : "");
 }
 
 BfTlsStatus
@@ -544,7 +607,7 @@ bf_tls_session_handshake(BfTlsSession *session, GError **error)
             gnutls_cipher_get_name(gnutls_cipher_get(session->tls));
         return BF_TLS_DONE;
     }
-    if (ret != GNUTLS_E_FATAL_ALERT_RECEIVED &&
+    if (peer_refusal(session, ret) < 0 &&
         !bf_tls_session_is_cut_off(session, ret)) {
         (void)gnutls_alert_send_appropriate(session->tls, ret);
     }

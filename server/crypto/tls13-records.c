@@ -441,7 +441,10 @@ take_alert(BfTlsSession *session, const uint8_t *bytes, size_t len)
     BfTls13 *self = session->tls13;
 
     if (len != 2) {
-        return set_fault(self, GNUTLS_A_DECODE_ERROR,
+        /* The RFC tells them apart (5.1 and 6). */
+        return set_fault(self,
+                         len == 0 ? GNUTLS_A_UNEXPECTED_MESSAGE
+                                  : GNUTLS_A_DECODE_ERROR,
                          "the peer sent an alert of a wrong length");
     }
     if (bytes[1] == GNUTLS_A_CLOSE_NOTIFY) {
@@ -489,6 +492,7 @@ take_key_update(BfTlsSession *session, bool ends_record)
      * many requests while we are silent have one answer. */
     self->update_due = self->update_due || request == 1;
     self->message_len = 0;
+    self->idle_records = 0; /* their number has a limit of its own */
     session->rekey.received++;
     return STEP_NEXT;
 }

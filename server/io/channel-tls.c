@@ -160,6 +160,9 @@ co_write(BfChannelTls *self, const struct iovec *iov, int niov, size_t held,
             n = -1;
         }
     }
+    if (n < 0) {
+        co_send_output(self, NULL); /* an alert: best effort */
+    }
     bf_co_mutex_unlock(&self->write_mutex);
     return n < 0 ? -1 : n;
 }

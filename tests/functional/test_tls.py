@@ -233,6 +233,37 @@ def test_client_with_expired_certificate_is_turned_away(daemon, image, box):
     daemon.wait_log("expired|not trusted")
 
 
+@pytest.mark.ours("the reference gives the library's words")
+def test_client_whose_certificate_may_not_sign_is_turned_away(daemon, image,
+                                                              box):
+    authority = certs.Authority(box / "ca")
+    authority.issue(box / "server", "server")
+    authority.issue(box / "weak", "client", key_type="rsa",
+                    lines=["encryption_key", *certs.CLIENT])
+    daemon.add_creds(box / "server")
+    daemon.serve_file(image, tls="tls0")
+    assert not can_read(daemon.nbd_path, harness.client_context(box / "weak"))
+    daemon.wait_log("keyUsage of the peer's certificate lacks digitalSignature")
+
+
+@pytest.mark.ours("the reference gives the library's words")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2,
+                                     ssl.TLSVersion.TLSv1_3])
+def test_client_that_does_not_trust_us_is_explained(server, tls_dir, box,
+                                                    version):
+    """With TLS 1.3 it says so before it encrypts anything."""
+    certs.Authority(box / "other").issue(box / "mallory", "client")
+    for directory, name, alert in (
+            (box / "mallory", "localhost", "CA is unknown"),
+            (tls_dir, "other.example", "Certificate is bad")):
+        context = harness.client_context(directory)
+        context.minimum_version = context.maximum_version = version
+        with nbd.RawNbd(server.nbd_path) as client, \
+                pytest.raises(ssl.SSLCertVerificationError):
+            client.starttls(context, name)
+        server.wait_log(f"refused with alert '{alert}'; our certificate must")
+
+
 def test_revoked_client_is_turned_away(daemon, image, box):
     authority = certs.Authority(box / "ca")
     authority.issue(box / "server", "server")

@@ -108,6 +108,20 @@ def test_openssl_client_with_a_key(relay, version, suite):
     assert f"Cipher is {suite}" in result.stdout, result.stderr
 
 
+@pytest.mark.peers("openssl")
+@pytest.mark.parametrize("arguments, words", (
+    (("-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"),
+     "needs AES-128-GCM or CHACHA20-POLY1305"),
+    (("-tls1_2", "-cipher", "DHE-PSK-AES128-CBC-SHA256"),
+     "no cipher or no key exchange in common.*'priority'")))
+def test_missing_cipher_is_explained(psk_server, relay, arguments, words):
+    """The key, which may be right, is not to blame."""
+    run("openssl", "s_client", "-connect", f"127.0.0.1:{relay.port}", "-psk",
+        KEY, "-psk_identity", "alice", *arguments, check=False, stdin="")
+    psk_server.wait_log(f"TLS handshake failed: No supported cipher.*{words}")
+    assert "must have the key" not in psk_server.log()
+
+
 @pytest.mark.peers("nbdcopy")
 def test_wrong_keys_are_refused_and_explained(psk_server, psk, box):
     write_keys(psk, f"alice:{OTHER_KEY}")

@@ -552,6 +552,41 @@ co_does_not_rest_inside_a_record(void *arg)
     clear(&server);
 }
 
+/* Who answers what came in front of the damage hears of that, and so does the
+ * peer. */
+static void
+co_writer_hears_of_damage(void *arg)
+{
+    Side client;
+    Side server;
+    BfTlsSession *session;
+    const struct iovec iov = {(char *)"record", 6};
+    struct iovec out;
+    g_autoptr(GError) error = NULL;
+    char buf[16];
+
+    server_records = "gnutls";
+    co_join(&client, &server, "server1.example");
+    server_records = "own";
+    g_assert_no_error(server.error);
+    session = (BfTlsSession *)bf_channel_tls_get_session(client.tls);
+    for (int i = 0; i < 2; i++) {
+        g_assert_cmpint(bf_tls_session_seal(session, &iov, 1, BF_KIB, NULL), ==,
+                        6);
+    }
+    g_assert_cmpint(bf_tls_session_get_output(session, &out, 1), ==, 1);
+    ((char *)out.iov_base)[out.iov_len - 1] ^= 1;
+    co_send_raw(&client, 1);
+    g_assert_cmpint(bf_channel_co_read(server.tls, buf, 16, NULL), ==, 6);
+    g_assert_false(bf_channel_co_write_all(server.tls, "answer", 6, &error));
+    g_assert_nonnull(strstr(error->message, "tampered with"));
+    g_clear_error(&error);
+    clear(&server);
+    g_assert_cmpint(bf_channel_co_read(client.tls, buf, 16, &error), <, 0);
+    g_assert_nonnull(strstr(error->message, "'Bad record MAC'"));
+    clear(&client);
+}
+
 /* That of a client on gnutls' engine, which can be asked for one. */
 static void
 check_co_key_update_is_no_message(void)
@@ -650,6 +685,8 @@ main(int argc, char **argv)
                 co_does_not_rest_on_bytes);
     bf_test_add("/io/channel-tls/does-not-rest-inside-a-record",
                 co_does_not_rest_inside_a_record);
+    bf_test_add("/io/channel-tls/writer-hears-of-damage",
+                co_writer_hears_of_damage);
     bf_test_add("/io/channel-tls/key-update-is-no-message",
                 co_key_update_is_no_message);
     bf_test_add("/io/channel-tls/interrupted-read-goes-on",

@@ -5,6 +5,7 @@
  */
 #include "block-harness.h"
 #include "block/drivers/nbd/nbd-private.h"
+#include "core/error.h"
 #include "core/util.h"
 #include "harness.h"
 #include "io/channel-memory.h"
@@ -476,6 +477,54 @@ test_tls_is_never_given_up(void *arg)
     co_assert_fails(script_new(0), &target, "", "fixed newstyle*TLS needs");
 }
 
+static const BfChannelOps *memory_ops;
+
+/* The greeting's answer gets through, no option does. */
+static ssize_t
+co_write_flags_only(BfChannel *channel, const struct iovec *iov, int niov,
+                    GError **error)
+{
+    if (iov->iov_len > 4) {
+        bf_set_error(error, "nobody listens");
+        return -1;
+    }
+    return memory_ops->co_writev(channel, iov, niov, error);
+}
+
+static ssize_t
+co_read_reason(BfChannel *channel, const struct iovec *iov, int niov,
+               GError **error)
+{
+    ssize_t n = memory_ops->co_readv(channel, iov, niov, error);
+
+    if (n == 0) {
+        bf_set_error(error, "the peer gave up with alert");
+        return -1;
+    }
+    return n;
+}
+
+static void
+test_server_that_is_gone_has_told_why(void *arg)
+{
+    const BfNbdcTarget target = plain_target();
+    g_autoptr(GByteArray) script = script_new(3);
+    g_auto(Result) result = {.sent = g_byte_array_new()};
+    BfChannel *channel = bf_channel_memory_new(script, result.sent, 7);
+    BfChannelOps ops = *channel->ops;
+
+    memory_ops = channel->ops;
+    ops.co_writev = co_write_flags_only;
+    ops.co_readv = co_read_reason;
+    channel->ops = &ops;
+    g_assert_false(
+        bf_nbdc_co_negotiate(&channel, &target, &result.exp, &result.error));
+    bf_channel_free(channel);
+    g_assert_cmpstr(result.error->message, ==,
+                    "NBD server 'test': Failed to read the reply to option 11 "
+                    "(extended headers): the peer gave up with alert");
+}
+
 static void
 test_server_that_requires_tls(void *arg)
 {
@@ -681,6 +730,8 @@ main(int argc, char **argv)
                 test_greetings_that_are_none);
     bf_test_add("/block/nbd-negotiate/tls-is-never-given-up",
                 test_tls_is_never_given_up);
+    bf_test_add("/block/nbd-negotiate/server-that-is-gone-has-told-why",
+                test_server_that_is_gone_has_told_why);
     bf_test_add("/block/nbd-negotiate/server-that-requires-tls",
                 test_server_that_requires_tls);
     bf_test_add("/block/nbd-negotiate/refusals-of-go", test_refusals_of_go);

@@ -129,6 +129,24 @@ test_versions_must_overlap(void)
 }
 
 static void
+test_other_version_is_suspected(void)
+{
+    static const guint8 alert[] = {
+        21, 3, 3, 0, 2, GNUTLS_AL_FATAL, GNUTLS_A_PROTOCOL_VERSION};
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BfTlsSession) session =
+        bf_test_new_session(bf_test_tls.client_creds, "server1.example");
+
+    g_assert_cmpint(bf_tls_session_handshake(session, NULL), ==,
+                    BF_TLS_NEED_INPUT);
+    bf_tls_session_feed(session, alert, sizeof(alert));
+    g_assert_cmpint(bf_tls_session_handshake(session, &error), ==,
+                    BF_TLS_FAILED);
+    bf_test_assert_message(error, "refused with alert 'Error in protocol ");
+    bf_test_assert_message(error, "; does the peer speak TLS 1.");
+}
+
+static void
 test_garbage_fails_handshake(void)
 {
     static const char *const garbage[] = {
@@ -312,6 +330,7 @@ add_handshake_tests(void)
     ADD("handshake/every-version-and-cipher", every_version_and_cipher);
     ADD("handshake/any-chunks-will-do", any_chunks_will_do);
     ADD("handshake/versions-must-overlap", versions_must_overlap);
+    ADD("handshake/other-version-is-suspected", other_version_is_suspected);
     ADD("handshake/garbage-fails", garbage_fails_handshake);
     ADD("handshake/random-bytes-never-crash", random_bytes_never_crash);
     ADD("handshake/end-in-it-fails", end_in_handshake_fails);

@@ -270,7 +270,7 @@ test_bad_contents_are_refused(void)
         {"known content type", GNUTLS_A_UNEXPECTED_MESSAGE, 3, {0, 0, 0}},
         {"known content type", GNUTLS_A_UNEXPECTED_MESSAGE, 2, {1, 24}},
         {"known content type", GNUTLS_A_UNEXPECTED_MESSAGE, 2, {1, 20}},
-        {"alert of a wrong length", GNUTLS_A_DECODE_ERROR, 1, {21}},
+        {"alert of a wrong length", GNUTLS_A_UNEXPECTED_MESSAGE, 1, {21}},
         {"alert of a wrong length", GNUTLS_A_DECODE_ERROR, 2, {1, 21}},
         {"alert of a wrong", GNUTLS_A_DECODE_ERROR, 5, {1, 0, 1, 0, 21}},
         {"empty handshake", GNUTLS_A_UNEXPECTED_MESSAGE, 1, {22}},
@@ -374,6 +374,22 @@ test_key_update_flood_is_refused(void)
         update_key(&pair, 0);
     }
     check_refused(&pair, "too many key updates", GNUTLS_A_UNEXPECTED_MESSAGE);
+}
+
+/* A peer that is silent may change its key for as long as it likes. */
+static void
+test_key_updates_are_not_idle(void)
+{
+    g_auto(BfTestPair) pair = {0};
+
+    init_own(&pair);
+    for (int i = 0; i < 200; i++) {
+        pair.server->tls13->key_updates = 0; /* as in the next second */
+        update_key(&pair, i % 2);
+        g_assert_cmpint(open_server(&pair, NULL), ==, BF_TLS_NEED_INPUT);
+    }
+    SEND(&pair, 'x', TYPE_DATA);
+    g_assert_cmpint(open_server(&pair, NULL), ==, 1);
 }
 
 static void
@@ -712,6 +728,7 @@ add_tests(void)
     ADD("open/split-key-update", split_key_update_is_joined);
     ADD("open/requests-share-an-answer", requests_share_an_answer);
     ADD("open/key-update-flood", key_update_flood_is_refused);
+    ADD("open/key-updates-are-not-idle", key_updates_are_not_idle);
     ADD("open/idle-records-are-bounded", idle_records_are_bounded);
     ADD("open/fatal-alert-is-reported", fatal_alert_is_reported);
     ADD("open/client-skips-tickets", client_skips_tickets);

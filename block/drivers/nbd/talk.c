@@ -51,6 +51,33 @@ bf_nbdc_talk_co_read(BfNbdcTalk *talk, void *buf, size_t len, const char *what,
     }
 }
 
+static char *
+reply_name(const BfNbdcTalk *talk)
+{
+    return g_strdup_printf("the reply to option %u (%s)", talk->option,
+                           bf_nbd_option_name(talk->option));
+}
+
+/*
+ * A server that turns us away tells why and closes: by an alert, if it does not
+ * accept our certificate. Whether that is seen first, or that nothing can be
+ * sent any more, is a matter of luck, and the alert says more.
+ */
+static void
+co_hear_why(const BfNbdcTalk *talk, GError **error)
+{
+    g_autofree char *what = reply_name(talk);
+    g_autoptr(GError) reason = NULL;
+    uint8_t byte;
+
+    if (error != NULL && bf_channel_co_read_exact(talk->channel, &byte, 1,
+                                                  &reason) == BF_READ_FAILED) {
+        g_clear_error(error);
+        g_propagate_prefixed_error(error, g_steal_pointer(&reason),
+                                   "Failed to read %s: ", what);
+    }
+}
+
 bool
 bf_nbdc_talk_co_send(BfNbdcTalk *talk, BfNbdOption option, const void *data,
                      size_t len, GError **error)
@@ -69,6 +96,7 @@ bf_nbdc_talk_co_send(BfNbdcTalk *talk, BfNbdOption option, const void *data,
         g_prefix_error(error,
                        "Failed to send option %u (%s): ", (unsigned)option,
                        bf_nbd_option_name(option));
+        co_hear_why(talk, error);
         return false;
     }
     return true;
@@ -78,9 +106,7 @@ bf_nbdc_talk_co_send(BfNbdcTalk *talk, BfNbdOption option, const void *data,
 bool
 bf_nbdc_talk_co_reply(BfNbdcTalk *talk, GError **error)
 {
-    g_autofree char *what =
-        g_strdup_printf("the reply to option %u (%s)", talk->option,
-                        bf_nbd_option_name(talk->option));
+    g_autofree char *what = reply_name(talk);
     uint8_t head[BF_NBD_OPTION_REPLY_BYTES];
 
     if (!bf_nbdc_talk_co_read(talk, head, sizeof(head), what, error)) {

@@ -243,16 +243,6 @@ ssize_t bf_co_recv_soon(int fd, void *buf, size_t len, BfInterrupt *interrupt);
 ssize_t bf_co_sendmsg(int fd, const struct msghdr *msg, int flags);
 
 /**
- * bf_co_accept:
- * @fd: a listening socket
- * @cancel: (nullable): ends the wait
- *
- * Returns: (transfer full): the new descriptor, close-on-exec and non-blocking,
- * or -errno
- */
-int bf_co_accept(int fd, BfCancel *cancel);
-
-/**
  * bf_co_connect:
  * @fd: a fresh socket, non-blocking
  * @addr: the peer's address

@@ -166,7 +166,6 @@ void bf_ring_recvmsg(BfRing *ring, BfRingOp *op, int fd, struct msghdr *msg,
                      int flags);
 void bf_ring_sendmsg(BfRing *ring, BfRingOp *op, int fd,
                      const struct msghdr *msg, int flags);
-void bf_ring_accept(BfRing *ring, BfRingOp *op, int fd);
 void bf_ring_connect(BfRing *ring, BfRingOp *op, int fd,
                      const struct sockaddr *addr, socklen_t addrlen);
 void bf_ring_poll(BfRing *ring, BfRingOp *op, int fd, unsigned events);

@@ -426,27 +426,6 @@ bf_co_poll(int fd, unsigned events, uint64_t timeout_ns, BfCancel *cancel)
     return is_fired(cancel) ? -ECANCELED : ret;
 }
 
-int
-bf_co_accept(int fd, BfCancel *cancel)
-{
-    LimitedOp op;
-    int ret;
-
-    do {
-        if (is_fired(cancel)) {
-            return -ECANCELED;
-        }
-        bf_ring_accept(bf_loop_ring(), limited_init(&op, BF_FOREVER, cancel),
-                       fd);
-        ret = limited_co_wait(&op);
-    } while (must_retry(ret) || ret == -ECONNABORTED);
-    if (ret >= 0 && is_fired(cancel)) {
-        close(ret);
-        return -ECANCELED;
-    }
-    return ret;
-}
-
 static int
 connect_co_once(int fd, const struct sockaddr *addr, socklen_t addrlen,
                 uint64_t timeout_ns, BfCancel *cancel)

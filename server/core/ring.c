@@ -86,21 +86,13 @@ static const struct {
     unsigned op;
     const char *name;
 } needed_ops[] = {
-    {IORING_OP_READ, "READ"},
-    {IORING_OP_WRITE, "WRITE"},
-    {IORING_OP_READV, "READV"},
-    {IORING_OP_WRITEV, "WRITEV"},
-    {IORING_OP_FSYNC, "FSYNC"},
-    {IORING_OP_FALLOCATE, "FALLOCATE"},
-    {IORING_OP_RECV, "RECV"},
-    {IORING_OP_RECVMSG, "RECVMSG"},
-    {IORING_OP_SENDMSG, "SENDMSG"},
-    {IORING_OP_ACCEPT, "ACCEPT"},
-    {IORING_OP_CONNECT, "CONNECT"},
-    {IORING_OP_POLL_ADD, "POLL_ADD"},
-    {IORING_OP_SPLICE, "SPLICE"},
-    {IORING_OP_TIMEOUT, "TIMEOUT"},
-    {IORING_OP_ASYNC_CANCEL, "ASYNC_CANCEL"},
+    {IORING_OP_READ, "READ"},         {IORING_OP_WRITE, "WRITE"},
+    {IORING_OP_READV, "READV"},       {IORING_OP_WRITEV, "WRITEV"},
+    {IORING_OP_FSYNC, "FSYNC"},       {IORING_OP_FALLOCATE, "FALLOCATE"},
+    {IORING_OP_RECV, "RECV"},         {IORING_OP_RECVMSG, "RECVMSG"},
+    {IORING_OP_SENDMSG, "SENDMSG"},   {IORING_OP_CONNECT, "CONNECT"},
+    {IORING_OP_POLL_ADD, "POLL_ADD"}, {IORING_OP_SPLICE, "SPLICE"},
+    {IORING_OP_TIMEOUT, "TIMEOUT"},   {IORING_OP_ASYNC_CANCEL, "ASYNC_CANCEL"},
 };
 
 /* Ways to set up a ring, best first. The second column is what they use. */
@@ -739,15 +731,6 @@ bf_ring_sendmsg(BfRing *ring, BfRingOp *op, int fd, const struct msghdr *msg,
     struct io_uring_sqe *sqe = get_sqe(ring);
 
     io_uring_prep_sendmsg(sqe, fd, msg, (unsigned)flags);
-    finish_sqe(ring, sqe, op);
-}
-
-void
-bf_ring_accept(BfRing *ring, BfRingOp *op, int fd)
-{
-    struct io_uring_sqe *sqe = get_sqe(ring);
-
-    io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     finish_sqe(ring, sqe, op);
 }
 

@@ -11,8 +11,11 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/co-io.h"
 #include "core/co-lock.h"
@@ -22,6 +25,9 @@
 
 /* How long to leave clients waiting when accept fails for lack of something. */
 #define RETRY_NS BF_NS_PER_SEC
+
+/* So many are accepted in a turn of the loop. */
+#define TURN_CLIENTS 8
 
 struct BfListener {
     GArray *fds;       /* owned: int */
@@ -40,7 +46,8 @@ struct BfListener {
 /* What one coroutine is started with. */
 typedef struct ListenerSocket {
     BfListener *listener;
-    int fd; /* borrowed from the listener */
+    int fd;       /* borrowed from the listener */
+    int watch_fd; /* readable when clients wait */
     int domain;
 } ListenerSocket;
 
@@ -70,11 +77,14 @@ is_final(int err)
            err == EOPNOTSUPP;
 }
 
-/* Errors of a client that left again are passed over; others take a second. */
+/* That nobody waits any more, and errors of a client that left again, are
+ * passed over; others take a second. */
 static bool
 is_about_the_client(int err)
 {
     switch (err) {
+    case EAGAIN:
+    case EINTR:
     case ECONNABORTED:
     case EPERM:
     case EPROTO:
@@ -91,34 +101,87 @@ is_about_the_client(int err)
     }
 }
 
+/*
+ * What a ring waits for it holds on to, for some time also after a process was
+ * killed, and its successor would find the address in use. So it is another
+ * descriptor that is waited for, which does not hold the socket: epoll's.
+ * Without one the socket itself must do. Returns -1 then.
+ */
+static int
+watch_fd_new(int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    bf_autofd watch_fd = epoll_create1(EPOLL_CLOEXEC);
+
+    if (watch_fd < 0 || epoll_ctl(watch_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+        return -1;
+    }
+    return bf_steal_fd(&watch_fd);
+}
+
+/* Accepts one client, if there is one. Returns 0 or -errno. */
+static int
+accept_one(const ListenerSocket *sock)
+{
+    BfListener *listener = sock->listener;
+    int fd = accept4(sock->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0) {
+        return -errno;
+    }
+    if (is_tcp(sock->domain)) {
+        prepare_tcp(fd);
+    }
+    listener->accepted(listener->opaque, fd, sock->domain);
+    return 0;
+}
+
+/* Accepts those that wait, but leaves others on main their turns. Returns 0 or
+ * -errno. */
+static int
+listener_co_accept(const ListenerSocket *sock)
+{
+    const BfListener *listener = sock->listener;
+    int ret = bf_co_poll(sock->watch_fd >= 0 ? sock->watch_fd : sock->fd,
+                         POLLIN, BF_FOREVER, &sock->listener->cancel);
+
+    if (ret >= 0) {
+        ret = 0;
+    }
+    for (unsigned i = 0; ret == 0 && i < TURN_CLIENTS &&
+                         !listener->is_closing && !listener->is_paused;
+         i++) {
+        ret = accept_one(sock);
+    }
+    return ret;
+}
+
 static void
 listener_co_run(void *arg)
 {
     g_autofree ListenerSocket *sock = arg;
     BfListener *listener = sock->listener;
 
+    sock->watch_fd = watch_fd_new(sock->fd);
     while (!listener->is_closing) {
-        int fd;
+        int ret;
 
         if (listener->is_paused) {
             bf_co_queue_co_wait(&listener->resumed);
             continue;
         }
-        fd = bf_co_accept(sock->fd, &listener->cancel);
-        if (fd >= 0 && listener->is_closing) {
-            close(fd);
-        } else if (fd >= 0) {
-            if (is_tcp(sock->domain)) {
-                prepare_tcp(fd);
-            }
-            listener->accepted(listener->opaque, fd, sock->domain);
-        } else if (is_final(-fd)) {
-            g_debug("a listening socket ended: %s", g_strerror(-fd));
+        ret = listener_co_accept(sock);
+        if (is_final(-ret)) {
+            g_debug("a listening socket ended: %s", g_strerror(-ret));
             break;
-        } else if (fd != -ECANCELED && !is_about_the_client(-fd)) {
-            g_debug("cannot accept: %s", g_strerror(-fd));
+        }
+        if (ret < 0 && ret != -ECANCELED && !is_about_the_client(-ret)) {
+            g_debug("cannot accept: %s", g_strerror(-ret));
             bf_co_sleep_cancel(RETRY_NS, &listener->cancel);
         }
+    }
+    if (sock->watch_fd >= 0) {
+        close(sock->watch_fd);
     }
     bf_wait_group_done(&listener->group);
 }

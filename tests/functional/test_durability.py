@@ -8,6 +8,7 @@ import functools
 import itertools
 import os
 import random
+import socket
 
 import pytest
 
@@ -121,3 +122,25 @@ def test_power_failure_spares_what_was_flushed(daemons, fs, server, source):
         0: harness.random_bytes(SIZE // 2)})
     Crashes(daemons, path, server, source).run(
         ROUNDS, (fs, fs.mount / "disk.img"))
+
+
+def test_addresses_of_a_killed_daemon_are_free_at_once(daemons, box):
+    """The kernel may be at its rings for longer."""
+    port = harness.free_port()
+    path = box / "monitor"
+    arguments = ("--chardev", f"socket,id=m,path={path},server=on,wait=off",
+                 "--monitor", "chardev=m", "--nbd-server",
+                 f"addr.type=inet,addr.host=127.0.0.1,addr.port={port}",
+                 "--blockdev", "driver=null-co,node-name=n0,size=1048576",
+                 "--export", "nbd,id=e,node-name=n0,name=disk,writable=on")
+    for _ in range(ROUNDS):
+        daemon = daemons(*arguments)
+        daemon.cmd("query-version")
+        clients = [nbd.RawNbd(("127.0.0.1", port)) for _ in range(4)]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            for each in clients:
+                each.go("disk").send_request(nbd.CMD_WRITE, 0, 4096)
+            daemon.kill()
+        for each in clients:
+            each.close()

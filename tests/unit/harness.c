@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* How often others get a turn when time passes. */
@@ -56,6 +58,18 @@ run_on(BfClock *clock, BfFn *fn, void *arg)
     }
     bf_loop_free(set.main);
     loops = NULL;
+}
+
+int
+bf_test_co_accept(int fd, BfCancel *cancel)
+{
+    int ret = bf_co_poll(fd, POLLIN, BF_FOREVER, cancel);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    return ret < 0 ? -errno : ret;
 }
 
 void

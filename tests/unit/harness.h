@@ -6,6 +6,7 @@
 
 #include <glib.h>
 
+#include "core/co-io.h"
 #include "core/loop.h"
 
 /* Worker loops beside the main loop in every test. */
@@ -72,6 +73,15 @@ const BfTestLoops *bf_test_loops(void);
  * wake run. To be called from a coroutine.
  */
 void bf_test_advance(uint64_t ns);
+
+/**
+ * bf_test_co_accept:
+ * @fd: a listening socket
+ * @cancel: (nullable): ends the wait
+ *
+ * Returns: (transfer full): the new descriptor, non-blocking, or -errno
+ */
+int bf_test_co_accept(int fd, BfCancel *cancel);
 
 /**
  * bf_test_temp_path:

@@ -154,7 +154,7 @@ accept_co_run(void *arg)
     BfNbdScript *script = arg;
     int fd = 0;
 
-    while ((fd = bf_co_accept(script->fd, &script->cancel)) >= 0) {
+    while ((fd = bf_test_co_accept(script->fd, &script->cancel)) >= 0) {
         Arrival *arrival = g_new0(Arrival, 1);
 
         arrival->script = script;

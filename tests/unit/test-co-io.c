@@ -386,7 +386,7 @@ test_connect_accept_tcp(void *arg)
         g_assert_cmpint(bf_co_connect(client, (struct sockaddr *)&addr,
                                       sizeof(addr), BF_NS_PER_SEC, NULL),
                         ==, 0);
-        peer = bf_co_accept(server, NULL);
+        peer = bf_test_co_accept(server, NULL);
         g_assert_cmpint(peer, >=, 0);
         g_assert_cmpint(fcntl(peer, F_GETFD) & FD_CLOEXEC, !=, 0);
         transfer(client, peer, 0);
@@ -443,7 +443,6 @@ test_connect_times_out(void *arg)
 
 typedef enum WaitKind {
     WAIT_POLL,
-    WAIT_ACCEPT,
     WAIT_SLEEP,
     WAIT_SLEEP_FOREVER,
     WAIT_POLL_LIMITED,
@@ -464,8 +463,6 @@ wait_co_once(const Wait *self)
     switch (self->kind) {
     case WAIT_POLL:
         return bf_co_poll(self->fd, POLLIN, BF_FOREVER, self->cancel);
-    case WAIT_ACCEPT:
-        return bf_co_accept(self->fd, self->cancel);
     case WAIT_SLEEP:
         return bf_co_sleep_cancel(1000 * BF_NS_PER_SEC, self->cancel);
     case WAIT_SLEEP_FOREVER:

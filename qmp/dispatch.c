@@ -22,19 +22,6 @@
 
 #define LINE_END "\r\n"
 
-static void
-wake(void *arg)
-{
-    bf_co_wake(arg);
-}
-
-void
-bf_dispatch_co_next_turn(void)
-{
-    bf_loop_post(bf_loop_self(), wake, bf_co_self());
-    bf_co_suspend();
-}
-
 static bool
 is_big(const BfRequest *request)
 {

@@ -199,7 +199,7 @@ writer_co_run(void *arg)
         int count = 0;
 
         if (client->has_more && client->output.length > 0) {
-            bf_dispatch_co_next_turn(); /* more replies come, to be sent too */
+            bf_co_next_turn(); /* more replies come, to be sent too */
         }
         count = gather(client, iov);
         if (count == 0) {
@@ -348,7 +348,7 @@ co_take_frames(BfMonitorClient *client)
         client->has_more = true;
         co_take_frame(client, frame);
         if (++count % REQUESTS_PER_TURN == 0) {
-            bf_dispatch_co_next_turn();
+            bf_co_next_turn();
         }
     }
     client->has_more = false;

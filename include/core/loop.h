@@ -154,6 +154,14 @@ void bf_loop_tidy(void);
 void bf_loop_post(BfLoop *loop, BfFn *fn, void *arg);
 
 /**
+ * bf_co_next_turn:
+ *
+ * Lets the loop look after everything else first, I/O that has completed by
+ * then included.
+ */
+void bf_co_next_turn(void);
+
+/**
  * bf_co_call:
  * @loop: any loop, the current one too
  * @fn: the body

@@ -156,10 +156,3 @@ GBytes *bf_dispatch_greeting(BfJsonStyle style);
  * Returns: (transfer full): an error without id, with its line end
  */
 GBytes *bf_dispatch_error_line(const char *message, BfJsonStyle style);
-
-/**
- * bf_dispatch_co_next_turn:
- *
- * Lets the loop look after everything else first, I/O included.
- */
-void bf_dispatch_co_next_turn(void);

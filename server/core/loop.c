@@ -138,6 +138,19 @@ bf_loop_post(BfLoop *loop, BfFn *fn, void *arg)
     post_message(loop, message_new(fn, arg));
 }
 
+static void
+turn_begun(void *arg)
+{
+    bf_co_wake(arg);
+}
+
+void
+bf_co_next_turn(void)
+{
+    bf_loop_post(bf_loop_self(), turn_begun, bf_co_self());
+    bf_co_suspend();
+}
+
 /* Like bf_loop_post(), but at once, although the caller will not submit. */
 static void
 post_now(BfLoop *loop, BfFn *fn, void *arg)

@@ -59,7 +59,7 @@ co_teardown(Fixture *fixture)
 {
     bf_test_peer_clear(&fixture->peer);
     while (!fixture->ended) {
-        bf_dispatch_co_next_turn();
+        bf_co_next_turn();
     }
     bf_pool_lane_free(fixture->lane);
     bf_monitors_free(fixture->monitors);

@@ -297,7 +297,7 @@ co_reconnecting_client_comes_back(void *arg)
     for (unsigned i = 0; i < 2; i++) {
         BfTestPeer peer;
 
-        bf_test_peer_init(&peer, bf_co_accept(server, NULL));
+        bf_test_peer_init(&peer, bf_test_co_accept(server, NULL));
         bf_test_peer_co_negotiate(&peer);
         bf_test_peer_clear(&peer);
     }

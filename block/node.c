@@ -222,6 +222,18 @@ bf_node_last_loss(const BfNode *node)
     return MAX(lost, below);
 }
 
+bool
+bf_node_flush_saves(const BfNode *node)
+{
+    if (node->settings.no_flush) {
+        return false;
+    }
+    if (node->driver->flush_saves != NULL) {
+        return node->driver->flush_saves(node);
+    }
+    return node->file != NULL && bf_node_flush_saves(node->file);
+}
+
 void
 bf_node_notice(BfNode *node, bool is_problem, const char *format, ...)
 {

@@ -8,19 +8,12 @@
  * copy takes its clusters from there before it begins and puts them back if it
  * fails, and whoever meets a copy under way waits for it. Copies of different
  * clusters run at the same time, as many as there is memory for.
- *
- * Nobody flushes the target, so all that is in it is in danger until the end.
- * If it may have lost something (a server was away), what the child still has
- * is copied again; if the child has changed there, the past is gone and the
- * snapshot is broken, whatever on-cbw-error says: a change that fails now would
- * not bring it back. So nothing is read from the target, and no change goes on,
- * before a look whether there was a loss.
  */
+#include "copy-before-write-private.h"
+
 #include <errno.h>
 #include <inttypes.h>
 
-#include "block/bitmap.h"
-#include "block/driver.h"
 #include "block/filter.h"
 #include "block/graph.h"
 #include "block/request.h"
@@ -43,46 +36,15 @@
 /* So often a change waits for a copy that its target loses again. */
 #define COPY_TRIES 5
 
-/* A range that is being copied, or read for a snapshot; on a stack. */
-typedef struct CbwRange {
-    struct CbwRange *next;
-    uint64_t start;
-    uint64_t end;
-    bool has_lost; /* some of it may have been lost while it was copied */
-    BfCoQueue waiters;
-} CbwRange;
-
-typedef struct BfCbwNode {
-    BfNode base;
-    BfNode *target; /* borrowed; the slot of its edge */
-
-    BfOnCbwError on_error;
-    uint64_t timeout_ns;
-    uint64_t size;    /* of the snapshot, bytes */
-    uint32_t cluster; /* bytes, a power of two */
-
-    /* Belong to the home loop. */
-    BfBitmap *todo;       /* owned: to be copied */
-    BfBitmap *done;       /* owned: was copied, and is in the target */
-    BfBitmap *changed;    /* owned: may have changed in the child */
-    BfBitmap *accessible; /* owned: part of the snapshot */
-    CbwRange *copies;     /* under way */
-    uint64_t copying;     /* their bytes */
-    BfCoQueue room;       /* waits for fewer of them */
-    CbwRange *frozen;     /* being read from the child for the snapshot */
-    uint64_t last_loss;   /* of the target, up to the last look */
-    bool broken;          /* some of the past is nowhere any more */
-} BfCbwNode;
-
 static void
-range_add(CbwRange **list, CbwRange *range, uint64_t start, uint64_t end)
+range_add(BfCbwRange **list, BfCbwRange *range, uint64_t start, uint64_t end)
 {
-    *range = (CbwRange){.next = *list, .start = start, .end = end};
+    *range = (BfCbwRange){.next = *list, .start = start, .end = end};
     *list = range;
 }
 
 static void
-range_remove(CbwRange **list, CbwRange *range)
+range_remove(BfCbwRange **list, BfCbwRange *range)
 {
     while (*list != range) {
         list = &(*list)->next;
@@ -93,9 +55,9 @@ range_remove(CbwRange **list, CbwRange *range)
 
 /* Waits until nothing in @list overlaps. Returns false if it never did. */
 static bool
-co_wait_range(CbwRange **list, uint64_t start, uint64_t end)
+co_wait_range(BfCbwRange **list, uint64_t start, uint64_t end)
 {
-    CbwRange *range = *list;
+    BfCbwRange *range = *list;
 
     while (range != NULL && (range->start >= end || start >= range->end)) {
         range = range->next;
@@ -104,64 +66,6 @@ co_wait_range(CbwRange **list, uint64_t start, uint64_t end)
         return false;
     }
     bf_co_queue_co_wait(&range->waiters);
-    return true;
-}
-
-static void
-break_snapshot(BfCbwNode *self, const char *reason)
-{
-    if (!self->broken) {
-        self->broken = true;
-        bf_node_notice(&self->base, true,
-                       "the snapshot is broken and cannot be read any more: "
-                       "%s; remove the node and make a new one",
-                       reason);
-    }
-}
-
-/* --- Losses of the target. --- */
-
-/* Copies once more what the child still has of [@offset, @offset + @bytes),
- * which was copied. */
-static void
-copy_again(BfCbwNode *self, uint64_t offset, uint64_t bytes)
-{
-    g_autofree char *reason = NULL;
-    uint64_t start, run;
-
-    if (bf_bitmap_next_dirty(self->changed, offset, offset + bytes, &start,
-                             &run)) {
-        reason = g_strdup_printf(
-            "the target '%s' may have lost bytes %" PRIu64 " to %" PRIu64
-            ", which it had not flushed, and '%s' has changed there",
-            self->target->name, start, start + run - 1, self->base.file->name);
-        break_snapshot(self, reason);
-    }
-    bf_bitmap_put_back(self->todo, offset, bytes);
-}
-
-/* Returns: whether there was a loss since the last look */
-static bool
-look_for_loss(BfCbwNode *self)
-{
-    uint64_t last_loss = bf_node_last_loss(self->target);
-    bool is_new = last_loss > self->last_loss;
-    uint64_t offset = 0;
-    uint64_t bytes = 0;
-
-    self->last_loss = last_loss;
-    if (!is_new) {
-        return false;
-    }
-    while (
-        bf_bitmap_next_dirty(self->done, offset, self->size, &offset, &bytes)) {
-        copy_again(self, offset, bytes);
-        offset += bytes;
-    }
-    bf_bitmap_clear(self->done);
-    for (CbwRange *copy = self->copies; copy != NULL; copy = copy->next) {
-        copy->has_lost = true;
-    }
     return true;
 }
 
@@ -189,7 +93,7 @@ static int
 co_copy_taken(BfCbwNode *self, uint64_t offset, uint64_t bytes)
 {
     void *buf = bf_buffer_new(bytes);
-    CbwRange range;
+    BfCbwRange range;
     int ret;
 
     if (buf == NULL) {
@@ -199,9 +103,12 @@ co_copy_taken(BfCbwNode *self, uint64_t offset, uint64_t bytes)
     range_add(&self->copies, &range, offset, offset + bytes);
     self->copying += bytes;
     ret = co_copy_data(self, buf, offset, bytes);
-    look_for_loss(self);
-    bf_bitmap_put_back(ret == 0 && !range.has_lost ? self->done : self->todo,
-                       offset, bytes);
+    bf_cbw_look_for_loss(self);
+    if (ret == 0 && !range.has_lost) {
+        bf_cbw_note_copied(self, offset, bytes);
+    } else {
+        bf_bitmap_put_back(self->todo, offset, bytes);
+    }
     self->copying -= bytes;
     range_remove(&self->copies, &range);
     bf_co_queue_wake_all(&self->room);
@@ -254,8 +161,8 @@ co_wait_for_room(Change *change)
     }
 }
 
-/* Starts copies of all that is left to be copied; the last, which is the only
- * one of most changes, needs no coroutine of its own. */
+/* Starts copies of all that is left to be copied, each once; the last, which is
+ * the only one of most changes, needs no coroutine of its own. */
 static void
 co_copy_pieces(Change *change, uint64_t start, uint64_t end)
 {
@@ -271,6 +178,7 @@ co_copy_pieces(Change *change, uint64_t start, uint64_t end)
             return;
         }
         change->copies++;
+        start = piece.offset + piece.bytes;
         if (bf_bitmap_next_dirty(todo, start, end, &next, &bytes)) {
             bf_co_spawn(piece_co_run, &piece);
         } else {
@@ -280,21 +188,19 @@ co_copy_pieces(Change *change, uint64_t start, uint64_t end)
 }
 
 /* Copies what is left to be copied of whole clusters; what others have begun is
- * waited for, and tried again if it fails. */
+ * waited for, and tried again if it fails. What the target has lost meanwhile
+ * is left again. */
 static int
 co_copy(BfCbwNode *self, uint64_t start, uint64_t end)
 {
     Change change = {.self = self};
-    uint64_t next, bytes;
 
     do {
         co_copy_pieces(&change, start, end);
         while (change.copies > 0) {
             bf_co_queue_co_wait(&change.ended);
         }
-    } while (change.ret == 0 &&
-             (co_wait_range(&self->copies, start, end) ||
-              bf_bitmap_next_dirty(self->todo, start, end, &next, &bytes)));
+    } while (change.ret == 0 && co_wait_range(&self->copies, start, end));
     return change.ret;
 }
 
@@ -325,13 +231,18 @@ timed_copy_co_run(void *arg)
 }
 
 static int
-co_copy_in_time(BfCbwNode *self, uint64_t start, uint64_t end)
+co_copy_until(BfCbwNode *self, uint64_t start, uint64_t end,
+              uint64_t deadline_ns)
 {
+    const uint64_t now_ns = bf_loop_now_ns();
     TimedCopy *copy;
     int ret;
 
-    if (self->timeout_ns == 0) {
+    if (deadline_ns == BF_FOREVER) {
         return co_copy(self, start, end);
+    }
+    if (now_ns >= deadline_ns) {
+        return -ETIMEDOUT;
     }
     copy = g_new0(TimedCopy, 1);
     copy->self = self;
@@ -339,7 +250,7 @@ co_copy_in_time(BfCbwNode *self, uint64_t start, uint64_t end)
     copy->end = end;
     bf_co_spawn(timed_copy_co_run, copy);
     if (!copy->done) {
-        bf_co_sleep_cancel(self->timeout_ns, &copy->ended);
+        bf_co_sleep_cancel(deadline_ns - now_ns, &copy->ended);
     }
     if (copy->done) {
         ret = copy->ret;
@@ -357,7 +268,7 @@ is_todo(BfCbwNode *self, uint64_t start, uint64_t end)
 {
     uint64_t next, bytes;
 
-    look_for_loss(self);
+    bf_cbw_look_for_loss(self);
     return !self->broken &&
            bf_bitmap_next_dirty(self->todo, start, end, &next, &bytes);
 }
@@ -365,11 +276,16 @@ is_todo(BfCbwNode *self, uint64_t start, uint64_t end)
 static int
 co_save_range(BfCbwNode *self, uint64_t start, uint64_t end)
 {
+    const uint64_t deadline_ns = self->timeout_ns == 0
+                                     ? BF_FOREVER
+                                     : bf_loop_now_ns() + self->timeout_ns;
     unsigned tries = 0;
     int ret = 0;
 
     do {
-        ret = tries++ < COPY_TRIES ? co_copy_in_time(self, start, end) : -EIO;
+        ret = tries++ < COPY_TRIES
+                  ? co_copy_until(self, start, end, deadline_ns)
+                  : -EIO;
         if (ret < 0 && self->on_error == BF_ON_CBW_ERROR_BREAK_GUEST_WRITE) {
             return ret;
         }
@@ -378,7 +294,7 @@ co_save_range(BfCbwNode *self, uint64_t start, uint64_t end)
                 "old data could not be copied to the target '%s': %s",
                 self->target->name, g_strerror(-ret));
 
-            break_snapshot(self, reason);
+            bf_cbw_break(self, reason);
         }
         while (co_wait_range(&self->frozen, start, end)) {
         }
@@ -411,7 +327,8 @@ co_before_change(BfNode *node, uint64_t offset, uint64_t bytes)
 
 /* --- The snapshot. --- */
 
-/* Where [@offset, @offset + *@bytes) is; shortened to what is at one place. */
+/* Where [@offset, @offset + *@bytes) is; shortened to what is at one place.
+ * The caller has looked for losses. */
 static int
 find_place(BfCbwNode *self, uint64_t offset, uint64_t *bytes,
            bool *ret_in_target)
@@ -420,7 +337,6 @@ find_place(BfCbwNode *self, uint64_t offset, uint64_t *bytes,
     uint64_t start;
     uint64_t run;
 
-    look_for_loss(self);
     if (self->broken || end > self->size ||
         !bf_bitmap_next_dirty(self->accessible, offset, end, &start, &run) ||
         start > offset || run < *bytes) {
@@ -438,7 +354,7 @@ find_place(BfCbwNode *self, uint64_t offset, uint64_t *bytes,
 static int
 co_read_place(BfCbwNode *self, uint64_t offset, BfIoVec *vec, bool in_target)
 {
-    CbwRange range;
+    BfCbwRange range;
     int ret;
 
     if (in_target) {
@@ -457,6 +373,7 @@ cbw_co_snapshot_read(BfNode *node, uint64_t offset, BfIoVec *vec)
     size_t done = 0;
 
     while (done < vec->bytes) {
+        uint64_t losses = bf_cbw_look_for_loss(self);
         uint64_t bytes = vec->bytes - done;
         bool in_target;
         BfIoVec part;
@@ -472,7 +389,7 @@ cbw_co_snapshot_read(BfNode *node, uint64_t offset, BfIoVec *vec)
             return ret;
         }
         /* It may have waited for a target that came back without its data. */
-        done += in_target && look_for_loss(self) ? 0 : bytes;
+        done += in_target && bf_cbw_look_for_loss(self) != losses ? 0 : bytes;
     }
     /* What was read is of the past only if no change went on without it. */
     return self->broken ? -EACCES : 0;
@@ -482,7 +399,7 @@ static int
 co_extents_at_place(BfCbwNode *self, uint64_t offset, uint64_t bytes,
                     BfExtents *extents, bool in_target)
 {
-    CbwRange range;
+    BfCbwRange range;
     int ret;
 
     if (in_target) {
@@ -500,6 +417,7 @@ cbw_co_snapshot_extents(BfNode *node, uint64_t offset, uint64_t bytes,
 {
     BfCbwNode *self = (BfCbwNode *)node;
     uint64_t known = extents->bytes;
+    uint64_t losses;
     bool in_target = false;
     int ret = 0;
 
@@ -507,12 +425,13 @@ cbw_co_snapshot_extents(BfNode *node, uint64_t offset, uint64_t bytes,
         uint64_t part = bytes;
 
         bf_extents_clip(extents, known);
+        losses = bf_cbw_look_for_loss(self);
         ret = find_place(self, offset, &part, &in_target);
         if (ret == 0) {
             ret = co_extents_at_place(self, offset, part, extents, in_target);
         }
-    } while (ret == 0 && in_target && look_for_loss(self));
-    return ret;
+    } while (ret == 0 && in_target && bf_cbw_look_for_loss(self) != losses);
+    return self->broken ? -EACCES : ret;
 }
 
 /* The reader has no use for the range any more: it is neither kept nor saved.
@@ -649,7 +568,7 @@ cbw_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
         !co_make_bitmaps(self, opts, error)) {
         return false;
     }
-    self->last_loss = bf_node_last_loss(self->target);
+    bf_cbw_target_init(self);
     set_policy(self, opts);
     bf_filter_refresh(node);
     return true;
@@ -661,6 +580,7 @@ cbw_co_close(BfNode *node)
     BfCbwNode *self = (BfCbwNode *)node;
 
     g_assert(self->copies == NULL && self->frozen == NULL);
+    bf_cbw_target_co_clear(self);
     bf_bitmap_free(self->todo);
     bf_bitmap_free(self->done);
     bf_bitmap_free(self->changed);

@@ -257,6 +257,8 @@ typedef struct BfNodeInfo {
  *     node can be used again afterwards
  * @last_loss: bf_node_last_loss() of those children that writes go to; while a
  *     request is under way. Absent: of BfNode.file
+ * @flush_saves: bf_node_flush_saves() of the node; while a request is under
+ *     way. Absent: of BfNode.file
  * @query: adds what it knows; must not wait
  * @is_on_file: its storage is the file that is known by device and inode; must
  *     not wait
@@ -324,6 +326,7 @@ struct BfDriver {
     void (*stop_waiting)(BfNode *node);
     void (*cancel_requests)(BfNode *node);
     uint64_t (*last_loss)(const BfNode *node);
+    bool (*flush_saves)(const BfNode *node);
     void (*query)(BfNode *node, BfNodeInfo *info);
     bool (*is_on_file)(const BfNode *node, dev_t device, ino_t inode);
     bool (*co_create)(BfGraph *graph, BfJob *job,

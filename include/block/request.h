@@ -135,6 +135,16 @@ int bf_node_co_write_pipe(BfNode *node, uint64_t offset, uint64_t bytes,
 uint64_t bf_node_last_loss(const BfNode *node);
 
 /**
+ * bf_node_flush_saves:
+ * @node: a node; any loop that has a request under way there
+ *
+ * Returns: whether a flush saves what was written before from being lost with
+ *     bf_node_note_loss(). If not, either nothing is lost as long as the daemon
+ *     lives, or a flush does not help
+ */
+bool bf_node_flush_saves(const BfNode *node);
+
+/**
  * bf_node_reads_at_home:
  * @node: a node
  *

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """copy-before-write and snapshot-access: reading a disk as it was."""
+import os
+
 import pytest
 
 import harness
 import rawnbd as nbd
+import replication
 
 SIZE = 4 << 20
 
@@ -45,6 +48,100 @@ def test_past_stays(fleecing, image, connect_nbd):
     assert past.pread(SIZE - (1 << 20), 1 << 20) == before[1 << 20:]
     with pytest.raises(Exception):
         past.pwrite(b"x" * 512, 2 << 20)
+
+
+def count_flushes(daemon, node):
+    """Those that have succeeded."""
+    stats, = [info["stats"] for info in daemon.cmd(
+        "query-blockstats", query_nodes=True) if info["node-name"] == node]
+    return stats["flush_operations"]
+
+
+def test_local_target_is_not_flushed(fleecing, connect_nbd):
+    """It can lose nothing as long as the snapshot lives."""
+    disk = connect_nbd(fleecing.nbd_path, "disk")
+    for n in range(16):
+        disk.pwrite(b"n" * 4096, n << 17)
+    disk.flush()
+    assert count_flushes(fleecing, "t0") == 0
+
+
+@pytest.fixture
+def far(daemons, proxies, box, image, request):
+    """A fleecing daemon, and the site of its target behind a proxy.
+
+    A parameter is the size of the disk and options of the target's node.
+    """
+    size, options = getattr(request, "param", (SIZE, {}))
+    os.truncate(image, size)
+    site = replication.Site(daemons, box, "far",
+                            harness.make_image(box / "far.img", size))
+    port = harness.free_port()
+    proxy = proxies(f"tcp:{port}", f"tcp:{site.port}")
+    daemon = daemons()
+    add(daemon, "file", "f0", filename=str(image))
+    daemon.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "t0", "export": "disk",
+        "reconnect-delay": 60, "server": {
+            "type": "inet", "host": "127.0.0.1", "port": str(port)}, **options})
+    add(daemon, "copy-before-write", "c0", file="f0", target="t0")
+    add(daemon, "snapshot-access", "s0", file="c0")
+    daemon.start_nbd()
+    daemon.add_export("c0", name="disk", writable=True)
+    daemon.add_export("s0", name="past")
+    return daemon, site, proxy
+
+
+@pytest.mark.ours("the reference does not notice")
+def test_snapshot_outlives_a_cut(far, image, connect_nbd):
+    daemon, _, proxy = far
+    before = image.read_bytes()
+    disk = connect_nbd(daemon.nbd_path, "disk")
+    past = connect_nbd(daemon.nbd_path, "past")
+    for n in range(8):
+        disk.pwrite(b"n" * 70000, n << 18)
+        harness.wait_until(lambda: count_flushes(daemon, "t0") > n)
+        proxy.cut()
+        assert past.pread(SIZE, 0) == before
+    assert image.read_bytes() != before
+
+
+@pytest.mark.ours("the reference does not notice")
+def test_cut_before_the_flush_breaks_the_snapshot(far, connect_nbd):
+    daemon, site, proxy = far
+    disk = connect_nbd(daemon.nbd_path, "disk")
+    past = connect_nbd(daemon.nbd_path, "past")
+    disk.pwrite(b"n" * 4096, 1 << 20)
+    harness.wait_until(lambda: count_flushes(daemon, "t0") == 1)
+    site.set_faults({"op": "flush", "park": True})
+    disk.pwrite(b"n" * 4096, 0)
+    proxy.cut()
+    with pytest.raises(Exception):
+        past.pread(512, 1 << 20)
+    assert "may have lost bytes 0 to 65535," in daemon.log()
+    disk.pwrite(b"n" * 4096, 2 << 20)
+    site.set_faults()
+
+
+MANY = 9000  # more pieces than the driver keeps apart
+
+
+@pytest.mark.ours("the reference does not notice")
+@pytest.mark.parametrize("far", [(MANY << 17, {"cache": {"no-flush": True}})],
+                         indirect=True)
+def test_no_copy_is_forgotten_among_many(far, connect_nbd):
+    daemon, _, proxy = far
+    past = connect_nbd(daemon.nbd_path, "past")
+    with nbd.RawNbd(daemon.nbd_path).go("disk") as disk:
+        for first in range(0, MANY, 100):
+            for n in range(first, first + 100):
+                disk.send_request(nbd.CMD_TRIM, n << 17, 65536)
+            for n in range(100):
+                assert disk.read_reply()[0].error == 0
+    proxy.cut()
+    with pytest.raises(Exception):
+        past.pread(512, 0)
+    assert "may have lost bytes 0 to 65535," in daemon.log()
 
 
 @pytest.mark.ours("the reference has no fault nodes")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs to an NBD server that loses what was not flushed, and comes back.
+"""Copies to an NBD server that loses what was not flushed, and comes back.
 
 As a host does that loses its power. Nobody says so: each write was
 acknowledged, and the flushes of the next connection succeed.
@@ -140,13 +140,47 @@ def test_write_over_what_was_copied_copies_only_the_rest(scene):
     scene.daemon.qmp.take_event("BLOCK_JOB_CANCELLED", device="j")
 
 
-def test_backup_that_only_copies_first_notices_losses(scene):
-    """No copy of its own would ever flush the target."""
-    scene.begin("backup", sync="none")
-    with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
-        assert client.write(0, b"w" * 65536) == 0
-        scene.server.crash()
-    assert "may have lost bytes 0 to 65535" in scene.end("backup")["error"]
+class Lazy(Forgetful):
+    """Does not answer flushes on connections that it is told to mute, and may
+    fail them."""
+
+    error = 0
+
+    def __init__(self, path, data):
+        self.muted, self.held = [], None
+        super().__init__(path, data)
+
+    def mute(self):
+        """Those that there are."""
+        self.muted = list(self.connections)
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        if command == nbd.CMD_FLUSH and self.error:
+            self.simple(conn, cookie, self.error)
+        elif command == nbd.CMD_FLUSH and conn in self.muted:
+            with self.changed:
+                self.held = conn, command, cookie, offset, length, data
+                self.changed.notify_all()
+        else:
+            super().answer(conn, command, cookie, offset, length, data)
+
+    def let_go(self):
+        self.wait_for(lambda: self.held)
+        self.muted = []
+        self.thread.offset = None
+        super().answer(*self.held)
+
+
+class Unstable(Forgetful):
+    flags = rawserver.ALL_FLAGS & ~nbd.FLAG_FLUSH
+
+
+def replace_server(scene, kind, **options):
+    scene.server.stop()
+    scene.daemon.cmd("blockdev-del", node_name="dst")
+    scene.server = kind(scene.server.path, bytearray(SIZE))
+    scene.daemon.execute("blockdev-add", scene.server.options(
+        **{"node-name": "dst", "reconnect-delay": 60, **options}))
 
 
 @pytest.fixture
@@ -169,54 +203,219 @@ def fleecing(scene):
         yield start
 
 
-@pytest.mark.parametrize("policy", ("break-guest-write", "break-snapshot"))
-def test_snapshot_whose_old_data_was_lost_is_broken(scene, fleecing, policy):
-    """What is there instead must not be taken for old data; and to refuse
-    changes would not bring it back."""
-    disk, past = fleecing(**{"on-cbw-error": policy})
-    before = scene.source.read_bytes()
-    assert disk.write(65536, b"w" * 65536) == 0
-    assert past.read(0, 1 << 20) == (0, before[:1 << 20])
-    scene.server.crash()
-    for offset in (65536, 0):
+@pytest.fixture
+def lazy(scene):
+    replace_server(scene, Lazy)
+    return scene.server
+
+
+def test_backup_that_only_copies_first_notices_losses(scene, lazy):
+    """No copy of its own would ever flush the target."""
+    lazy.mute()
+    scene.begin("backup", sync="none")
+    with nbd.RawNbd(scene.daemon.nbd_path).go("src") as client:
+        assert client.write(0, b"w" * 65536) == 0
+        lazy.crash()
+    assert "may have lost bytes 0 to 65535" in scene.end("backup")["error"]
+
+
+def wait_done(daemon, what, count):
+    """Waits until so much of the target's statistics has succeeded."""
+    def stats():
+        return {node["node-name"]: node["stats"] for node in daemon.cmd(
+            "query-blockstats", query_nodes=True)}
+    harness.wait_until(lambda: stats()["dst"][what] >= count)
+
+
+def wait_flushed(daemon, count):
+    wait_done(daemon, "flush_operations", count)
+
+
+def check_broken(scene, disk, past, first, last):
+    """Readers see it, and changes go on without copies."""
+    for offset in (first, 0):
         assert past.read(offset, 512)[0] == nbd.EIO, offset
     scene.daemon.wait_log(
         "node 'c0': the snapshot is broken and cannot be read any more: the "
-        "target 'dst' may have lost bytes 65536 to 131071, which it had not "
+        f"target 'dst' may have lost bytes {first} to {last}, which it had not "
         "flushed, and 'src' has changed there")
     assert disk.write(0, b"v" * 65536) == 0
     assert not any(scene.server.data[:65536])
 
 
-class Selective(Forgetful):
-    """Does not answer a write to the end of the disk before it crashes."""
+@pytest.mark.parametrize("policy", ("break-guest-write", "break-snapshot"))
+def test_snapshot_whose_old_data_was_lost_is_broken(scene, lazy, fleecing,
+                                                    policy):
+    """What is there instead must not be taken for old data; and to refuse
+    changes would not bring it back."""
+    disk, past = fleecing(**{"on-cbw-error": policy})
+    before = scene.source.read_bytes()
+    lazy.mute()
+    assert disk.write(65536, b"w" * 65536) == 0
+    assert past.read(0, 1 << 20) == (0, before[:1 << 20])
+    scene.wait_for(nbd.CMD_FLUSH)
+    lazy.crash()
+    check_broken(scene, disk, past, 65536, 131071)
 
-    holds = True
+
+@pytest.mark.parametrize("options", ({}, {"cache": {"no-flush": True}}))
+def test_snapshot_is_broken_if_nothing_can_be_flushed(scene, fleecing,
+                                                      options):
+    replace_server(scene, Forgetful if options else Unstable, **options)
+    disk, past = fleecing()
+    assert disk.write(65536, b"w" * 65536) == 0
+    scene.server.crash()
+    check_broken(scene, disk, past, 65536, 131071)
+    assert nbd.CMD_FLUSH not in [r[0] for r in scene.server.requests]
+
+
+def test_snapshot_is_broken_if_a_flush_fails(scene, lazy, fleecing):
+    """The next one may well succeed, and says nothing about this one."""
+    disk, past = fleecing()
+    lazy.error = nbd.EIO
+    assert disk.write(65536, b"w" * 65536) == 0
+    scene.wait_for(nbd.CMD_FLUSH)
+    scene.daemon.wait_log("the snapshot is broken")
+    check_broken(scene, disk, past, 65536, 131071)
+
+
+def test_snapshot_stays_whole_if_old_data_is_stable(scene, fleecing):
+    disk, past = fleecing()
+    before = scene.source.read_bytes()
+    for count in (1, 2):
+        offset = count << 20
+        assert disk.write(offset, b"w" * 65536) == 0
+        wait_flushed(scene.daemon, count)
+        scene.server.crash()
+        assert past.read(0, SIZE) == (0, before)
+    assert scene.source.read_bytes() != before
+
+
+def test_one_flush_at_a_time_covers_what_came_before(scene, lazy, fleecing):
+    disk, past = fleecing()
+    before = scene.source.read_bytes()
+    lazy.mute()
+    assert disk.write(0, b"w" * 65536) == 0
+    scene.wait_for(nbd.CMD_FLUSH)
+    for n in range(1, 40, 2):
+        assert disk.write(n << 16, b"w" * 65536) == 0
+    lazy.let_go()
+    wait_flushed(scene.daemon, 2)
+    lazy.crash()
+    assert past.read(0, SIZE) == (0, before)
+    assert [r[0] for r in lazy.requests].count(nbd.CMD_FLUSH) == 2
+
+
+class Selective(Lazy):
+    """Does not answer reads either, nor writes to the end of the disk."""
 
     def answer(self, conn, command, cookie, offset, length, data):
-        if command != nbd.CMD_WRITE or not self.holds or \
-                offset + length < SIZE:
+        held = command == nbd.CMD_READ or \
+            command == nbd.CMD_WRITE and offset + length == SIZE
+        if not held or conn not in self.muted:
             super().answer(conn, command, cookie, offset, length, data)
 
 
-def test_old_data_that_is_still_there_is_copied_again(scene, fleecing, box):
-    """The change waits for one of its copies when the others get lost."""
-    scene.server.stop()
-    scene.daemon.cmd("blockdev-del", node_name="dst")
-    scene.server = server = Selective(box / "far.sock", bytearray(SIZE))
-    scene.daemon.execute("blockdev-add", server.options(
-        **{"node-name": "dst", "reconnect-delay": 60}))
+@pytest.fixture
+def half_copied(scene, fleecing):
+    """A change of the whole disk waits for the copy of its end."""
+    replace_server(scene, Selective)
+    server = scene.server
+    server.mute()
     disk, past = fleecing()
     before = scene.source.read_bytes()
     cookie = disk.send_request(nbd.CMD_WRITE_ZEROES, 0, SIZE)
-    harness.wait_until(lambda: server.data[:SIZE - (1 << 20)]
-                       == before[:SIZE - (1 << 20)])
-    server.holds = False
+    wait_done(scene.daemon, "wr_bytes", SIZE - (1 << 20))
+    return server, disk, cookie, past, before
+
+
+def test_old_data_that_is_still_there_is_copied_again(scene, half_copied):
+    """The change waits for one of its copies when the others get lost."""
+    server, disk, cookie, past, before = half_copied
     server.crash()
     assert disk.read_reply()[0] == nbd.Simple(0, cookie)
     assert server.data == before
     assert past.read(0, SIZE) == (0, before)
     assert not any(scene.source.read_bytes())
+
+
+def test_every_reader_notices_the_loss(half_copied):
+    """All of them wait for the target, and come back one after the other."""
+    server, _, _, past, before = half_copied
+    pieces = {past.send_request(nbd.CMD_READ, n << 16, 65536):
+              before[n << 16:(n + 1) << 16] for n in range(8)}
+    server.wait_for(lambda: len(pieces) == sum(
+        request[0] == nbd.CMD_READ for request in server.requests))
+    server.crash()
+    for _ in range(len(pieces)):
+        reply, data = past.read_reply(65536)
+        assert data == pieces.pop(reply.cookie)
+
+
+def test_stable_old_data_is_not_lost_with_the_rest(scene, fleecing):
+    replace_server(scene, Selective)
+    disk, past = fleecing()
+    server, before = scene.server, scene.source.read_bytes()
+    assert disk.write(0, b"w" * 65536) == 0
+    wait_flushed(scene.daemon, 1)
+    server.mute()
+    cookie = disk.send_request(nbd.CMD_WRITE_ZEROES, 1 << 20, SIZE - (1 << 20))
+    wait_done(scene.daemon, "wr_bytes", SIZE - (2 << 20) + 65536)
+    server.crash()
+    assert disk.read_reply()[0] == nbd.Simple(0, cookie)
+    assert past.read(0, SIZE) == (0, before)
+
+
+class Dying(rawserver.RawServer):
+    """Acknowledges one write on each connection, and ends it at the next."""
+
+    def answer(self, conn, command, cookie, offset, length, data):
+        if command == nbd.CMD_WRITE:
+            if getattr(self.thread, "wrote", False):
+                raise rawserver.Gone
+            self.thread.wrote = True
+        if command != nbd.CMD_FLUSH:
+            super().answer(conn, command, cookie, offset, length, data)
+
+
+@pytest.mark.parametrize("options", (
+    {}, {"on-cbw-error": "break-snapshot"}, {"cbw-timeout": 600}))
+def test_change_does_not_wait_for_a_target_that_loses_all(scene, fleecing,
+                                                          options):
+    """It is a failure as any other after a few times."""
+    replace_server(scene, Dying)
+    disk, past = fleecing(**options)
+    before = scene.source.read_bytes()
+    ret = disk.request(nbd.CMD_WRITE_ZEROES, 0, 2 << 20)
+    if "on-cbw-error" in options:
+        assert ret == 0 and past.read(0, 512)[0] == nbd.EIO
+        assert ("the snapshot is broken and cannot be read any more: old data "
+                "could not be copied to the target 'dst': Input/output error"
+                in scene.daemon.log())
+        assert not any(scene.source.read_bytes()[:2 << 20])
+    else:
+        assert ret == nbd.EIO and past.read(0, SIZE) == (0, before)
+        assert scene.source.read_bytes() == before
+
+
+def test_snapshot_goes_while_its_target_is_away(scene, lazy, fleecing):
+    """A flush waits for the server meanwhile."""
+    disk, past = fleecing()
+    lazy.mute()
+    assert disk.write(0, b"w" * 65536) == 0
+    scene.wait_for(nbd.CMD_FLUSH)
+    lazy.stop()
+    scene.daemon.wait_log("node 'dst': lost NBD server")
+    for client in (disk, past):
+        client.disconnect()
+    harness.wait_until(lambda: not any(
+        export["clients"] for export in scene.daemon.cmd("query-block-exports")))
+    for name in ("c0", "s0"):
+        scene.daemon.cmd("block-export-del", id=f"exp-{name}")
+        scene.daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id=f"exp-{name}")
+    for name in ("s0", "c0", "dst"):
+        scene.daemon.cmd("blockdev-del", node_name=name)
+    lazy.listen()
 
 
 @pytest.mark.parametrize("mode", ("background", "write-blocking"))

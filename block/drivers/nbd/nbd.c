@@ -292,6 +292,14 @@ nbd_co_flush(BfNode *node)
     return call.ret;
 }
 
+/* A server may forget the rest when it is started anew; without this command
+ * nobody can tell it what to keep. */
+static bool
+nbd_flush_saves(const BfNode *node)
+{
+    return can_do(node, BF_NBD_EXPORT_FLUSH);
+}
+
 /* How much of a range the server has: sizes of nodes are rounded up. */
 static uint64_t
 clip_to_export(const BfNode *node, uint64_t offset, uint64_t bytes)
@@ -562,5 +570,6 @@ const BfDriver bf_driver_nbd = {
     .co_reopen_prepare = nbd_co_reopen_prepare,
     .stop_waiting = nbd_stop_waiting,
     .cancel_requests = nbd_cancel_requests,
+    .flush_saves = nbd_flush_saves,
     .query = nbd_query,
 };

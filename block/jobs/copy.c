@@ -403,17 +403,26 @@ co_flush(BfCopy *copy)
     return copy->flushing ? -ETIMEDOUT : copy->flush_ret;
 }
 
+/* @once: what is dirtied behind the cursor is left. */
 static int
-co_copy_rest(BfCopy *copy)
+co_copy_rest(BfCopy *copy, bool once)
 {
+    const BfCopySpan *span = &copy->span;
+
+    if (once) {
+        copy->cursor = 0;
+        copy->is_through = false;
+    }
     while (copy->err == 0) {
+        bool swept = once && copy->is_through && span->pos >= span->end;
+
         if (bf_job_is_cancelled(copy->config.job)) {
             return -ECANCELED;
         }
         if (copy->expired) {
             return -ETIMEDOUT;
         }
-        if (has_room(copy) && co_start_next(copy)) {
+        if (!swept && has_room(copy) && co_start_next(copy)) {
             continue;
         }
         if (copy->in_flight == 0) {
@@ -448,15 +457,15 @@ bf_copy_co_guard(BfCopy *copy, GError **error)
     return copy->err == 0 || co_deal_with_error(copy, error);
 }
 
-int
-bf_copy_co_finish(BfCopy *copy, uint64_t limit_ns)
+static int
+co_finish(BfCopy *copy, uint64_t limit_ns, bool once)
 {
     int ret;
 
     bf_assert_loop(copy->config.job->loop);
     copy->piece = copy->piece_max;
     start_timer(copy, limit_ns);
-    ret = co_copy_rest(copy);
+    ret = co_copy_rest(copy, once);
     if (ret == 0) {
         ret = co_flush(copy);
     }
@@ -464,4 +473,16 @@ bf_copy_co_finish(BfCopy *copy, uint64_t limit_ns)
     bf_copy_release_span(copy);
     bf_copy_update_progress(copy);
     return ret;
+}
+
+int
+bf_copy_co_catch_up(BfCopy *copy, uint64_t limit_ns)
+{
+    return co_finish(copy, limit_ns, true);
+}
+
+int
+bf_copy_co_finish(BfCopy *copy, uint64_t limit_ns)
+{
+    return co_finish(copy, limit_ns, false);
 }

@@ -85,6 +85,14 @@ pass_co_run(void *arg)
 }
 
 static void
+catch_up_co_run(void *arg)
+{
+    BfMirror *mirror = arg;
+
+    mirror->pass_ret = bf_copy_co_catch_up(mirror->copy, PASS_LIMIT_NS);
+}
+
+static void
 set_pass_error(int ret, GError **error)
 {
     if (ret == -ETIMEDOUT) {
@@ -286,8 +294,9 @@ is_to_be_tried_again(const BfMirror *mirror)
 }
 
 /*
- * The end of a job that waited to be finalized: its users have gone on writing.
- * Nobody can be asked about errors any more.
+ * The end of a job that waited to be finalized: its users have gone on writing,
+ * and still do, so the most of it is copied before they have to wait. Nobody
+ * can be asked about errors any more.
  */
 bool
 bf_mirror_co_prepare(BfJob *job, GError **error)
@@ -298,8 +307,7 @@ bf_mirror_co_prepare(BfJob *job, GError **error)
         bool last = i == PREPARE_TRIES;
         g_autoptr(GError) local = NULL;
 
-        mirror->pass_limit_ns = PASS_LIMIT_NS;
-        bf_co_call(job->loop, pass_co_run, mirror);
+        bf_co_call(job->loop, catch_up_co_run, mirror);
         if (is_to_be_tried_again(mirror) && !last) {
             continue;
         }

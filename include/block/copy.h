@@ -186,6 +186,18 @@ bool bf_copy_is_stable(const BfCopy *copy);
 bool bf_copy_co_guard(BfCopy *copy, GError **error);
 
 /**
+ * bf_copy_co_catch_up:
+ * @copy: a copy
+ * @limit_ns: nanoseconds
+ *
+ * Like bf_copy_co_finish(), while writers go on: what they write meanwhile may
+ * be left, so that an end is reached however much that is.
+ *
+ * Returns: as bf_copy_co_finish()
+ */
+int bf_copy_co_catch_up(BfCopy *copy, uint64_t limit_ns);
+
+/**
  * bf_copy_co_finish:
  * @copy: a copy
  * @limit_ns: nanoseconds

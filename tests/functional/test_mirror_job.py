@@ -791,6 +791,24 @@ def test_target_that_fails_does_not_fail_blocking_writes(faulty):
 
 
 @pytest.mark.ours("the reference has no fault nodes")
+def test_finalize_does_not_wait_for_a_pause_of_the_guests(faulty):
+    """There is always something to be copied while they write."""
+    pair = faulty("target", **{"op": "write", "errno": "", "delay-ms": 100})
+    pair.mirror(auto_finalize=False, auto_dismiss=False)
+    pair.ready()
+    pair.daemon.cmd("block-job-complete", device="m")
+    wait_event(pair.daemon, "BLOCK_JOB_PENDING", id="m")
+    writers = Writers(pair)
+    harness.wait_until(lambda: writers.writes > 20)
+    pair.daemon.cmd("block-job-finalize", id="m")
+    wait_status(pair.daemon, "m", "concluded")
+    writers.finish()
+    job, = pair.daemon.cmd("query-jobs")
+    assert job["status"] == "concluded" and "error" not in job
+    pair.daemon.cmd("job-dismiss", id="m")
+
+
+@pytest.mark.ours("the reference has no fault nodes")
 def test_pivot_waits_for_a_slow_target(faulty):
     """A last pass that takes too long is called off, and tried again."""
     pair = faulty("target", op="flush", after=2, count=1, **{

@@ -32,12 +32,17 @@ null_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
     const BfBlockdevOptionsNull *opts = null_options(options);
     BfNullNode *self = (BfNullNode *)node;
 
+    if (opts->size < 0) {
+        bf_set_error(error, "Parameter 'size' expects a non-negative value");
+        return false;
+    }
     if (opts->latency_ns > NULL_LATENCY_MAX_NS) {
         bf_set_error(error, "latency-ns is above %" PRIu64,
                      NULL_LATENCY_MAX_NS);
         return false;
     }
-    node->size = opts->size; /* the caller checks it, as for every driver */
+    /* The caller checks that it is not too large, as for every driver. */
+    node->size = (uint64_t)opts->size;
     self->latency_ns = opts->latency_ns;
     self->read_zeroes = opts->read_zeroes;
     return true;
@@ -101,7 +106,7 @@ null_query(BfNode *node, BfNodeInfo *info)
     const BfNullNode *self = (const BfNullNode *)node;
     const BfBlockdevOptionsNull *opts = null_options(node->options);
 
-    if (opts->size == BF_GIB && !self->read_zeroes) {
+    if ((uint64_t)opts->size == BF_GIB && !self->read_zeroes) {
         info->filename = g_strdup_printf("%s://", node->driver->name);
     }
     info->has_actual_size = true;

@@ -120,6 +120,13 @@ def test_refusals_are_explained(daemon, options, words):
     assert words in refused(daemon, options)
 
 
+@pytest.mark.parametrize("size", (True, 1.5, None, [], {}))
+def test_size_of_another_type_is_refused(daemon, size):
+    assert refused(daemon, {"driver": "null-co", "node-name": "n",
+                            "size": size}) == \
+        "Invalid parameter type for 'size', expected: integer"
+
+
 @pytest.mark.ours("the reference crashes")
 @pytest.mark.parametrize("size", (-1, -512, (1 << 63) - 1, (1 << 64) - 1))
 def test_impossible_size_is_refused(daemon, size):

@@ -83,12 +83,25 @@ test_latency_has_a_limit(void *arg)
     bf_graph_co_free(graph);
 }
 
+static void
+test_size_is_not_negative(void *arg)
+{
+    BfGraph *graph = bf_test_graph_new();
+    BfBlockdevOptions *options = bf_test_null("n0", BF_MIB);
+
+    options->u.null_co->size = -1;
+    bf_test_co_add_fails(graph, options,
+                         "Parameter 'size' expects a non-negative value");
+    bf_graph_co_free(graph);
+}
+
 int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     bf_test_add("/block/null/reads-are-zeroes", test_reads_are_zeroes);
     bf_test_add("/block/null/latency-has-a-limit", test_latency_has_a_limit);
+    bf_test_add("/block/null/size-is-not-negative", test_size_is_not_negative);
     bf_test_add_fake("/block/null/latency-delays-each-request",
                      test_latency_delays_each_request);
     return g_test_run();

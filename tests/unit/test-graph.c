@@ -187,7 +187,7 @@ test_settings_are_checked(void *arg)
     options->has_force_share = true;
     options->force_share = true;
     bf_test_co_add_fails(graph, options, "force-share=on can only be used*");
-    bf_test_co_add_fails(graph, bf_test_null("n0", UINT64_MAX),
+    bf_test_co_add_fails(graph, bf_test_null("n0", INT64_MAX),
                          "The size of node 'n0' *");
     bf_graph_co_free(graph);
 }

@@ -82,14 +82,15 @@ static void
 test_reads_unsigned_limits(void)
 {
     g_autoptr(BfBlockdevOptions) node =
-        read_node("{'driver':'null-co','size':18446744073709551615}");
+        read_node("{'driver':'null-co','latency-ns':18446744073709551615}");
 
-    g_assert_cmpuint(node->u.null_co->size, ==, UINT64_MAX);
+    g_assert_cmpuint(node->u.null_co->latency_ns, ==, UINT64_MAX);
     check_fails(&bf_blockdev_options_type,
-                "{'driver':'null-co','size':18446744073709551616}",
-                "Parameter 'size' expects uint64");
-    check_fails(&bf_blockdev_options_type, "{'driver':'null-co','size':-1}",
-                "Parameter 'size' expects a non-negative value");
+                "{'driver':'null-co','latency-ns':18446744073709551616}",
+                "Parameter 'latency-ns' expects uint64");
+    check_fails(&bf_blockdev_options_type,
+                "{'driver':'null-co','latency-ns':-1}",
+                "Parameter 'latency-ns' expects a non-negative value");
 }
 
 static void
@@ -151,7 +152,10 @@ test_wrong_type(void)
                 "Invalid parameter type for 'file', expected: BlockdevRef");
     check_fails(&bf_blockdev_options_type,
                 "{'driver':'raw','file':{'driver':'null-co','size':[]}}",
-                "Parameter 'file.size' expects uint64");
+                "Invalid parameter type for 'file.size', expected: integer");
+    check_fails(&bf_blockdev_options_type,
+                "{'driver':'null-co','latency-ns':'1'}",
+                "Parameter 'latency-ns' expects uint64");
     check_fails(&bf_block_resize_args_type, "{'node-name':'a','size':1.0}",
                 "Invalid parameter type for 'size', expected: integer");
     check_fails(&bf_block_resize_args_type,

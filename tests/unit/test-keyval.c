@@ -187,8 +187,8 @@ test_reader_refuses(void)
     check_read_fails("null-co,size=", "Parameter 'size' expects integer");
     check_read_fails("null-co,size=99999999999999999999",
                      "Parameter 'size' expects integer");
-    check_read_fails("null-co,size=-1",
-                     "Parameter 'size' expects a non-negative value");
+    check_read_fails("null-co,latency-ns=-1",
+                     "Parameter 'latency-ns' expects a non-negative value");
     check_read_fails("null-co,read-only=TRUE",
                      "Parameter 'read-only' expects 'on' or 'off'");
     check_read_fails("null-co,cache=5",

@@ -222,14 +222,16 @@ refuse(const BfArguments *args, int opt)
     }
 }
 
+/* qemu-nbd refuses these if they come again; of others the last one holds. */
 static bool
-take_cache(const BfArguments *args, Words *words, const char *mode)
+take_once(const BfArguments *args, const char *options, const char *word,
+          const char **ret)
 {
-    if (words->cache != NULL) {
-        return bf_arguments_complain(
-            args, "-n and --cache can only be specified once");
+    if (*ret != NULL) {
+        return bf_arguments_complain(args, "%s can only be specified once",
+                                     options);
     }
-    words->cache = mode;
+    *ret = word;
     return true;
 }
 
@@ -260,9 +262,13 @@ take_checked(BfArguments *args, Words *words, int opt)
 {
     switch (opt) {
     case 'n':
-        return take_cache(args, words, "none");
+        return take_once(args, "-n and --cache", "none", &words->cache);
     case OPT_CACHE:
-        return take_cache(args, words, optarg);
+        return take_once(args, "-n and --cache", optarg, &words->cache);
+    case OPT_AIO:
+        return take_once(args, "--aio", optarg, &words->aio);
+    case OPT_DISCARD:
+        return take_once(args, "--discard", optarg, &words->discard);
     case 'o':
         words->has_offset = true;
         return take_number(args, "offset", INT64_MAX, &words->offset);
@@ -289,14 +295,10 @@ static const char **
 find_word(Words *words, int opt)
 {
     switch (opt) {
-    case OPT_AIO:
-        return &words->aio;
     case 'b':
         return &words->bind;
     case OPT_DETECT_ZEROES:
         return &words->detect_zeroes;
-    case OPT_DISCARD:
-        return &words->discard;
     case 'f':
         return &words->format;
     case 'p':
@@ -433,6 +435,57 @@ check_list(const BfArguments *args, const Words *words)
     return true;
 }
 
+/* What to do about a FILE that qemu-nbd takes for more than a path; NULL: it
+ * does not. */
+static const char *
+find_way_out(const char *file)
+{
+    size_t scheme = strspn(file, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
+
+    if (g_str_has_prefix(file, "driver=") || g_str_has_prefix(file, "file.")) {
+        return "to describe a node give --image-opts driver=NAME,KEY=VALUE,...";
+    }
+    if (file[scheme] != ':') {
+        return NULL;
+    }
+    if (g_str_has_prefix(file, "nbd")) {
+        return "give an NBD server as --image-opts driver=nbd,server.type=inet,"
+               "server.host=HOST,server.port=PORT,export=NAME, or with "
+               "server.type=unix,server.path=PATH";
+    }
+    if (g_str_has_prefix(file, "json:")) {
+        return "give the node as --image-opts driver=NAME,KEY=VALUE,...";
+    }
+    return "give the path of a file or a block device alone, or another node "
+           "by --image-opts";
+}
+
+/* Files with such a name are served all the same. */
+static bool
+check_file(const BfArguments *args, const Words *words)
+{
+    const char *way_out = find_way_out(words->file);
+
+    return way_out == NULL || access(words->file, F_OK) == 0 ||
+           bf_arguments_complain(args, "there is no file '%s'; %s", words->file,
+                                 way_out);
+}
+
+/* Whatever begins like this is no list of keys and values. */
+static bool
+check_image_opts(const BfArguments *args, const Words *words)
+{
+    if (words->format != NULL) {
+        return bf_arguments_complain(
+            args, "--image-opts and -f are mutually exclusive");
+    }
+    return (!g_str_has_prefix(words->file, "json:") && words->file[0] != '{') ||
+           bf_arguments_complain(args,
+                                 "--image-opts takes no JSON: give '%s' as "
+                                 "driver=NAME,KEY=VALUE,...",
+                                 words->file);
+}
+
 /* Serving the bytes of an image in a format that is not known would show its
  * clients a disk that is none. */
 static bool
@@ -518,12 +571,9 @@ check_image(const BfArguments *args, const Words *words)
     if (!check_choices(args, words)) {
         return false;
     }
-    if (!words->image_opts) {
-        return check_format(args, words);
-    }
-    return words->format == NULL ||
-           bf_arguments_complain(args,
-                                 "--image-opts and -f are mutually exclusive");
+    return words->image_opts
+               ? check_image_opts(args, words)
+               : check_file(args, words) && check_format(args, words);
 }
 
 /* --- The steps. --- */

@@ -378,6 +378,21 @@ def test_raw_by_wish(serve, box):
     (("--handshake-limit", "x", "a"), "Invalid handshake limit 'x'"),
     (("-x", "n" * 5000, "a"), "too long"),
     (("-n", "--cache=none", "a"), "can only be specified once"),
+    (("--aio=threads", "--aio=threads", "a"),
+     "--aio can only be specified once"),
+    (("--discard=off", "--discard=on", "a"),
+     "--discard can only be specified once"),
+    (("nbd:unix:/tmp/s",), "there is no file 'nbd:unix:/tmp/s'; give an NBD "
+     "server as --image-opts driver=nbd,server.type=inet,"),
+    (("nbd+unix:///x?socket=s",), "--image-opts driver=nbd"),
+    (("nbd://localhost",), "--image-opts driver=nbd"),
+    (('json:{"driver":"raw"}',), "--image-opts driver=NAME,KEY=VALUE"),
+    (("driver=file,filename=a",), "give --image-opts driver=NAME"),
+    (("file.filename=a",), "give --image-opts driver=NAME"),
+    (("file:a",), "give the path of a file"),
+    (("http://a/b",), "give the path of a file"),
+    (("--image-opts", 'json:{"driver":"raw"}'), "takes no JSON"),
+    (("--image-opts", '{"driver":"raw"}'), "takes no JSON"),
     (("--cache=much", "a"), "Invalid cache mode 'much'"),
     (("--aio=uring", "a"),
      "Invalid aio mode 'uring': expected threads, native or io_uring"),
@@ -405,6 +420,23 @@ def test_raw_by_wish(serve, box):
 def test_what_is_wrong_is_said(program, arguments, text):
     message = refusal(program, *arguments)
     assert text in message and message.startswith("blockferry-nbd: ")
+
+
+@pytest.mark.parametrize("name", ["nbd:disk", "json:a", "driver=a", "a:b"])
+def test_file_of_a_strange_name_is_served(program, spawn, box, name):
+    (box / name).write_bytes(bytes(SIZE))
+    server = spawn("strange", ["env", "-C", box, program, "-k", box / "s", name])
+    server.wait_log("NBD server listening")
+    handle = handle_for(box)
+    assert handle.get_size() == SIZE
+    handle.shutdown()
+
+
+def test_of_other_options_the_last_one_holds(serve, box):
+    """As with qemu-nbd."""
+    serve("-x", "a", "-x", "b", "--detect-zeroes=off", "--detect-zeroes=on")
+    handle = handle_for(box, "b")
+    handle.shutdown()
 
 
 def test_help_and_version(program):

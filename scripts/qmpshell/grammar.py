@@ -160,6 +160,16 @@ def words_of(arguments):
     return words
 
 
+def words_of_command(arguments):
+    """The same, if the first may also be a whole line, or begin with one.
+
+    No command's name has a blank in it, so one that has was quoted as a whole.
+    """
+    if arguments[0].strip() and re.search(r"\s", arguments[0]):
+        return split_line(arguments[0]) + words_of(arguments[1:])
+    return words_of(arguments)
+
+
 # Values.
 
 class Names(ast.NodeTransformer):

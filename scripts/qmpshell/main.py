@@ -78,7 +78,7 @@ def split_words(words):
         words = words[1:]
     if not words:
         return None, []
-    if re.fullmatch(r"[a-z][a-z0-9_-]*\(?|\{.*", words[0]) and \
+    if re.fullmatch(r"[a-z][a-z0-9_-]*\(?(\s.*)?|\{.*", words[0], re.S) and \
             not is_socket(words[0]):
         return None, words
     return words[0], words[1:]
@@ -282,7 +282,7 @@ def run(arguments):
         if words[0].startswith("{"):
             session.run_line(" ".join(words))
         else:
-            session.run_words(grammar.words_of(words))
+            session.run_words(grammar.words_of_command(words))
         if session.drop_transaction():
             raise ShellError("the transaction is not closed with ')'")
         return 0

@@ -65,6 +65,28 @@ def test_arguments_follow_the_schema(daemon, box):
     assert "NBD export '7'" in daemon.log()
 
 
+@pytest.mark.parametrize("words", [
+    ["blockdev-add driver=null-co node-name=n0 size=1M"],
+    [" blockdev-add  driver=null-co node-name='n0' size=1M "],
+    ["blockdev-add driver=null-co", "node-name=n0", "size=1M"]])
+def test_command_in_one_word(daemon, words):
+    """As for a program that takes a command as a whole."""
+    assert output(daemon, *words) == "{}\n"
+    node = daemon.cmd("query-named-block-nodes")[0]
+    assert node["image"]["virtual-size"] == 1 << 20
+
+
+def test_error_of_a_command_in_one_word(daemon):
+    assert "Block job 'x' not found\n  device: there" in complaint(
+        daemon, "block-job-cancel device=x")
+    assert "did you mean block-job-cancel" in complaint(
+        daemon, "block-job-cancle device=x")
+
+
+def test_built_in_command_in_one_word(daemon):
+    assert "block-job-cancel" in output(daemon, "help block-job-cancel")
+
+
 def test_whole_message(daemon):
     assert "package" in output(daemon, '{"execute": "query-version"}')
 

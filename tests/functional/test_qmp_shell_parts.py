@@ -8,6 +8,7 @@ import shell  # makes the modules of the shell importable
 from qmpshell import complete, grammar, live, manual, render
 from qmpshell.client import Splitter, parse_address
 from qmpshell.errors import Offline, QmpError, SyntaxFault
+from qmpshell.main import split_words
 from qmpshell.schema import Schema, load_docs
 
 
@@ -474,3 +475,12 @@ def test_tables_of_odd_replies():
     (-2048, "-2 KiB"), (1 << 63, "8 EiB"), ("x", "x")])
 def test_sizes(value, text):
     assert render.size(value) == text
+
+
+@pytest.mark.parametrize("words, address", [
+    (["query-jobs"], None), (["job-cancel id=m0"], None),
+    (["/tmp/a b", "query-jobs"], "/tmp/a b"), (["q.sock", "x"], "q.sock"),
+    (["localhost:1", "x"], "localhost:1"), (["{'execute':", "1}"], None)])
+def test_first_word_is_an_address_or_begins_a_command(words, address):
+    assert split_words(words) == (
+        address, words if address is None else words[1:])

@@ -139,40 +139,6 @@ command_co_read(BfNbdTask *task)
     }
 }
 
-static int
-command_co_write_buffer(BfNbdTask *task)
-{
-    BfIoVec vec;
-    int ret = 0;
-
-    bf_iovec_init_buf(&vec, task->payload, task->request.length);
-    ret = bf_handle_co_write(task->client->handle, task->request.offset, &vec,
-                             write_flags(task));
-    bf_iovec_clear(&vec);
-    return ret;
-}
-
-/* Where the storage does not take it from the pipe, a buffer must do. */
-static int
-command_co_write_pipe(BfNbdTask *task)
-{
-    BfNbdClient *client = task->client;
-    BfNbdPipe *pipe = task->payload_pipe;
-    int ret = bf_handle_co_write_pipe(client->handle, task->request.offset,
-                                      pipe->bytes, pipe->read_fd);
-
-    if (ret == -EOPNOTSUPP) {
-        client->write_pipe_skip = NBD_PIPE_SKIP;
-        return bf_nbd_pipe_unload(task) ? command_co_write_buffer(task)
-                                        : -ENOMEM;
-    }
-    if (ret == 0) {
-        pipe->bytes = 0;
-    }
-    bf_nbd_pipe_release(client, g_steal_pointer(&task->payload_pipe));
-    return ret;
-}
-
 int
 bf_nbd_command_co_write_piece(BfNbdTask *task, uint8_t *buf, uint64_t offset,
                               size_t bytes)
@@ -185,6 +151,38 @@ bf_nbd_command_co_write_piece(BfNbdTask *task, uint8_t *buf, uint64_t offset,
                              write_flags(task));
     bf_iovec_clear(&vec);
     /* When the last piece is done, the node may be larger again. */
+    return ret < 0 ? -change_error(task, ret) : 0;
+}
+
+/* Where the storage does not take it from the pipe, a buffer must do. */
+static int
+co_write_unloaded(BfNbdTask *task, BfNbdPipe *pipe, uint64_t offset)
+{
+    size_t bytes = pipe->bytes;
+    uint8_t *buf = bf_nbd_pipe_unload(task->client, pipe, bytes);
+    int ret = buf != NULL
+                  ? bf_nbd_command_co_write_piece(task, buf, offset, bytes)
+                  : -ENOMEM;
+
+    bf_buffer_free(buf, bytes);
+    return ret;
+}
+
+int
+bf_nbd_command_co_write_pipe(BfNbdTask *task, BfNbdPipe *pipe, uint64_t offset)
+{
+    BfNbdClient *client = task->client;
+    int ret = bf_handle_co_write_pipe(client->handle, offset, pipe->bytes,
+                                      pipe->read_fd);
+
+    if (ret == -EOPNOTSUPP) {
+        client->write_pipe_skip = NBD_PIPE_SKIP;
+        return co_write_unloaded(task, pipe, offset);
+    }
+    if (ret == 0) {
+        pipe->bytes = 0;
+    }
+    bf_nbd_pipe_release(client, pipe);
     return ret < 0 ? -change_error(task, ret) : 0;
 }
 
@@ -205,9 +203,11 @@ command_co_write(BfNbdTask *task)
     int ret = 0;
 
     if (task->payload_pipe != NULL) {
-        ret = command_co_write_pipe(task);
+        ret = bf_nbd_command_co_write_pipe(
+            task, g_steal_pointer(&task->payload_pipe), task->request.offset);
     } else if (task->request.length > 0) {
-        ret = command_co_write_buffer(task);
+        ret = bf_nbd_command_co_write_piece(
+            task, task->payload, task->request.offset, task->request.length);
     }
     if (task->input != NULL) {
         bf_nbd_input_unpin(task->client, g_steal_pointer(&task->input));

@@ -8,10 +8,15 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "core/error.h"
 #include "core/util.h"
+#include "stats-private.h"
 #include "transmit-private.h"
 
 #define PAGE_BYTES 4096
+
+/* Smaller writes are not worth it. */
+#define WRITE_MIN ((size_t)64 * 1024)
 
 static void
 close_pipe(BfNbdClient *client, BfNbdPipe *pipe)
@@ -204,21 +209,35 @@ bf_nbd_pipe_co_read(BfNbdTask *task)
 }
 
 bool
-bf_nbd_pipe_take_for_write(BfNbdTask *task)
+bf_nbd_pipe_suits_write(BfNbdClient *client, const BfNbdRequest *request)
 {
-    BfNbdClient *client = task->client;
+    if (request->length < WRITE_MIN || client->write_pipe_max == 0 ||
+        client->exp->base.writethrough ||
+        bf_handle_limits(client->handle)->keeps_pipes ||
+        (request->flags & BF_NBD_REQUEST_FUA) != 0 ||
+        ((request->offset | request->length) & (PAGE_BYTES - 1)) != 0) {
+        return false;
+    }
+    if (client->write_pipe_skip > 0) {
+        client->write_pipe_skip--;
+        return false;
+    }
+    return true;
+}
+
+BfNbdPipe *
+bf_nbd_pipe_take(BfNbdClient *client, size_t bytes)
+{
     BfNbdPipe *pipe = NULL;
 
-    if (!make_pipes(client, 1) ||
-        client->free_pipes->capacity < task->request.length) {
-        return false;
+    if (!make_pipes(client, 1) || client->free_pipes->capacity < bytes) {
+        return NULL;
     }
     pipe = client->free_pipes;
     client->free_pipes = pipe->next;
     client->n_free_pipes--;
     pipe->next = NULL;
-    task->payload_pipe = pipe;
-    return true;
+    return pipe;
 }
 
 /* Reads what a pipe has; it never has to wait for that. */
@@ -240,18 +259,58 @@ read_pipe(BfNbdPipe *pipe, uint8_t *buf)
     return true;
 }
 
-bool
-bf_nbd_pipe_unload(BfNbdTask *task)
+uint8_t *
+bf_nbd_pipe_unload(BfNbdClient *client, BfNbdPipe *pipe, size_t bytes)
 {
-    size_t bytes = task->request.length;
     uint8_t *buf = bf_buffer_new(bytes);
 
-    if (buf != NULL && !read_pipe(task->payload_pipe, buf)) {
+    if (buf != NULL && !read_pipe(pipe, buf)) {
         bf_buffer_free(g_steal_pointer(&buf), bytes);
     }
-    bf_nbd_pipe_release(task->client, g_steal_pointer(&task->payload_pipe));
-    task->buf = buf;
-    task->buf_bytes = bytes;
-    task->payload = buf;
-    return buf != NULL;
+    bf_nbd_pipe_release(client, pipe);
+    return buf;
+}
+
+/* The payload came in pieces too small for the pipe, which is full: the rest
+ * goes into a buffer, behind what the pipe has. */
+static bool
+co_leave_pipe(BfNbdClient *client, BfNbdPipe *pipe, size_t bytes,
+              uint8_t **ret_buf, GError **error)
+{
+    size_t done = pipe->bytes;
+    uint8_t *buf = bf_nbd_pipe_unload(client, pipe, bytes);
+
+    client->write_pipe_skip = NBD_PIPE_SKIP;
+    client->window = NBD_INPUT_SMALL_WINDOW;
+    *ret_buf = buf;
+    return buf != NULL ? bf_nbd_input_co_receive(client, buf + done,
+                                                 bytes - done, error)
+                       : bf_nbd_input_co_skip(client, bytes - done, error);
+}
+
+bool
+bf_nbd_pipe_co_fill(BfNbdClient *client, BfNbdPipe **pipe, size_t bytes,
+                    uint8_t **ret_buf, GError **error)
+{
+    *ret_buf = NULL;
+    while ((*pipe)->bytes < bytes) {
+        ssize_t n = 0;
+
+        bf_nbd_input_co_let_writer_run(client);
+        n = bf_channel_co_recv_pipe(client->channel, (*pipe)->write_fd,
+                                    bytes - (*pipe)->bytes, error);
+        if (n == BF_CHANNEL_PIPE_FULL) {
+            return co_leave_pipe(client, g_steal_pointer(pipe), bytes, ret_buf,
+                                 error);
+        }
+        if (n == 0) {
+            bf_set_error(error, "the peer left in the middle of a write");
+        }
+        if (n <= 0) {
+            return false;
+        }
+        bf_nbd_stats_arrived(client);
+        (*pipe)->bytes += (size_t)n;
+    }
+    return true;
 }

@@ -23,7 +23,8 @@ typedef struct Piece {
     BfNbdTask *task;
     uint64_t offset;
     size_t bytes;
-    uint8_t *buf; /* from bf_buffer_new() */
+    BfNbdPipe *pipe; /* has it, or: */
+    uint8_t *buf;    /* from bf_buffer_new() */
 } Piece;
 
 bool
@@ -61,7 +62,10 @@ piece_co_run(void *arg)
 {
     Piece *piece = arg;
     BfNbdTask *task = piece->task;
-    int ret = bf_nbd_command_co_write_piece(task, piece->buf, piece->offset,
+    int ret =
+        piece->pipe != NULL
+            ? bf_nbd_command_co_write_pipe(task, piece->pipe, piece->offset)
+            : bf_nbd_command_co_write_piece(task, piece->buf, piece->offset,
                                             piece->bytes);
 
     if (ret < 0 && task->result == 0) {
@@ -72,43 +76,58 @@ piece_co_run(void *arg)
     let_go(task);
 }
 
+/* Receives a piece into a pipe or a buffer: if it has neither then, there is no
+ * memory for it. False: the connection ends. */
+static bool
+reader_co_receive(BfNbdClient *client, Piece *piece, bool by_pipe,
+                  GError **error)
+{
+    if (by_pipe && bf_nbd_input_bytes(client) == 0) {
+        piece->pipe = bf_nbd_pipe_take(client, piece->bytes);
+    }
+    if (piece->pipe != NULL) {
+        return bf_nbd_pipe_co_fill(client, &piece->pipe, piece->bytes,
+                                   &piece->buf, error);
+    }
+    piece->buf = bf_buffer_new(piece->bytes);
+    return piece->buf != NULL
+               ? bf_nbd_input_co_receive(client, piece->buf, piece->bytes,
+                                         error)
+               : bf_nbd_input_co_skip(client, piece->bytes, error);
+}
+
 /* Receives a piece and starts to write it. False: the connection ends. */
 static bool
 reader_co_take_piece(BfNbdTask *task, uint64_t offset, size_t bytes,
-                     GError **error)
+                     bool by_pipe, GError **error)
 {
     BfNbdClient *client = task->client;
-    uint8_t *buf = bf_buffer_new(bytes);
-    Piece *piece = NULL;
+    Piece piece = {.task = task, .offset = offset, .bytes = bytes};
+    bool ok = reader_co_receive(client, &piece, by_pipe, error);
 
-    if (buf == NULL) {
-        task->result = -ENOMEM;
-        return bf_nbd_input_co_skip(client, bytes, error);
+    if (ok && (piece.pipe != NULL || piece.buf != NULL)) {
+        task->n_users++;
+        bf_co_spawn(piece_co_run, g_memdup2(&piece, sizeof(piece)));
+        return true;
     }
-    if (!bf_nbd_input_co_receive(client, buf, bytes, error)) {
-        bf_buffer_free(buf, bytes);
-        return false;
-    }
-    piece = g_new(Piece, 1);
-    *piece =
-        (Piece){.task = task, .offset = offset, .bytes = bytes, .buf = buf};
-    task->n_users++;
-    bf_co_spawn(piece_co_run, piece);
-    return true;
+    task->result = -ENOMEM;
+    bf_nbd_pipe_release(client, piece.pipe);
+    bf_buffer_free(piece.buf, bytes);
+    return ok;
 }
 
 /* Pieces end at multiples of their size, so that all but the ends of a request
  * are aligned; the last one has what is left if the storage is slow. */
 static size_t
-next_bytes(const BfNbdTask *task, uint64_t at, uint64_t end)
+next_bytes(const BfNbdTask *task, uint64_t at, uint64_t end, size_t most)
 {
-    uint64_t next = bf_align_down(at + NBD_PIECE_BYTES, NBD_PIECE_BYTES);
+    uint64_t next = bf_align_down(at + most, most);
 
     return task->n_users > 1 ? end - at : MIN(next, end) - at;
 }
 
 bool
-bf_nbd_spread_co_write(BfNbdTask *task, GError **error)
+bf_nbd_spread_co_write(BfNbdTask *task, bool by_pipe, GError **error)
 {
     BfNbdClient *client = task->client;
     uint64_t end = task->request.offset + task->request.length;
@@ -117,17 +136,21 @@ bf_nbd_spread_co_write(BfNbdTask *task, GError **error)
     task->n_users = 1; /* the reader */
     task->result = 0;
     client->large_writes = true;
-    client->window = NBD_INPUT_SMALL_WINDOW;
+    /* Through a pipe goes only what is still in the socket. */
+    client->window = by_pipe ? client->request_bytes : NBD_INPUT_SMALL_WINDOW;
     bf_nbd_command_co_begin(task);
     client->receiving = true;
     for (uint64_t at = task->request.offset; at < end && ok;) {
-        size_t bytes = next_bytes(task, at, end);
+        bool piped = by_pipe && client->write_pipe_skip == 0;
+        size_t bytes = next_bytes(
+            task, at, end, piped ? client->write_pipe_max : NBD_PIECE_BYTES);
 
         if (task->n_users > 1) {
             client->spread_skip = SKIP;
         }
-        ok = task->result == 0 ? reader_co_take_piece(task, at, bytes, error)
-                               : bf_nbd_input_co_skip(client, bytes, error);
+        ok = task->result == 0
+                 ? reader_co_take_piece(task, at, bytes, piped, error)
+                 : bf_nbd_input_co_skip(client, bytes, error);
         at += bytes;
     }
     client->receiving = !ok;

@@ -106,13 +106,24 @@ void bf_nbd_input_clear(BfNbdClient *client);
  * happened, read into a buffer. */
 bool bf_nbd_pipe_co_read(BfNbdTask *task);
 
-/* Gives @task an empty pipe for its payload, if there is a free one that takes
- * it. */
-bool bf_nbd_pipe_take_for_write(BfNbdTask *task);
+/* May the payload of a WRITE go through pipes? Only whole pages, as only those
+ * can be written at once. And a node that keeps pipes has to send what its
+ * connection loses a second time, and could not. */
+bool bf_nbd_pipe_suits_write(BfNbdClient *client, const BfNbdRequest *request);
 
-/* Moves what there is of the payload from the pipe into a new buffer of the
- * task. False: there is no memory, and the data are gone. */
-bool bf_nbd_pipe_unload(BfNbdTask *task);
+/* An empty pipe that takes @bytes, or NULL: none is free. */
+BfNbdPipe *bf_nbd_pipe_take(BfNbdClient *client, size_t bytes);
+
+/* Receives payload, of which nothing was read yet, into @pipe, or, if it comes
+ * in too small pieces, into a buffer of @bytes; @pipe is NULL then, and if
+ * @ret_buf is so too, there was no memory for it. False: the connection ends;
+ * the pipe is still the caller's. */
+bool bf_nbd_pipe_co_fill(BfNbdClient *client, BfNbdPipe **pipe, size_t bytes,
+                         uint8_t **ret_buf, GError **error);
+
+/* Moves what @pipe has into a new buffer of @bytes, and gives the pipe back.
+ * NULL: there is no memory, and the data are gone. */
+uint8_t *bf_nbd_pipe_unload(BfNbdClient *client, BfNbdPipe *pipe, size_t bytes);
 
 /* Gives back pipes; those with @bytes left are closed. */
 void bf_nbd_pipe_release(BfNbdClient *client, BfNbdPipe *pipes);
@@ -127,6 +138,10 @@ void bf_nbd_command_co_begin(BfNbdTask *task);
  * that is not inside of the node any more. */
 int bf_nbd_command_co_write_piece(BfNbdTask *task, uint8_t *buf,
                                   uint64_t offset, size_t bytes);
+
+/* Does that with what @pipe has, and gives it back. */
+int bf_nbd_command_co_write_pipe(BfNbdTask *task, BfNbdPipe *pipe,
+                                 uint64_t offset);
 
 /* Replies to a WRITE that came to @ret. */
 void bf_nbd_command_end_write(BfNbdTask *task, int ret);
@@ -149,10 +164,10 @@ bool bf_nbd_pieces_co_write(BfNbdTask *task, GError **error);
 /* Should a WRITE be done like that? */
 bool bf_nbd_spread_wants(BfNbdClient *client, const BfNbdRequest *request);
 
-/* Does a WRITE, of which no payload was read yet, and replies. False: the
- * connection ends, and the task is or will be released. Called by the reader.
- */
-bool bf_nbd_spread_co_write(BfNbdTask *task, GError **error);
+/* Does a WRITE, of which no payload was read yet, and replies. @by_pipe: it may
+ * go through pipes. False: the connection ends, and the task is or will be
+ * released. Called by the reader. */
+bool bf_nbd_spread_co_write(BfNbdTask *task, bool by_pipe, GError **error);
 
 /*
  * reply.c: on the client's loop. Each of the first group makes the reply of a

@@ -29,13 +29,10 @@
 #define PIPE_MIN_REMOTE ((size_t)64 * 1024)
 #define PIPE_MIN_SECURE ((size_t)256 * 1024)
 
-/* Writes of so many bytes go through a pipe, if the channel can: whole pages
- * only, as only those can be written at once. Larger ones than a UNIX socket
- * holds gain nothing there: to fill a pipe from it takes no time, so that most
- * of it would be waiting for the peer. */
-#define PIPE_WRITE_MIN ((size_t)64 * 1024)
+/* Larger writes than this, which a UNIX socket does not hold, do not go through
+ * a pipe as a whole: to fill one from it takes no time, so that most of it
+ * would be waiting for the peer. */
 #define PIPE_WRITE_MAX_LOCAL ((size_t)256 * 1024)
-#define PIPE_WRITE_PAGE 4096
 
 /* Replies to reads leave when there are so many bytes of them, although more
  * requests are there, if the channel encrypts: the peer decrypts them while the
@@ -186,69 +183,6 @@ fits_in_place(const BfNbdClient *client, size_t bytes)
            (bytes <= IN_PLACE_MAX || bytes <= bf_nbd_input_bytes(client));
 }
 
-/* Should the payload go through a pipe? A node that keeps pipes has to send
- * what its connection loses a second time, and could not. */
-static bool
-fits_in_pipe(BfNbdClient *client, const BfNbdRequest *request)
-{
-    if (client->exp->base.writethrough ||
-        bf_handle_limits(client->handle)->keeps_pipes ||
-        (request->flags & BF_NBD_REQUEST_FUA) != 0 ||
-        request->length < PIPE_WRITE_MIN ||
-        request->length > client->write_pipe_max ||
-        ((request->offset | request->length) & (PIPE_WRITE_PAGE - 1)) != 0) {
-        return false;
-    }
-    if (client->write_pipe_skip > 0) {
-        client->write_pipe_skip--;
-        return false;
-    }
-    return true;
-}
-
-/* The payload came in pieces too small for the pipe, which is full: the rest
- * goes into a buffer, behind what the pipe has. */
-static bool
-reader_co_leave_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
-{
-    size_t done = task->payload_pipe->bytes;
-    size_t rest = task->request.length - done;
-
-    client->write_pipe_skip = NBD_PIPE_SKIP;
-    client->window = NBD_INPUT_SMALL_WINDOW;
-    return bf_nbd_pipe_unload(task)
-               ? bf_nbd_input_co_receive(client, task->buf + done, rest, error)
-               : bf_nbd_input_co_skip(client, rest, error);
-}
-
-/* Receives the payload, of which nothing was read yet, into the task's pipe. */
-static bool
-reader_co_fill_pipe(BfNbdClient *client, BfNbdTask *task, GError **error)
-{
-    BfNbdPipe *pipe = task->payload_pipe;
-    size_t bytes = task->request.length;
-
-    while (pipe->bytes < bytes) {
-        ssize_t n = 0;
-
-        bf_nbd_input_co_let_writer_run(client);
-        n = bf_channel_co_recv_pipe(client->channel, pipe->write_fd,
-                                    bytes - pipe->bytes, error);
-        if (n == BF_CHANNEL_PIPE_FULL) {
-            return reader_co_leave_pipe(client, task, error);
-        }
-        if (n == 0) {
-            bf_set_error(error, "the peer left in the middle of a write");
-        }
-        if (n <= 0) {
-            return false;
-        }
-        bf_nbd_stats_arrived(client);
-        pipe->bytes += (size_t)n;
-    }
-    return true;
-}
-
 /* Gets the payload of a write that was accepted. */
 static bool
 reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, bool by_pipe,
@@ -263,8 +197,13 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, bool by_pipe,
             by_pipe ? client->request_bytes : NBD_INPUT_SMALL_WINDOW;
     }
     if (by_pipe && bf_nbd_input_bytes(client) == 0 &&
-        bf_nbd_pipe_take_for_write(task)) {
-        return reader_co_fill_pipe(client, task, error);
+        (task->payload_pipe = bf_nbd_pipe_take(client, bytes)) != NULL) {
+        bool ok = bf_nbd_pipe_co_fill(client, &task->payload_pipe, bytes,
+                                      &task->buf, error);
+
+        task->buf_bytes = bytes;
+        task->payload = task->buf;
+        return ok;
     }
     if (fits_in_place(client, bytes)) {
         if (!bf_nbd_input_co_need(client, bytes, error)) {
@@ -340,10 +279,11 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
         return bf_nbd_pieces_co_write(task, error);
     }
     if (request->command == BF_NBD_COMMAND_WRITE && request->length > 0) {
-        bool by_pipe = fits_in_pipe(client, request);
+        bool suits_pipe = bf_nbd_pipe_suits_write(client, request);
+        bool by_pipe = suits_pipe && request->length <= client->write_pipe_max;
 
         if (!by_pipe && bf_nbd_spread_wants(client, request)) {
-            return bf_nbd_spread_co_write(task, error);
+            return bf_nbd_spread_co_write(task, suits_pipe, error);
         }
         client->receiving = true;
         if (!reader_co_take_payload(client, task, by_pipe, error)) {

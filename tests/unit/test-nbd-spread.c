@@ -19,6 +19,7 @@ static const struct {
     {0, 3000000},           {PIECE, 4 * PIECE},
     {PIECE - 1, PIECE + 2}, {12345, 5 * PIECE},
     {0, PIECE + 1},         {NBD_TEST_BYTES - PIECE - 7, PIECE + 7},
+    {0, 2 * PIECE},         {4096, 3 * PIECE - 4096},
 };
 
 /* Bytes that differ from place to place, and are nowhere zero. */

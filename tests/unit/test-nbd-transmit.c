@@ -146,12 +146,13 @@ test_pipelined_writes_to_an_aligned_node(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
-/* Writes of whole pages, which go through pipes. Many small chunks do not fit
- * into one, and the rest must follow in the right place. */
+/* Writes of whole pages, which go through pipes, the largest in several pieces.
+ * Many small chunks do not fit into one, and the rest must follow in the right
+ * place. */
 static void
 test_large_writes_through_pipes(void *arg)
 {
-    static const uint32_t pieces[] = {65536, 131072, 262144};
+    static const uint32_t pieces[] = {65536, 131072, 262144, 348160, 1048576};
     BfNbdFixture fix = {.deleted = 0};
     BfChannel *peer = NULL;
 

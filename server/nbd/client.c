@@ -194,20 +194,33 @@ handshake_expired(void *arg)
     }
 }
 
-void
-bf_nbd_client_limit_negotiation(BfNbdClient *client, bool limited)
+static bool
+is_limited(const BfNbdClient *client)
 {
-    uint32_t seconds = client->listener->handshake_max_seconds;
+    return client->listener->handshake_max_seconds != 0;
+}
 
-    if (seconds == 0) {
-        return;
-    }
-    if (limited) {
-        client->limit_ns = bf_loop_now_ns() + seconds * BF_NS_PER_SEC;
-        bf_timer_start(&client->timer, seconds * BF_NS_PER_SEC,
-                       handshake_expired, client);
-    } else {
-        bf_timer_stop(&client->timer);
+static void
+limit_negotiation(BfNbdClient *client, uint64_t rest_ns)
+{
+    client->limit_ns = bf_loop_now_ns() + rest_ns;
+    bf_timer_start(&client->timer, rest_ns, handshake_expired, client);
+}
+
+uint64_t
+bf_nbd_client_pause_limit(BfNbdClient *client)
+{
+    const uint64_t limit_ns = client->limit_ns;
+
+    bf_timer_stop(&client->timer);
+    return limit_ns - MIN(limit_ns, bf_loop_now_ns());
+}
+
+void
+bf_nbd_client_resume_limit(BfNbdClient *client, uint64_t rest_ns)
+{
+    if (is_limited(client)) {
+        limit_negotiation(client, rest_ns);
     }
 }
 
@@ -312,14 +325,13 @@ go_on_settled(BfNbdClient *client, const GError *error)
 static void
 limit_rest_of_negotiation(BfNbdClient *client)
 {
-    const uint64_t now_ns = bf_loop_now_ns();
-    const uint64_t limit_ns = client->limit_ns;
+    const bool goes_on = client->limit_ns != 0;
 
-    if (limit_ns != 0) {
-        bf_timer_start(&client->timer, limit_ns - MIN(limit_ns, now_ns),
-                       handshake_expired, client);
-    } else {
-        bf_nbd_client_limit_negotiation(client, true);
+    if (is_limited(client)) {
+        limit_negotiation(client,
+                          goes_on ? bf_nbd_client_pause_limit(client)
+                                  : client->listener->handshake_max_seconds *
+                                        BF_NS_PER_SEC);
     }
 }
 

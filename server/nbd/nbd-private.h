@@ -544,9 +544,10 @@ void bf_nbd_client_start(BfNbdListener *listener, BfChannel *channel,
  * to use that export there. On main, while the loop waits. */
 void bf_nbd_client_co_settle(BfNbdClient *client);
 
-/* Limits how long the negotiation may take, from now on, or does not limit it
- * for a while. On its loop. */
-void bf_nbd_client_limit_negotiation(BfNbdClient *client, bool limited);
+/* Stops the clock of the negotiation while it is not the peer that takes the
+ * time; returns what is left of it, for later. On its loop. */
+uint64_t bf_nbd_client_pause_limit(BfNbdClient *client);
+void bf_nbd_client_resume_limit(BfNbdClient *client, uint64_t rest_ns);
 
 /* Makes a client leave soon, however its peer behaves. On main. Where the
  * reason allows it gets the answers to what it has asked. */

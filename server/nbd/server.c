@@ -345,13 +345,15 @@ bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
     };
 
     for (;;) {
+        uint64_t rest_ns = 0;
+
         bf_nbd_rights_co_call(client, ask_co_answer, &ask);
-        if (!ask.has_to_wait) {
+        if (!ask.has_to_wait || client->timed_out) {
             break;
         }
-        bf_nbd_client_limit_negotiation(client, false);
+        rest_ns = bf_nbd_client_pause_limit(client);
         bf_nbd_places_co_wait(client);
-        bf_nbd_client_limit_negotiation(client, true);
+        bf_nbd_client_resume_limit(client, rest_ns);
     }
 }
 

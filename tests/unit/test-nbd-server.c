@@ -379,6 +379,46 @@ test_choice_above_the_limit_waits(void *arg)
     bf_channel_free(third);
 }
 
+/* Its clock stands still while it waits, and does not start anew. */
+static void
+test_wait_for_a_place_does_not_cost_time(void *arg)
+{
+    BfNbdFixture fix = {
+        .config.first = {.max_connections = 1, .handshake_max_seconds = 10}};
+    BfSocketAddress address = {0};
+    const BfNbdClient *client = NULL;
+    BfChannel *user;
+    BfChannel *late;
+
+    open_listening(&fix, &address);
+    bf_nbd_fixture_co_export(&fix, "e1", "n0", false);
+    user = co_greeted(&address);
+    late = co_silent(&fix, &address);
+    client = g_queue_peek_tail(&fix.server->clients);
+    co_choose(user);
+    bf_test_advance(9 * BF_NS_PER_SEC);
+    bf_nbd_peer_co_send(late, "\0\0\0\3", 4);
+    bf_nbd_peer_co_send_go(late, BF_NBD_OPTION_GO, "e1");
+    co_wait_for_length(&fix.server->lobby.place_queue, 1);
+    bf_test_advance(100 * BF_NS_PER_SEC);
+    g_assert_cmpuint(fix.server->lobby.place_queue.length, ==, 1);
+
+    /* What it waits for goes, so it is in negotiation again. */
+    bf_export_start_close(bf_export_table_find(fix.table, "e1"));
+    bf_nbd_peer_co_leave(user);
+    bf_nbd_peer_co_expect(late, BF_NBD_OPTION_GO, BF_NBD_REPLY_ERR_UNKNOWN,
+                          "export 'e1' not present");
+    while (bf_peer_wait_since(&client->wait) == BF_PEER_WAIT_NONE) {
+        bf_co_yield();
+    }
+    bf_test_advance(BF_NS_PER_SEC - 1);
+    g_assert_false(client->timed_out);
+    bf_test_advance(1);
+    bf_nbd_peer_co_expect_end(late);
+    bf_channel_free(late);
+    close_listening(&fix, &address);
+}
+
 static void
 test_silent_peers_make_room(void *arg)
 {
@@ -489,6 +529,8 @@ main(int argc, char **argv)
                 test_connections_above_the_limit_wait);
     bf_test_add_fake("/serve/nbd/server/choice-above-the-limit-waits",
                      test_choice_above_the_limit_waits);
+    bf_test_add_fake("/serve/nbd/server/wait-for-a-place-does-not-cost-time",
+                     test_wait_for_a_place_does_not_cost_time);
     bf_test_add_fake("/serve/nbd/server/silent-peers-make-room",
                      test_silent_peers_make_room);
     bf_test_add_fake("/serve/nbd/server/too-many-that-wait-are-turned-away",

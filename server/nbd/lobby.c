@@ -22,6 +22,10 @@
  * the same source, or of one that has as many. */
 #define SILENCE_MAX_NS BF_NS_PER_SEC
 
+/* Turns of a loop in which it hears of all that its clients in negotiation have
+ * sent until now. In one it takes in some 150 completions (see core/ring.c). */
+#define LOOK_TURNS 3
+
 /* A connection that was accepted and waits for a place in negotiation. */
 typedef struct Waiting {
     int fd;                  /* owned */
@@ -285,7 +289,60 @@ timer_fired(void *arg)
     bf_nbd_lobby_update(arg);
 }
 
-/* Drops a client in favour of @next, or lets the timer look again. */
+/* In a message, so that this is a turn of the worker that has it. */
+static void
+worker_co_pass_turn(void *arg)
+{
+    bf_co_yield();
+}
+
+static bool
+negotiates_on(const BfNbdLobby *lobby, const BfLoop *loop)
+{
+    for (GList *l = lobby->negotiating.head; l != NULL; l = l->next) {
+        if (((const BfNbdClient *)l->data)->loop == loop) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+lobby_co_look(void *arg)
+{
+    BfNbdServer *server = arg;
+    BfNbdLobby *lobby = &server->lobby;
+
+    for (unsigned turn = 0; turn < LOOK_TURNS; turn++) {
+        bf_co_next_turn();
+        for (unsigned i = 0; i < server->n_workers; i++) {
+            if (negotiates_on(lobby, server->workers[i])) {
+                bf_co_call(server->workers[i], worker_co_pass_turn, NULL);
+            }
+        }
+    }
+    lobby->looking = false;
+    lobby->has_looked = true;
+    bf_nbd_lobby_update(server);
+    lobby->has_looked = false;
+    bf_wait_group_done(&server->alive);
+}
+
+/* Somebody has to go. A peer may have spoken while its loop was busy and could
+ * not listen, and is not to be taken for silent: it is listened to first. */
+static void
+start_look(BfNbdServer *server)
+{
+    BfNbdLobby *lobby = &server->lobby;
+
+    if (!lobby->looking) {
+        lobby->looking = true;
+        bf_wait_group_add(&server->alive, 1);
+        bf_co_spawn_later(lobby_co_look, server);
+    }
+}
+
+/* Drops a client in favour of @next, or sees to it that this is tried again. */
 static bool
 make_room(BfNbdServer *server, const Waiting *next)
 {
@@ -302,6 +359,10 @@ make_room(BfNbdServer *server, const Waiting *next)
         silence_ns = now_ns > since_ns ? now_ns - since_ns : 0;
         if (silence_ns >= SILENCE_MAX_NS ||
             share > next->source->negotiating + 1) {
+            if (!lobby->has_looked) {
+                start_look(server);
+                return false;
+            }
             drop(client, silence_ns);
             return true;
         }

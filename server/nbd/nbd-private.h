@@ -138,6 +138,8 @@ typedef struct BfNbdLobby {
     GQueue negotiating;       /* BfNbdClient, by their lobby_link */
     unsigned n_dropped;   /* of them, to make room; they are gone in a moment */
     BfTimer timer;        /* until a client in negotiation may have to go */
+    bool looking;         /* for what peers have sent, as one has to go */
+    bool has_looked;      /* just now */
     unsigned places_used; /* by clients that use an export, or are about to */
     GQueue place_queue;   /* BfNbdClient: have chosen one and wait for it */
     BfCoQueue place_given; /* to one of them */

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Floods of connections that never get on with their negotiation."""
 import contextlib
+import os
+import signal
 import socket
 import struct
 
@@ -212,3 +214,28 @@ def test_who_waits_for_a_place_makes_room_in_negotiation(
         data = daemon.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
         assert data["peer"].startswith("127.0.0.2:")
         assert "waited for a place" in data["message"]
+
+
+def test_who_has_spoken_while_nobody_listened_stays(daemon, address, kind):
+    """What a busy daemon has not read yet counts, too."""
+    spoken = 200
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(connect(address, "127.0.0.2"))
+                for _ in range(PLACES)]
+        for sock in many:
+            assert len(sock.recv(18, socket.MSG_WAITALL)) == 18
+        os.kill(daemon.pid, signal.SIGSTOP)
+        late = stack.enter_context(connect(address, "127.0.0.3"))
+        clients = [nbd.RawNbd(sock, handshake=False)
+                   for sock in many[:spoken]]
+        for client in clients:
+            client.send(FLAGS)
+            client.send_option(nbd.OPT_LIST)
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert len(late.recv(18, socket.MSG_WAITALL)) == 18
+        for client in clients:
+            assert client.read_option_reply()
+        data = daemon.qmp.take_event("NBD_CLIENT_REJECTED")["data"]
+        assert data["reason"] == "limit"
+        assert data["peer"] in {
+            "%s:%d" % sock.getsockname() for sock in many[spoken:]}

@@ -219,7 +219,7 @@ command_co_write(BfNbdTask *task)
  * Calls @fn for the pieces of a request, which end at multiples of @piece. The
  * storage may take each without waiting (null-co, or a discard that is to be
  * ignored), and there may be 2^37 of them: others must get their turns, and who
- * is cut off has no more to ask for.
+ * is cut off or has gone has no more to ask for.
  */
 static int
 command_co_pieces(BfNbdTask *task,
@@ -245,7 +245,9 @@ command_co_pieces(BfNbdTask *task,
         offset += bytes;
         if (offset < end && ret == 0) {
             bf_co_yield();
-            ret = task->client->closing ? -ESHUTDOWN : 0;
+            if (bf_nbd_transmit_is_pointless(task->client)) {
+                ret = -ESHUTDOWN;
+            }
         }
     }
     return ret == 0 && flush ? bf_handle_co_flush(task->client->handle) : ret;

@@ -13,6 +13,9 @@
 /* Bits of a bitmap that are looked at in one turn, some microseconds' worth. */
 #define LOOK_BITS (UINT64_C(1) << 20)
 
+/* Names that are compared with queries in one turn. */
+#define LOOK_NAMES 1024
+
 /* Queries that ask for all contexts below, but only when listing. */
 static const char *const wildcards[] = {
     "base:",
@@ -20,11 +23,13 @@ static const char *const wildcards[] = {
     "qemu:dirty-bitmap:",
 };
 
+/* Without the length of @text, which is often long and seldom the same. A query
+ * has no NUL. */
 static bool
 is_text(BfNbdString string, const char *text)
 {
-    return string.len == strlen(text) &&
-           memcmp(string.data, text, string.len) == 0;
+    return strncmp(text, string.data, string.len) == 0 &&
+           text[string.len] == '\0';
 }
 
 static void
@@ -56,12 +61,15 @@ match_query(const GPtrArray *names, BfNbdString query, bool listing,
     }
 }
 
-/* The ids of the contexts that are asked for, rising. */
+/* The ids of the contexts that are asked for, rising. A peer can send very many
+ * queries: others get their turns, and who is cut off needs no answer. */
 static GArray *
-match_queries(BfNbdMetaRequest *request, const GPtrArray *names, bool listing)
+co_match_queries(const BfNbdClient *client, BfNbdMetaRequest *request,
+                 const GPtrArray *names, bool listing)
 {
     g_autofree bool *found = g_new0(bool, names->len + 1);
     GArray *ids = g_array_new(false, false, sizeof(uint32_t));
+    size_t compared = 0;
     BfNbdString query;
 
     if (listing && request->n_queries == 0) {
@@ -69,6 +77,14 @@ match_queries(BfNbdMetaRequest *request, const GPtrArray *names, bool listing)
     }
     while (bf_nbd_meta_next_query(request, &query)) {
         match_query(names, query, listing, found);
+        compared += names->len;
+        if (compared >= LOOK_NAMES) {
+            compared = 0;
+            bf_co_yield();
+            if (client->closing || client->timed_out) {
+                break;
+            }
+        }
     }
     for (uint32_t id = 0; id < names->len; id++) {
         if (found[id]) {
@@ -229,7 +245,7 @@ bf_nbd_meta_co_option(BfNbdClient *client, uint32_t option, const void *data,
         bf_nbd_negotiate_add_absent(client, out, option, request.name);
         return;
     }
-    ids = match_queries(&request, answer.contexts->list, listing);
+    ids = co_match_queries(client, &request, answer.contexts->list, listing);
     if (!listing) {
         client->contexts = g_array_ref(ids);
         client->context_names = bf_nbd_names_ref(answer.contexts);
@@ -412,11 +428,12 @@ add_extents(StatusChunk *chunk, const BfExtents *extents, uint32_t context)
 /*
  * Writes may be marking it meanwhile: each look sees some moment. There may be
  * gigabytes of bits that are alike, so others get their turns between looks.
+ * False: nobody waits for the result any more.
  */
-static void
-co_add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap,
-              const BfNbdRequest *request)
+static bool
+co_add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap, const BfNbdTask *task)
 {
+    const BfNbdRequest *request = &task->request;
     const uint64_t look = bf_bitmap_granularity(bitmap) * LOOK_BITS;
     uint64_t end = request->offset + request->length;
     uint64_t at = request->offset;
@@ -430,14 +447,18 @@ co_add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap,
         if (at - looked_to >= look) {
             looked_to = at;
             bf_co_yield();
+            if (bf_nbd_transmit_is_pointless(task->client)) {
+                return false;
+            }
         }
         bf_bitmap_next_dirty(bitmap, at, stop, &start, &bytes);
         if (!chunk_add(chunk, start - at, 0) ||
             !chunk_add(chunk, bytes, BF_NBD_STATUS_DIRTY)) {
-            return;
+            break;
         }
         at = start + bytes;
     }
+    return true;
 }
 
 static const BfBitmap *
@@ -496,8 +517,9 @@ co_reply_status(BfNbdTask *task, const BfExtents *extents)
                    room_for(task, extents, id));
         if (id < BF_NBD_CONTEXT_BITMAPS) {
             add_extents(&chunk, extents, id);
-        } else {
-            co_add_bitmap(&chunk, bitmap_of(task->client, id), &task->request);
+        } else if (!co_add_bitmap(&chunk, bitmap_of(task->client, id), task)) {
+            bf_nbd_reply_error(task, ESHUTDOWN, "the connection has ended");
+            return;
         }
         bytes += chunk_finish(&chunk, task, id, i + 1 == ids->len);
     }

@@ -415,6 +415,7 @@ struct BfNbdClient {
     size_t ahead_bytes;    /* so many of them do not wait for more */
     bool writing;          /* the writer runs or is about to */
     bool ending;           /* no more requests are read */
+    bool abandoned;        /* the peer has gone without saying so */
     bool broken;           /* nothing can be sent any more */
     GError *write_error;   /* (nullable) why */
     BfCoQueue reader_wait; /* the reader, for credits, buffers or the end */
@@ -424,6 +425,7 @@ struct BfNbdClient {
     BfCoQueue pipe_wait;      /* requests that wait for pipes */
     size_t pipe_min_bytes;    /* reads from here on go through pipes */
     unsigned pipe_skip;       /* so many of them do not, after a failure */
+    size_t turn_bytes;        /* of reads begun since others had a turn */
     unsigned sparse_looks;    /* so many of them do not, to find zeroes */
     unsigned pipe_reads;      /* since one of them did not, for that */
     size_t write_pipe_max;    /* writes up to here may go through pipes */

@@ -11,6 +11,15 @@
  * transmit.c, input.c, command.c, credit.c, pipe.c: on the client's loop.
  */
 
+/* Is the rest of a long request pointless, because nobody is there any more who
+ * would hear of it? Who leaves in due form wants all of what he has asked for.
+ */
+static inline bool
+bf_nbd_transmit_is_pointless(const BfNbdClient *client)
+{
+    return client->closing || client->abandoned;
+}
+
 /* What has come and was not parsed yet. */
 static inline size_t
 bf_nbd_input_bytes(const BfNbdClient *client)

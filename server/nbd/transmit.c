@@ -41,6 +41,10 @@
  * fewer and larger sends are better. */
 #define AHEAD_SECURE ((size_t)60 * 1024)
 
+/* Reads of so many bytes are begun in one turn. They may all be done at once,
+ * and cost the same where holes are all that there is to send. */
+#define TURN_BYTES ((size_t)4 * 1024 * 1024)
+
 /*
  * Checks.
  */
@@ -251,6 +255,17 @@ reader_co_send_ahead(BfNbdClient *client)
     }
 }
 
+/* Leaves others on this loop their turns. */
+static void
+reader_co_take_turns(BfNbdClient *client, size_t bytes)
+{
+    client->turn_bytes += bytes;
+    if (client->turn_bytes >= TURN_BYTES) {
+        client->turn_bytes = 0;
+        bf_co_yield();
+    }
+}
+
 /* Starts a request that has passed the checks. @contexts (nullable) is
  * transferred: what a BLOCK_STATUS names. */
 static bool
@@ -261,6 +276,7 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
 
     if (request->command == BF_NBD_COMMAND_READ) {
         reader_co_send_ahead(client);
+        reader_co_take_turns(client, request->length);
         bf_nbd_credit_co_wait_for_replies(client);
     }
     task = bf_nbd_credit_co_take(client, credit_of(client, request));
@@ -432,6 +448,8 @@ reader_co_loop(BfNbdClient *client, GError **error)
         case BF_NBD_INPUT_OK:
             break;
         case BF_NBD_INPUT_EOF:
+            /* If it has to leave, it is we who have ended the stream. */
+            client->abandoned = !client->leaving;
             if (bf_nbd_input_bytes(client) == 0) {
                 return BF_NBD_TRANSMIT_DONE; /* as many do, without a word */
             }
@@ -575,6 +593,9 @@ transmit_co_drain(BfNbdClient *client)
 static BfNbdTransmitStatus
 transmit_co_end(BfNbdClient *client, BfNbdTransmitStatus status, GError **error)
 {
+    if (status == BF_NBD_TRANSMIT_FAILED && !client->leaving) {
+        client->abandoned = true;
+    }
     transmit_co_drain(client);
     if (client->write_error != NULL) {
         /* What the reader saw then is only a consequence. */

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Requests that take long, though nothing makes them wait: while they run,
 others on the same thread get their turns."""
+import os
+import signal
 import struct
 
 import pytest
@@ -46,14 +48,19 @@ def test_endless_request_leaves_others_their_turns(daemon, command, hard):
         assert other.read(0, 512)[0] == 0
 
 
-def test_long_bitmap_leaves_others_their_turns(daemon):
-    """What is asked for later need not wait for a look at all bits."""
+def serve_bitmap(daemon, granularity):
+    """An export of 1 TiB, with a dirty bitmap."""
     daemon.cmd("blockdev-add", driver="null-co", node_name="disk",
                size=1 << 40)
     daemon.cmd("block-dirty-bitmap-add", node="disk", name="b0",
-               granularity=65536)
+               granularity=granularity)
     daemon.start_nbd()
     daemon.add_export("disk", writable=True, bitmaps=["b0"])
+
+
+def test_long_bitmap_leaves_others_their_turns(daemon):
+    """What is asked for later need not wait for a look at all bits."""
+    serve_bitmap(daemon, 65536)
     with connect(daemon, "disk", ["qemu:dirty-bitmap:b0"]) as client:
         turn = 65536 << 20
         for start, end in ((turn - 65536, turn + 65536), (2 * turn, 3 * turn),
@@ -69,3 +76,49 @@ def test_long_bitmap_leaves_others_their_turns(daemon):
         assert list(struct.iter_unpack(">QQ", second.data[8:])) == [
             (turn - 65536, 0), (131072, 1), (turn - 65536, 0), (turn, 1),
             (client.size - 65536 - 3 * turn, 0), (65536, 1)]
+
+
+def end_of_client(daemon, client, *requests):
+    """Sends requests and is gone at once; what the daemon says of it."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    client.send(b"".join(client.request_bytes(*request)
+                         for request in requests))
+    client.close()
+    os.kill(daemon.pid, signal.SIGCONT)
+    return daemon.qmp.take_event("NBD_CLIENT_DISCONNECTED")["data"]
+
+
+@pytest.mark.parametrize("command", [nbd.CMD_TRIM, nbd.CMD_WRITE_ZEROES])
+def test_endless_request_ends_when_its_peer_is_gone(daemon, command):
+    """It would go on for days, and nobody else could have its place."""
+    daemon.cmd("blockdev-add", driver="null-co", node_name="disk",
+               size=1 << 62)
+    daemon.start_nbd(max_connections=1)
+    daemon.add_export("disk", writable=True)
+    client = connect(daemon, "disk")
+    left = end_of_client(daemon, client, (command, 0, client.size))
+    assert left["failed-requests"] == left["requests"] == 1
+    with connect(daemon, "disk") as other:
+        assert other.read(0, 512)[0] == 0
+
+
+@pytest.mark.parametrize("command", [nbd.CMD_TRIM, nbd.CMD_WRITE_ZEROES])
+def test_long_request_of_a_peer_that_says_goodbye_is_finished(daemon, command):
+    """Who leaves in due form gets all that he has asked for."""
+    daemon.cmd("blockdev-add", driver="null-co", node_name="disk",
+               size=1 << 40)
+    daemon.start_nbd()
+    daemon.add_export("disk", writable=True)
+    client = connect(daemon, "disk")
+    left = end_of_client(daemon, client, (command, 0, client.size),
+                         (nbd.CMD_DISC,))
+    assert left["requests"] == 1
+    assert left["failed-requests"] == 0
+
+
+def test_look_at_long_bitmaps_ends_when_its_peer_is_gone(daemon):
+    serve_bitmap(daemon, 512)
+    client = connect(daemon, "disk", ["qemu:dirty-bitmap:b0"])
+    left = end_of_client(daemon, client, *[
+        (nbd.CMD_BLOCK_STATUS, 0, client.size, nbd.REQ_ONE)] * 32)
+    assert left["failed-requests"] == left["requests"] == 32

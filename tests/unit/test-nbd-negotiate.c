@@ -308,6 +308,44 @@ test_meta_context_queries(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
+/* The most that one option holds, of two contexts each is compared with. */
+#define MANY_QUERIES 29000
+
+static void
+test_many_meta_queries_leave_others_their_turns(void *arg)
+{
+    const uint32_t list = BF_NBD_OPTION_LIST_META_CONTEXT;
+    const BfNbdString name = {.data = "e0", .len = 2};
+    g_autofree BfNbdString *queries = g_new(BfNbdString, MANY_QUERIES);
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    BfNbdFixture fix = {.deleted = 0};
+    uint8_t header[BF_NBD_OPTION_BYTES];
+    BfNbdClient *client = NULL;
+    BfChannel *peer = NULL;
+    unsigned turns = 0;
+
+    open_with_export(&fix);
+    peer = bf_nbd_peer_co_greet(&fix);
+    client = fix.server->clients.head->data;
+    client->quick = false; /* so it stays on this loop */
+    for (unsigned i = 0; i < MANY_QUERIES; i++) {
+        queries[i] = (BfNbdString){.data = "none:", .len = 5};
+    }
+    bf_nbd_append_meta(payload, name, queries, MANY_QUERIES);
+    bf_nbd_put_option(
+        header, &(BfNbdOptionHeader){.option = list, .length = payload->len});
+    bf_nbd_peer_co_send(peer, header, sizeof(header));
+    bf_nbd_peer_co_send(peer, payload->data, payload->len);
+    while (strcmp(client->stage, "waiting for an option") != 0) {
+        turns += bf_peer_wait_since(&client->wait) == BF_PEER_WAIT_NONE;
+        bf_co_yield();
+    }
+    g_assert_cmpuint(turns, >=, 2 * MANY_QUERIES / 1024);
+    bf_nbd_peer_co_expect(peer, list, BF_NBD_REPLY_ACK, "");
+    abort_and_free(peer);
+    bf_nbd_fixture_co_close(&fix);
+}
+
 static void
 test_bytes_behind_meta_queries_are_refused(void *arg)
 {
@@ -446,6 +484,9 @@ main(int argc, char **argv)
                 test_few_large_options_at_a_time);
     bf_test_add("/serve/nbd/negotiate/meta-context-queries",
                 test_meta_context_queries);
+    bf_test_add(
+        "/serve/nbd/negotiate/many-meta-queries-leave-others-their-turns",
+        test_many_meta_queries_leave_others_their_turns);
     bf_test_add("/serve/nbd/negotiate/bytes-behind-meta-queries-are-refused",
                 test_bytes_behind_meta_queries_are_refused);
     bf_test_add_fake("/serve/nbd/negotiate/handshake-has-a-limit",

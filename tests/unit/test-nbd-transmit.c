@@ -8,6 +8,7 @@
 #include "harness.h"
 #include "nbd-peer.h"
 #include "server/nbd/nbd-private.h"
+#include "server/nbd/stats-private.h"
 
 static void
 open_with_file(BfNbdFixture *fix)
@@ -588,6 +589,44 @@ test_full_budget_does_not_block_for_ever(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
+static void
+test_large_reads_of_zeroes_leave_others_their_turns(void *arg)
+{
+    const uint32_t bytes = 4 * BF_MIB;
+    const unsigned n_reads = 12;
+    BfLoop *here[] = {bf_loop_self()};
+    BfNbdFixture fix = {.deleted = 0};
+    const BfNbdClient *client = NULL;
+    BfChannel *peer = NULL;
+    unsigned most = 0;
+
+    bf_nbd_fixture_co_open(&fix);
+    fix.server->workers = here;
+    fix.server->n_workers = G_N_ELEMENTS(here);
+    bf_nbd_fixture_co_add_null(&fix, "n0");
+    bf_nbd_fixture_co_export(&fix, "e0", "n0", true);
+    peer = bf_nbd_peer_co_go(&fix, "e0", true);
+    client = fix.server->clients.head->data;
+    for (unsigned i = 0; i < n_reads; i++) {
+        bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_READ, 0, i, 0, bytes);
+    }
+    for (unsigned done = 0; done < n_reads;) {
+        unsigned now = (unsigned)bf_nbd_stats_requests(client->stats);
+
+        most = MAX(most, now - done);
+        done = now;
+        bf_co_yield();
+    }
+    g_assert_cmpuint(most, <=, 2);
+    for (unsigned i = 0; i < n_reads; i++) {
+        g_auto(BfNbdPeerReply) reply = bf_nbd_peer_co_chunks(peer);
+
+        g_assert_cmphex(reply.type, ==, BF_NBD_CHUNK_TYPE_OFFSET_HOLE);
+    }
+    bf_nbd_peer_co_leave(peer);
+    bf_nbd_fixture_co_close(&fix);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -629,5 +668,8 @@ main(int argc, char **argv)
         test_budget_is_given_back_while_a_request_is_stuck);
     bf_test_add("/serve/nbd/transmit/full-budget-does-not-block-for-ever",
                 test_full_budget_does_not_block_for_ever);
+    bf_test_add(
+        "/serve/nbd/transmit/large-reads-of-zeroes-leave-others-their-turns",
+        test_large_reads_of_zeroes_leave_others_their_turns);
     return g_test_run();
 }

@@ -240,7 +240,9 @@ class Soak:
             if time.monotonic() > begin + seconds / 5:
                 for gauge in gauges:
                     gauge.look()
-            assert not any(load.failure for load in loads)
+            failures = [f"{load!r}: {load.failure}" for load in loads
+                        if load.failure]
+            assert not failures, failures
             time.sleep(min(seconds / 100, 1))
         for load in loads:
             load.stop()

@@ -297,6 +297,7 @@ def install_missing():
 
 def prepare_program(options, *targets):
     """Sets options.program; builds it unless it was given."""
+    options.build = options.build.resolve()
     if options.program:
         options.program = str(pathlib.Path(options.program).resolve())
         return

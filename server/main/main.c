@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/loop.h"
 #include "core/util.h"
+#include "core/wipe.h"
 #include "qmp/authz-text.h"
 #include "qmp/config-file.h"
 #include "qmp/monitors.h"
@@ -60,6 +61,7 @@ co_add_object(Program *program, char *text, GError **error)
     g_autoptr(BfObjectOptions) options = bf_options_parse_object(text, error);
 
     bf_options_hide_secrets(text);
+    bf_wipe_traces(); /* before others run, who would save registers */
     return options != NULL &&
            bf_objects_co_add(program->daemon->objects, options, error);
 }

@@ -144,6 +144,13 @@ uint64_t bf_loop_now_ns(void);
 void bf_loop_tidy(void);
 
 /**
+ * bf_loop_sleeps:
+ *
+ * Returns: how often the current loop has had nothing to do and gone to sleep
+ */
+uint64_t bf_loop_sleeps(void);
+
+/**
  * bf_loop_post:
  * @loop: any loop
  * @fn: runs on @loop's thread, not in a coroutine; it may bf_co_spawn()

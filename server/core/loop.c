@@ -79,6 +79,7 @@ struct BfLoop {
     bool caches_in_use;   /* something has run since the last trim */
     uint64_t tidied_ns;   /* when bf_loop_tidy() last did something */
     BfPollRule poll;      /* for waits of no special kind */
+    uint64_t sleeps;      /* so often, until now */
     BfPollRule poll_soon; /* for those where one receive may end soon */
     BfTryRecvs recvs;     /* none of them is in the ring */
     BfClockWatch clock_watch;
@@ -139,7 +140,7 @@ bf_loop_post(BfLoop *loop, BfFn *fn, void *arg)
 }
 
 static void
-turn_begun(void *arg)
+wake_waiting(void *arg)
 {
     bf_co_wake(arg);
 }
@@ -147,7 +148,7 @@ turn_begun(void *arg)
 void
 bf_co_next_turn(void)
 {
-    bf_loop_post(bf_loop_self(), turn_begun, bf_co_self());
+    bf_loop_post(bf_loop_self(), wake_waiting, bf_co_self());
     bf_co_suspend();
 }
 
@@ -305,6 +306,12 @@ bf_loop_tidy(void)
     }
 }
 
+uint64_t
+bf_loop_sleeps(void)
+{
+    return current_loop->sleeps;
+}
+
 /* Sleeps until there are completions or messages; learns from how long. */
 static unsigned
 sleep_for_work(BfLoop *loop, BfPollRule *rule, uint64_t limit_ns)
@@ -340,6 +347,7 @@ wait_for_work(BfLoop *loop, uint64_t *limit_ns, BfMessage **messages)
     } else {
         count = bf_ring_wait(loop->ring, sleeps ? *limit_ns : 0);
     }
+    loop->sleeps += sleeps ? 1 : 0;
     *messages = take_inbox(loop, sleeps);
     return count;
 }
@@ -750,12 +758,6 @@ offload_run(void *arg)
     call_answer(call);
 }
 
-static void
-pause_is_over(void *arg)
-{
-    bf_co_wake(arg);
-}
-
 /* A loop neither waits for a thread nor gives up: others end theirs. */
 static void
 co_pause_for_threads(BfLoop *loop)
@@ -767,7 +769,7 @@ co_pause_for_threads(BfLoop *loop)
         g_warning("cannot start threads; calls that need one wait until the "
                   "limit of processes or memory allows it");
     }
-    bf_timer_start(&timer, THREAD_RETRY_NS, pause_is_over, bf_co_self());
+    bf_timer_start(&timer, THREAD_RETRY_NS, wake_waiting, bf_co_self());
     bf_co_suspend();
 }
 

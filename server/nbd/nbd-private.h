@@ -411,14 +411,17 @@ struct BfNbdClient {
     BfNbdTask *replies;  /* to be sent, oldest first */
     BfNbdTask **replies_tail;
     unsigned n_replies;
-    size_t reply_bytes;    /* data of the replies that are queued or sent */
-    size_t ahead_bytes;    /* so many of them do not wait for more */
-    bool writing;          /* the writer runs or is about to */
-    bool ending;           /* no more requests are read */
-    bool abandoned;        /* the peer has gone without saying so */
-    bool broken;           /* nothing can be sent any more */
-    GError *write_error;   /* (nullable) why */
-    BfCoQueue reader_wait; /* the reader, for credits, buffers or the end */
+    size_t reply_bytes;     /* data of the replies that are queued or sent */
+    size_t ahead_bytes;     /* so many of them do not wait for more */
+    unsigned ahead_replies; /* nor do so many replies */
+    unsigned n_came;        /* requests since the last receive */
+    unsigned split_reads;   /* for so many receives more */
+    bool writing;           /* the writer runs or is about to */
+    bool ending;            /* no more requests are read */
+    bool abandoned;         /* the peer has gone without saying so */
+    bool broken;            /* nothing can be sent any more */
+    GError *write_error;    /* (nullable) why */
+    BfCoQueue reader_wait;  /* the reader, for credits, buffers or the end */
     BfNbdPipe *free_pipes;
     unsigned n_free_pipes;
     unsigned n_pipes;         /* the free ones included */

@@ -250,7 +250,9 @@ credit_of(const BfNbdClient *client, const BfNbdRequest *request)
 static void
 reader_co_send_ahead(BfNbdClient *client)
 {
-    if (client->reply_bytes >= client->ahead_bytes && client->replies != NULL) {
+    if ((client->reply_bytes >= client->ahead_bytes ||
+         client->n_replies >= client->ahead_replies) &&
+        client->replies != NULL) {
         bf_co_yield();
     }
 }
@@ -274,8 +276,8 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
 {
     BfNbdTask *task = NULL;
 
+    reader_co_send_ahead(client);
     if (request->command == BF_NBD_COMMAND_READ) {
-        reader_co_send_ahead(client);
         reader_co_take_turns(client, request->length);
         bf_nbd_credit_co_wait_for_replies(client);
     }
@@ -469,6 +471,7 @@ reader_co_loop(BfNbdClient *client, GError **error)
             return BF_NBD_TRANSMIT_FAILED;
         }
         client->start += client->request_bytes;
+        client->n_came++;
         if (request.command == BF_NBD_COMMAND_DISC) {
             return BF_NBD_TRANSMIT_DONE;
         }
@@ -502,6 +505,9 @@ bf_nbd_transmit_begin(BfNbdClient *client)
 
     client->ahead_bytes =
         (features & BF_CHANNEL_SECURE) != 0 ? AHEAD_SECURE : SIZE_MAX;
+    client->ahead_replies = UINT_MAX;
+    client->n_came = 0;
+    client->split_reads = 0;
     client->pipe_min_bytes = pipe_min(features);
     client->write_pipe_max = 0;
     if ((features & BF_CHANNEL_RECV_PIPE) != 0 &&

@@ -13,9 +13,12 @@
 /* How long nbd-server-stop waits for storage that does not answer. */
 #define NBD_STOP_MAX_NS (10 * BF_NS_PER_SEC)
 
-/* A round trip of a local client with one request in flight fits in, also where
- * it has to be woken on another virtual processor. */
-#define WORKER_POLL_MAX_NS (48 * BF_NS_PER_US)
+/* How long workers look for work before they sleep: a round trip of a local
+ * client with one request in flight fits in, also where it has to be woken on
+ * another processor, which is to take less than the part of the time below. */
+#define POLL_WAKES 6
+#define POLL_MIN_NS (48 * BF_NS_PER_US)
+#define POLL_MAX_NS (240 * BF_NS_PER_US)
 
 /* All requests of all connections together. Connections may pass it by their
  * reserve of one request each, of which only a piece is in memory. */
@@ -108,6 +111,8 @@ start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
     unsigned wanted = n_workers != 0 ? n_workers
                                      : CLAMP(g_get_num_processors(),
                                              BF_WORKERS_MIN, BF_WORKERS_MAX);
+    uint64_t poll_ns = CLAMP(POLL_WAKES * bf_clock_measure_wake_ns(),
+                             POLL_MIN_NS, POLL_MAX_NS);
 
     daemon->workers = g_new0(BfLoop *, wanted);
     while (daemon->n_workers < wanted) {
@@ -117,7 +122,7 @@ start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
         if (loop == NULL) {
             return false;
         }
-        bf_loop_set_poll_max_ns(loop, WORKER_POLL_MAX_NS);
+        bf_loop_set_poll_max_ns(loop, poll_ns);
         daemon->workers[daemon->n_workers++] = loop;
     }
     return true;

@@ -55,6 +55,16 @@ uint64_t bf_clock_now_ns(const BfClock *clock);
 uint64_t bf_clock_wall_ns(void);
 
 /**
+ * bf_clock_measure_wake_ns:
+ *
+ * Takes a part of a millisecond, in which the caller sleeps.
+ *
+ * Returns: nanoseconds that a processor with nothing to do takes to go on when
+ * there is something; in a virtual machine often many times what it is without
+ */
+uint64_t bf_clock_measure_wake_ns(void);
+
+/**
  * bf_clock_advance:
  * @clock: a fake clock
  * @ns: nanoseconds to add

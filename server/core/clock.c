@@ -6,12 +6,18 @@
 #include "core/clock.h"
 
 #include <pthread.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "clock-private.h"
 #include "core/util.h"
 
 #define FAKE_START_NS BF_NS_PER_SEC
+
+/* Short sleeps, of which the one that is over soonest tells the most: others
+ * may have been at work after the rest. */
+#define NAPS 8
+#define NAP_NS 20000
 
 struct BfClock {
     bool fake;
@@ -73,6 +79,33 @@ bf_clock_wall_ns(void)
 
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t
+system_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+uint64_t
+bf_clock_measure_wake_ns(void)
+{
+    const struct timespec nap = {.tv_nsec = NAP_NS};
+    int slack_ns = prctl(PR_GET_TIMERSLACK);
+    uint64_t least_ns = UINT64_MAX;
+
+    prctl(PR_SET_TIMERSLACK, 1UL); /* else it may oversleep on purpose */
+    for (unsigned i = 0; i < NAPS; i++) {
+        uint64_t start_ns = system_now_ns();
+
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        least_ns = MIN(least_ns, system_now_ns() - start_ns);
+    }
+    prctl(PR_SET_TIMERSLACK, (unsigned long)MAX(slack_ns, 0));
+    return least_ns - MIN(least_ns, NAP_NS);
 }
 
 void

@@ -231,6 +231,17 @@ ssize_t bf_co_recv(int fd, void *buf, size_t len, int flags,
 ssize_t bf_co_recv_soon(int fd, void *buf, size_t len, BfInterrupt *interrupt);
 
 /**
+ * bf_co_await_bytes_soon:
+ * @fd: a stream socket
+ *
+ * Waits until something can be received, or the peer has ended, as
+ * bf_co_recv_soon() does.
+ *
+ * Returns: 0 or -errno
+ */
+int bf_co_await_bytes_soon(int fd);
+
+/**
  * bf_co_sendmsg:
  * @fd: a socket
  * @msg: what to send

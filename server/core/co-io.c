@@ -229,7 +229,8 @@ op_co_wait_interruptible(CoOp *self, BfInterrupt *interrupt)
 
 /* The loop may try what has no flags by itself. */
 static ssize_t
-co_recv(int fd, void *buf, size_t len, bool soon, BfInterrupt *interrupt)
+co_try_recv(int fd, void *buf, size_t len, int flags, bool soon,
+            BfInterrupt *interrupt)
 {
     BfTryRecvs *recvs = bf_loop_recvs();
     CoOp op;
@@ -242,6 +243,7 @@ co_recv(int fd, void *buf, size_t len, bool soon, BfInterrupt *interrupt)
                                .fd = fd,
                                .buf = buf,
                                .len = MIN(len, (size_t)INT32_MAX),
+                               .flags = flags,
                                .soon = soon,
                            });
         ret = interrupt != NULL ? op_co_wait_interruptible(&op, interrupt)
@@ -259,7 +261,7 @@ bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
     int ret;
 
     if (flags == 0) {
-        return co_recv(fd, buf, len, false, interrupt);
+        return co_try_recv(fd, buf, len, 0, false, interrupt);
     }
     do {
         bf_ring_recv(ring, op_init(&op), fd, buf, len, flags);
@@ -272,7 +274,16 @@ bf_co_recv(int fd, void *buf, size_t len, int flags, BfInterrupt *interrupt)
 ssize_t
 bf_co_recv_soon(int fd, void *buf, size_t len, BfInterrupt *interrupt)
 {
-    return co_recv(fd, buf, len, true, interrupt);
+    return co_try_recv(fd, buf, len, 0, true, interrupt);
+}
+
+int
+bf_co_await_bytes_soon(int fd)
+{
+    uint8_t byte;
+    ssize_t n = co_try_recv(fd, &byte, 1, MSG_PEEK, true, NULL);
+
+    return n < 0 ? (int)n : 0;
 }
 
 ssize_t

@@ -24,6 +24,7 @@
  * @fd: a stream socket
  * @buf: where the bytes go
  * @len: room there, at least 1
+ * @flags: 0 or MSG_PEEK
  * @soon: it is likely to have a result within microseconds
  */
 typedef struct BfTryRecv {
@@ -31,6 +32,7 @@ typedef struct BfTryRecv {
     int fd;
     void *buf;
     size_t len;
+    int flags;
     bool soon;
 } BfTryRecv;
 
@@ -52,7 +54,7 @@ typedef struct BfTryRecvs {
  * bf_try_recvs_begin:
  * @recvs: a set
  * @ring: the loop's, which gets the receive if the set has no room
- * @recv: a receive without flags; copied
+ * @recv: a receive; copied
  */
 void bf_try_recvs_begin(BfTryRecvs *recvs, BfRing *ring, const BfTryRecv *recv);
 

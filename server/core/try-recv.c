@@ -15,7 +15,8 @@ bf_try_recvs_begin(BfTryRecvs *recvs, BfRing *ring, const BfTryRecv *recv)
     if (recvs->count < BF_TRY_RECVS_MAX) {
         recvs->items[recvs->count++] = *recv;
     } else {
-        bf_ring_recv(ring, recv->op, recv->fd, recv->buf, recv->len, 0);
+        bf_ring_recv(ring, recv->op, recv->fd, recv->buf, recv->len,
+                     recv->flags);
     }
 }
 
@@ -35,7 +36,8 @@ bf_try_recvs_soon(const BfTryRecvs *recvs)
 static bool
 try_one(const BfTryRecv *item, ssize_t *ret_n)
 {
-    ssize_t n = recv(item->fd, item->buf, item->len, MSG_DONTWAIT);
+    ssize_t n =
+        recv(item->fd, item->buf, item->len, item->flags | MSG_DONTWAIT);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return false;
@@ -70,7 +72,8 @@ bf_try_recvs_start(BfTryRecvs *recvs, BfRing *ring)
     for (unsigned i = 0; i < recvs->count; i++) {
         const BfTryRecv *item = &recvs->items[i];
 
-        bf_ring_recv(ring, item->op, item->fd, item->buf, item->len, 0);
+        bf_ring_recv(ring, item->op, item->fd, item->buf, item->len,
+                     item->flags);
     }
     recvs->count = 0;
 }

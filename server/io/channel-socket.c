@@ -269,7 +269,7 @@ socket_co_recv_pipe(BfChannel *channel, int pipe_fd, size_t bytes,
         if (is_readable) {
             return BF_CHANNEL_PIPE_FULL;
         }
-        ret = bf_co_poll(self->fd, POLLIN, BF_FOREVER, NULL);
+        ret = bf_co_await_bytes_soon(self->fd);
         if (ret < 0) {
             bf_set_errno(error, -ret, "cannot read from the socket");
             return -1;

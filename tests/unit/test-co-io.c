@@ -310,6 +310,33 @@ test_watch_tells_the_end(void *arg)
 }
 
 static void
+send_byte_co_run(void *arg)
+{
+    const int *fd = arg;
+
+    bf_co_yield();
+    g_assert_cmpint(send(*fd, "x", 1, 0), ==, 1);
+}
+
+static void
+test_socket_awaits_bytes_and_leaves_them(void *arg)
+{
+    char byte = 0;
+    int fds[2];
+
+    socket_pair(fds, 0);
+    bf_co_spawn_later(send_byte_co_run, &fds[1]);
+    g_assert_cmpint(bf_co_await_bytes_soon(fds[0]), ==, 0);
+    g_assert_cmpint(bf_co_await_bytes_soon(fds[0]), ==, 0);
+    g_assert_cmpint(recv(fds[0], &byte, 1, MSG_DONTWAIT), ==, 1);
+    g_assert_cmpint(byte, ==, 'x');
+    close(fds[1]);
+    g_assert_cmpint(bf_co_await_bytes_soon(fds[0]), ==, 0);
+    g_assert_cmpint(recv(fds[0], &byte, 1, MSG_DONTWAIT), ==, 0);
+    close(fds[0]);
+}
+
+static void
 test_socket_send_to_closed_peer(void *arg)
 {
     int fds[2];
@@ -708,6 +735,8 @@ main(int argc, char **argv)
                 test_socket_carries_more_than_fits);
     bf_test_add("/core/co-io/socket/shutdown-ends-recv",
                 test_socket_shutdown_ends_recv);
+    bf_test_add("/core/co-io/socket/awaits-bytes-and-leaves-them",
+                test_socket_awaits_bytes_and_leaves_them);
     bf_test_add("/core/co-io/socket/send-to-closed-peer",
                 test_socket_send_to_closed_peer);
     bf_test_add("/core/co-io/interrupt/ends-one-wait",

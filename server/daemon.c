@@ -13,9 +13,9 @@
 /* How long nbd-server-stop waits for storage that does not answer. */
 #define NBD_STOP_MAX_NS (10 * BF_NS_PER_SEC)
 
-/* How long workers look for work before they sleep: a round trip of a local
- * client with one request in flight fits in, also where it has to be woken on
- * another processor, which is to take less than the part of the time below. */
+/* How long workers look for work before they sleep: so many times what it takes
+ * to wake a processor up. A round trip of a local client with one request in
+ * flight fits in, also where it has to be woken on another processor. */
 #define POLL_WAKES 6
 #define POLL_MIN_NS (48 * BF_NS_PER_US)
 #define POLL_MAX_NS (240 * BF_NS_PER_US)

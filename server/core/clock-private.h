@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Clocks: how a loop hears that a fake clock was moved.
+ * Clocks: the time without a clock, and how a loop hears that a fake one was
+ * moved.
  */
 #pragma once
 
@@ -19,6 +20,13 @@ typedef struct BfClockWatch {
     void *arg;
     struct BfClockWatch *next;
 } BfClockWatch;
+
+/**
+ * bf_clock_system_ns:
+ *
+ * Returns: what a system clock says
+ */
+uint64_t bf_clock_system_ns(void);
 
 /**
  * bf_clock_watch:

@@ -61,15 +61,19 @@ bf_clock_free(BfClock *clock)
 }
 
 uint64_t
-bf_clock_now_ns(const BfClock *clock)
+bf_clock_system_ns(void)
 {
     struct timespec now;
 
-    if (clock->fake) {
-        return __atomic_load_n(&clock->fake_now_ns, __ATOMIC_SEQ_CST);
-    }
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+uint64_t
+bf_clock_now_ns(const BfClock *clock)
+{
+    return clock->fake ? __atomic_load_n(&clock->fake_now_ns, __ATOMIC_SEQ_CST)
+                       : bf_clock_system_ns();
 }
 
 uint64_t
@@ -78,15 +82,6 @@ bf_clock_wall_ns(void)
     struct timespec now;
 
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
-}
-
-static uint64_t
-system_now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
@@ -99,10 +94,10 @@ bf_clock_measure_wake_ns(void)
 
     prctl(PR_SET_TIMERSLACK, 1UL); /* else it may oversleep on purpose */
     for (unsigned i = 0; i < NAPS; i++) {
-        uint64_t start_ns = system_now_ns();
+        uint64_t start_ns = bf_clock_system_ns();
 
         clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
-        least_ns = MIN(least_ns, system_now_ns() - start_ns);
+        least_ns = MIN(least_ns, bf_clock_system_ns() - start_ns);
     }
     prctl(PR_SET_TIMERSLACK, (unsigned long)MAX(slack_ns, 0));
     return least_ns - MIN(least_ns, NAP_NS);

@@ -227,7 +227,7 @@ op_co_wait_interruptible(CoOp *self, BfInterrupt *interrupt)
     return interrupt->fired && must_retry(ret) ? -ECANCELED : ret;
 }
 
-/* The loop may try what has no flags by itself. */
+/* The loop may try it by itself. @flags: 0 or MSG_PEEK. */
 static ssize_t
 co_try_recv(int fd, void *buf, size_t len, int flags, bool soon,
             BfInterrupt *interrupt)

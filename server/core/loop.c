@@ -79,8 +79,8 @@ struct BfLoop {
     bool caches_in_use;   /* something has run since the last trim */
     uint64_t tidied_ns;   /* when bf_loop_tidy() last did something */
     BfPollRule poll;      /* for waits of no special kind */
-    uint64_t sleeps;      /* so often, until now */
     BfPollRule poll_soon; /* for those where one receive may end soon */
+    uint64_t sleeps;      /* how often it has slept */
     BfTryRecvs recvs;     /* none of them is in the ring */
     BfClockWatch clock_watch;
     BfPoolLane *lanes[BF_POOL_LANE_COUNT]; /* main's; owned */

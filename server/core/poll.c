@@ -5,8 +5,8 @@
 #include "poll-private.h"
 
 #include <glib.h>
-#include <time.h>
 
+#include "clock-private.h"
 #include "core/util.h"
 
 #define NEEDED_MIN 4
@@ -53,15 +53,6 @@ bf_poll_slept(BfPollRule *rule, uint64_t ns)
     }
 }
 
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * BF_NS_PER_SEC + (uint64_t)now.tv_nsec;
-}
-
 /* Leaves the processor to the core's other thread for a moment. */
 static void
 relax(void)
@@ -95,13 +86,13 @@ bool
 bf_poll_look(BfPollRule *rule, BfRing *ring, BfTryRecvs *recvs,
              void *const *inbox, uint64_t time_ns)
 {
-    uint64_t end_ns = now_ns() + time_ns;
+    uint64_t end_ns = bf_clock_system_ns() + time_ns;
     bool found;
 
     bf_ring_submit(ring);
     do {
         found = look(ring, recvs, inbox);
-    } while (!found && now_ns() < end_ns);
+    } while (!found && bf_clock_system_ns() < end_ns);
     bf_poll_looked(rule, found);
     return found;
 }

@@ -211,7 +211,9 @@ class Daemon:
             listeners.append(socket.socket(socket.AF_UNIX))
             listeners[-1].bind(str(path))
             listeners[-1].listen(64)
-            argv += ["--chardev", f"socket,id=m{number},server=on,wait=off,"
+            # qemu-storage-daemon may not greet who comes while it starts.
+            wait = "off" if number else "on"
+            argv += ["--chardev", f"socket,id=m{number},server=on,wait={wait},"
                      f"fd={listeners[-1].fileno()}",
                      "--monitor", f"chardev=m{number}"]
         started = time.perf_counter()

@@ -138,7 +138,9 @@ class Daemon(Process):
     """The daemon under test (or the reference) with a QMP monitor.
 
     The monitor's socket is opened here and handed over, so that a client may
-    connect at once, without waiting for anything.
+    connect at once, without waiting for anything. The reference begins when
+    the first has (wait=on): one who comes while it starts may never be greeted,
+    as two of its threads then set that connection up at the same time.
     """
 
     WORKERS = ("--object", "iothread,id=io0", "--object", "iothread,id=io1")
@@ -159,8 +161,9 @@ class Daemon(Process):
             listener.bind(str(self.monitor_path))
             listener.listen(64)
             fds.append(listener.fileno())
+            wait = "on" if self.is_reference else "off"
             argv += ["--chardev", f"socket,id=qmp,fd={listener.fileno()},"
-                     "server=on,wait=off", "--monitor", "chardev=qmp"]
+                     f"server=on,wait={wait}", "--monitor", "chardev=qmp"]
         super().__init__(directory, argv + [str(a) for a in arguments], name,
                          fds, env, stdin)
         if listener:
@@ -278,7 +281,7 @@ class Emulator(Process):
         super().__init__(directory, [
             "qemu-system-x86_64", "-nodefaults", "-S", "-display", "none",
             "-accel", "tcg", "-chardev",
-            f"socket,id=qmp,fd={listener.fileno()},server=on,wait=off",
+            f"socket,id=qmp,fd={listener.fileno()},server=on,wait=on",
             "-mon", "chardev=qmp,mode=control",
             *map(str, arguments)], name, [listener.fileno()])
         listener.close()

@@ -560,7 +560,8 @@ co_open_node(BfOpenContext *ctx, const BfBlockdevOptions *options,
     }
     node->home = choose_home(ctx->graph, parent);
     node->options = bf_blockdev_options_copy(options);
-    node->active = options->active && (parent == NULL || parent->active);
+    node->active = options->has_active ? options->active
+                                       : parent == NULL || parent->active;
     node->inherits = parent != NULL;
     bf_node_effective_settings(options, parent ? &parent->settings : NULL,
                                &node->settings);

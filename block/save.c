@@ -203,7 +203,9 @@ describe(Save *save, BfNode *node, const BfEdge *above)
                         &node->settings)) {
         make_explicit(options, &node->settings);
     }
-    options->active = node->active || (above != NULL && !above->parent->active);
+    options->active = node->active;
+    options->has_active =
+        node->active != (above == NULL || above->parent->active);
     bf_options_clear_children(options);
     for (unsigned i = 0; i < node->edges->len; i++) {
         const BfEdge *edge = g_ptr_array_index(node->edges, i);
@@ -215,27 +217,12 @@ describe(Save *save, BfNode *node, const BfEdge *above)
     return options;
 }
 
-/* A child is made together with one of its parents. That is the one that made
- * it, but for a child that is active only because of another one. Returns the
- * better of two links, each of which may be NULL. */
+/* The link that makes @node inline: from the parent that made it, if that still
+ * has it. NULL without a parent. @user: @node, or a job's filter above it */
 static const BfEdge *
-better_edge(const BfNode *node, const BfEdge *a, const BfEdge *b)
+maker_edge(const BfNode *node, const BfNode *user)
 {
-    bool a_fits = a != NULL && (a->parent->active || !node->active);
-    bool b_fits = b != NULL && (b->parent->active || !node->active);
-
-    if (a_fits != b_fits) {
-        return a_fits ? a : b;
-    }
-    return a != NULL && (b == NULL || is_made_by(node, a)) ? a : b;
-}
-
-/* The best link to @node from a user's node, or NULL. @user: @node, or a job's
- * filter above it */
-static const BfEdge *
-best_edge(const BfNode *node, const BfNode *user)
-{
-    const BfEdge *best = NULL;
+    const BfEdge *found = NULL;
 
     for (unsigned i = 0; i < user->parents->len; i++) {
         const BfEdge *edge = g_ptr_array_index(user->parents, i);
@@ -245,19 +232,21 @@ best_edge(const BfNode *node, const BfNode *user)
             continue; /* a root, or it comes or goes just now */
         }
         if (edge->parent->options == NULL) {
-            edge = best_edge(node, edge->parent);
+            edge = maker_edge(node, edge->parent);
         }
-        best = better_edge(node, best, edge);
+        if (edge != NULL && (found == NULL || !is_made_by(node, found))) {
+            found = edge;
+        }
     }
-    return best;
+    return found;
 }
 
 /* The node at the top level that @node is made with, in the end. */
 static BfNode *
 maker_of(BfNode *node)
 {
-    for (const BfEdge *edge = best_edge(node, node);
-         !node->monitor_owned && edge != NULL; edge = best_edge(node, node)) {
+    for (const BfEdge *edge = maker_edge(node, node);
+         !node->monitor_owned && edge != NULL; edge = maker_edge(node, node)) {
         node = edge->parent;
     }
     return node;

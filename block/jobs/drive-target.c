@@ -34,7 +34,6 @@ co_open_file(BfGraph *graph, const BfDriveTarget *target, GError **error)
         .node_name = (char *)target->node_name,
         .has_discard = true,
         .discard = BF_BLOCKDEV_DISCARD_OPTIONS_UNMAP,
-        .active = true,
         .u.file = &file,
     };
 

@@ -44,21 +44,6 @@ def without_names(value):
     return value
 
 
-def let_sleep(nodes, graph):
-    """What only inactive nodes use cannot be used: it counts as inactive."""
-    known = {n["node-name"]: n for n in nodes}
-    found = {n["id"]: known.get(n["name"]) for n in graph["nodes"]}
-    changed = True
-    while changed:
-        changed = False
-        for node in nodes:
-            above = [found[e["parent"]] for e in graph["edges"]
-                     if found[e["child"]] is node]
-            if node["active"] and above and not any(
-                    n is None or n["active"] for n in above):
-                node["active"], changed = False, True
-
-
 def picture(daemon):
     """Everything that the queries tell of the set-up."""
     objects = {}
@@ -72,7 +57,6 @@ def picture(daemon):
             if p["name"] != "data"}
     graph = daemon.cmd("x-debug-query-block-graph")
     nodes = daemon.cmd("query-named-block-nodes")
-    let_sleep(nodes, graph)
     names = {n["id"]: re.sub(r"^#block.*", "#block", n["name"])
              for n in graph["nodes"]}
     return {
@@ -498,6 +482,31 @@ def test_set_up_at_random(daemons, box, number):
         daemon = daemons()
         done, text, before = make_at_random(daemon, source)
         daemon.kill()
+    path = box / "saved.conf"
+    path.write_text(text)
+    again = daemons("--config", path, workers=False)
+    assert_same(before, picture(again))
+    assert again.cmd("config-save")["text"] == text
+
+
+def test_child_that_woke_up_below_a_sleeping_node(daemons, box):
+    daemon = daemons()
+    daemon.execute("blockdev-add", {
+        "driver": "quorum", "node-name": "top", "vote-threshold": 1,
+        "active": False, "children": [
+            {"driver": "raw", "node-name": "woken", "file": {
+                "driver": "null-co", "node-name": "below", "size": 1 << 20}},
+            {"driver": "null-co", "node-name": "asleep", "size": 1 << 20}]})
+    daemon.start_nbd()
+    daemon.add_export("woken")
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "user",
+                                    "file": "below"})
+    active = {n["node-name"]: n["active"]
+              for n in daemon.cmd("query-named-block-nodes")}
+    assert active == {"top": False, "woken": True, "below": True,
+                      "asleep": False, "user": True}
+    text, before = daemon.cmd("config-save")["text"], picture(daemon)
+    daemon.kill()
     path = box / "saved.conf"
     path.write_text(text)
     again = daemons("--config", path, workers=False)

@@ -64,7 +64,6 @@ bf_test_options(BfBlockdevDriver driver, const char *name)
 
     options->driver = driver;
     options->node_name = g_strdup(name);
-    options->active = true;
     return options;
 }
 

@@ -67,7 +67,6 @@ co_add_node(BfNbdFixture *fix, BfBlockdevOptions *options, const char *name)
     g_autoptr(GError) error = NULL;
 
     options->node_name = (char *)name;
-    options->active = true;
     bf_graph_co_blockdev_add(fix->graph, options, &error);
     g_assert_no_error(error);
 }

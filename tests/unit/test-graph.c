@@ -288,14 +288,17 @@ test_inactive_node_refuses_writing(void *arg)
     BfRoot *root;
     BfNode *raw;
 
+    options->has_active = true;
     options->active = false;
     node = bf_test_co_add(graph, options);
     bf_test_co_add_fails(graph, bf_test_raw("r0", bf_test_ref_str("n0")),
                          "Inactive 'n0' can't be a file child of active 'r0'");
     options = bf_test_raw("r0", bf_test_ref_str("n0"));
+    options->has_active = true;
     options->active = false;
     raw = bf_test_co_add(graph, options);
     options = bf_test_raw("raw2", bf_test_ref_str("n0"));
+    options->has_active = true;
     options->active = false;
     bf_test_co_add(graph, options);
     g_assert_true(bf_node_co_activate(raw, &error));

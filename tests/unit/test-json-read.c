@@ -50,12 +50,15 @@ static void
 test_fills_defaults(void)
 {
     g_autoptr(BfBlockdevOptions) node = read_node("{'driver':'null-co'}");
+    g_autoptr(BfBlockdevOptions) file =
+        read_node("{'driver':'file', 'filename':'/a'}");
 
     g_assert_cmpint(node->driver, ==, BF_BLOCKDEV_DRIVER_NULL_CO);
     g_assert_null(node->node_name);
     g_assert_null(node->cache);
     g_assert_false(node->has_read_only);
-    g_assert_true(node->active);
+    g_assert_false(node->has_active);
+    g_assert_true(file->u.file->drop_cache);
     g_assert_cmpuint(node->u.null_co->size, ==, 1 << 30);
 }
 

@@ -738,6 +738,18 @@ co_register(BfOpenContext *ctx, BfNode *top, GError **error)
     return ok;
 }
 
+/* Nodes that were never in the graph must not reach those that are: nobody
+ * waits for them to come to rest, and they may live on another loop. */
+static void
+unlink_node(void *node, void *unused)
+{
+    const GPtrArray *edges = ((BfNode *)node)->edges;
+
+    for (unsigned i = 0; i < edges->len; i++) {
+        *((const BfEdge *)g_ptr_array_index(edges, i))->slot = NULL;
+    }
+}
+
 static BfNode *
 co_add_tree(BfGraph *graph, const BfBlockdevOptions *options, bool is_hidden,
             GError **error)
@@ -755,6 +767,7 @@ co_add_tree(BfGraph *graph, const BfBlockdevOptions *options, bool is_hidden,
     top = co_open_node(&ctx, options, NULL, error);
     ok = top != NULL && co_register(&ctx, top, error);
     if (!ok) {
+        g_ptr_array_foreach(opened, unlink_node, NULL);
         for (unsigned i = opened->len; i > 0; i--) {
             bf_node_co_close(g_ptr_array_index(opened, i - 1));
         }

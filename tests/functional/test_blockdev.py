@@ -163,6 +163,20 @@ def test_failing_parent_takes_its_child_along(daemon, disk):
 
 
 @pytest.mark.parametrize("options", [
+    {"driver": "raw", "file": "n0", "offset": 8 << 20},
+    {"driver": "quorum", "vote-threshold": 1, "children": ["n0", "n1"]}])
+def test_failing_parent_leaves_others_alone(daemon, disk, options):
+    """Nobody waits for what it would do to nodes that are in use."""
+    add(daemon, **file_node(disk, "n0"))
+    add(daemon, **{"driver": "null-co", "node-name": "n1", "size": 512})
+    refused(daemon, {"node-name": "top", **options})
+    stats = {s["node-name"]: s["stats"]
+             for s in daemon.cmd("query-blockstats", query_nodes=True)}
+    assert stats["n0"]["flush_operations"] == 0
+    assert stats["n1"]["flush_operations"] == 0
+
+
+@pytest.mark.parametrize("options", [
     {"driver": "quorum", "vote-threshold": 1, "children": ["n0", "gone"]},
     {"driver": "quorum", "vote-threshold": 1, "children": ["gone", "n0"]},
     {"driver": "copy-before-write", "file": "n0", "target": "gone"},

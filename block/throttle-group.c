@@ -441,7 +441,11 @@ bf_throttle_group_set_config(BfThrottleGroup *group,
     for (unsigned i = 0; i < group->members->len; i++) {
         BfThrottleMember *member = g_ptr_array_index(group->members, i);
 
-        bf_loop_post(member->loop, revoke_leases, member);
+        /* One that is suspended gives back what it has, and may be freed when
+         * it has answered: nothing may be sent to it any more. */
+        if (!member->suspended) {
+            bf_loop_post(member->loop, revoke_leases, member);
+        }
     }
     serve(group);
 }

@@ -267,6 +267,23 @@ def test_new_limit_holds_for_a_job_at_once(full, command):
     assert time.monotonic() - started < 10
 
 
+def test_limits_change_while_a_job_goes(daemon, box):
+    """Its share of the group is being given back, or is just gone."""
+    for name in ("from", "to"):
+        daemon.add_file(harness.make_image(box / f"{name}.img", MIB), name)
+    daemon.cmd("object-add", qom_type="throttle-group", id="tg0")
+    other = daemon.client()
+    for number in range(200):
+        daemon.cmd("blockdev-mirror", job_id="j0", device="from", target="to",
+                   sync="full", throttle_group="tg0")
+        daemon.qmp.take_event("JOB_STATUS_CHANGE", status="running")
+        cancel = other.send("job-cancel", {"id": "j0"})
+        for step in range(8):
+            set_rate(daemon, (number + step) % 3 * MIB)
+        other.reply(cancel)
+        daemon.qmp.take_event("JOB_STATUS_CHANGE", status="null")
+
+
 @pytest.mark.parametrize("command, options", [
     ("blockdev-mirror", {"copy-mode": "write-blocking"}),
     ("blockdev-mirror", {}), ("blockdev-backup", {})])

@@ -296,6 +296,9 @@ append_children(const BfNode *node, GString *text)
         const BfEdge *edge = g_ptr_array_index(node->edges, i);
         const char *dot = strchr(edge->name, '.');
 
+        if (*edge->slot == NULL) {
+            continue; /* it is coming or going */
+        }
         if (dot != NULL && in_list) {
             g_string_append(text, ", ");
         } else if (dot != NULL) {

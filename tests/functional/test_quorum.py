@@ -155,6 +155,34 @@ def test_failing_child_is_outvoted(daemons, box, connect_nbd):
 
 
 @pytest.mark.ours("fault nodes")
+def test_child_that_is_coming_can_be_asked_about(daemons, box):
+    """It waits for a write that takes long; queries do not."""
+    daemon = daemons("--allow-fault-injection")
+    for i in range(2):
+        daemon.add_file(harness.make_image(box / f"d{i}", SIZE), f"d{i}")
+    daemon.execute("blockdev-add", {
+        "driver": "fault", "node-name": "f0", "image": "d0",
+        "rules": [{"op": "write", "delay-ms": 1500, "errno": ""}]})
+    add_quorum(daemon, 1, 1)
+    path = daemon.start_nbd()
+    daemon.add_export("q0", writable=True)
+    with nbd.RawNbd(path).go("q0") as client:
+        client.send_request(nbd.CMD_WRITE, 0, 512, data=b"x" * 512)
+        harness.wait_until(
+            lambda: daemon.cmd("query-nbd-clients")[0]["in-flight"] == 1)
+        other = daemon.client()
+        change = other.send("x-blockdev-change", {"parent": "q0", "node": "d1"})
+        asked = 0
+        while daemon.cmd("query-nbd-clients")[0]["in-flight"] == 1:
+            daemon.cmd("query-named-block-nodes")
+            daemon.cmd("query-named-block-nodes", flat=True)
+            asked += 1
+        assert asked > 0
+        other.reply(change)
+    assert "in use" in daemon.error("blockdev-del", node_name="d1").desc
+
+
+@pytest.mark.ours("fault nodes")
 def test_requests_that_overlap_find_children_equal(daemons, box):
     """Children take their time, each its own; what they have is the same."""
     daemon = daemons("--allow-fault-injection")

@@ -114,9 +114,8 @@ check_not_circular(const BfEdge *edge, GError **error)
         return true;
     }
     bf_set_error(error,
-                 "Node '%s' would wait for itself, because a node that it "
-                 "needs is a client of an export of this daemon that it is "
-                 "behind",
+                 "Node '%s' would wait for itself: what it needs leads back to "
+                 "it, through a job or an export of this daemon",
                  edge->child->name);
     return false;
 }

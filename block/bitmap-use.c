@@ -26,6 +26,13 @@ bf_bitmap_co_use(BfNode *node, BfBitmap *bitmap, const char *description,
     if (!bf_bitmap_check(bitmap, BF_BITMAP_CHECK_USE, error)) {
         return NULL;
     }
+    if (node->options == NULL) { /* it goes with its job, and users move */
+        bf_set_error(error,
+                     "Bitmap '%s' is on node '%s', which a job has made and "
+                     "takes away when it ends; add the bitmap to a node below",
+                     bf_bitmap_name(bitmap), node->name);
+        return NULL;
+    }
     bf_bitmap_set_state(bitmap, BF_BITMAP_BUSY, true);
     root = bf_root_co_new_fixed(graph, node, description, error);
     if (root == NULL) {

@@ -214,6 +214,22 @@ def test_export_refusals(nodes):
     assert not bitmaps_of(nodes)["off"]["busy"]
 
 
+@pytest.mark.ours("the reference lets the bitmap go with its node")
+def test_bitmap_of_a_job_is_not_exported(nodes):
+    """Its node goes when the job ends, and the export moves to another one."""
+    nodes.execute("blockdev-add", {
+        "driver": "null-co", "node-name": "to", "size": MIB})
+    nodes.cmd("blockdev-backup", job_id="j0", device="n0", target="to",
+              sync="none", filter_node_name="filter")
+    nodes.start_nbd()
+    bitmap(nodes, "add", node="filter", disabled=True)
+    error = nodes.error("block-export-add", type="nbd", id="e0",
+                        node_name="filter", bitmaps=["b0"])
+    assert "'filter', which a job has made" in error.desc
+    nodes.cmd("job-cancel", id="j0")
+    nodes.qmp.take_event("JOB_STATUS_CHANGE", id="j0", status="null")
+
+
 def test_exported_bitmap_is_busy(nodes):
     nodes.start_nbd()
     bitmap(nodes, "add")

@@ -435,6 +435,7 @@ co_add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap, const BfNbdTask *task)
 {
     const BfNbdRequest *request = &task->request;
     const uint64_t look = bf_bitmap_granularity(bitmap) * LOOK_BITS;
+    const uint64_t align = task->client->unaligned_bits + 1;
     uint64_t end = request->offset + request->length;
     uint64_t at = request->offset;
     uint64_t looked_to = at;
@@ -452,6 +453,12 @@ co_add_bitmap(StatusChunk *chunk, const BfBitmap *bitmap, const BfNbdTask *task)
             }
         }
         bf_bitmap_next_dirty(bitmap, at, stop, &start, &bytes);
+        if (bytes > 0) {
+            /* Who has agreed on block sizes is told of whole blocks. */
+            stop = MIN(bf_align_up(start + bytes, align), end);
+            start = bf_align_down(start, align);
+            bytes = stop - start;
+        }
         if (!chunk_add(chunk, start - at, 0) ||
             !chunk_add(chunk, bytes, BF_NBD_STATUS_DIRTY)) {
             break;

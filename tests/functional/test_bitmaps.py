@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Dirty bitmaps: commands, refusals and what writes mark."""
 import hashlib
+import json
 
 import pytest
 
+import harness
 import rawnbd as nbd
 
 MIB = 1 << 20
@@ -212,6 +214,38 @@ def test_export_refusals(nodes):
     assert "2097152 bytes" in why({"node": "n1", "name": "b0"})
     assert why("off", "zz", writable=True) == "Bitmap 'zz' is not found"
     assert not bitmaps_of(nodes)["off"]["busy"]
+
+
+@pytest.mark.peers("nbdkit", "qemu-img")
+def test_extents_keep_to_the_block_size(daemon, spawn, box):
+    """Clients take what is shorter than a block for clean."""
+    sock = box / "4k.sock"
+    spawn("4k", ["nbdkit", "-f", "-U", sock, "--filter=blocksize-policy",
+                 "memory", "size=1M", "blocksize-minimum=4096",
+                 "blocksize-preferred=4096", "blocksize-maximum=1M",
+                 "blocksize-error-policy=error"])
+    harness.wait_until(sock.exists)
+    daemon.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "n0", "export": "",
+        "server": {"type": "unix", "path": str(sock)}})
+    bitmap(daemon, "add", granularity=512)
+    path = daemon.start_nbd()
+    daemon.add_export("n0", writable=True, bitmaps=["b0"])
+    with nbd.RawNbd(path).go("n0") as client:
+        for offset in (65536 + 512, 65536 + 2048, MIB - 512):
+            assert client.write(offset, b"x" * 512) == 0
+    with nbd.RawNbd(path) as client:
+        client.negotiate_structured()
+        client.set_meta("n0", "qemu:dirty-bitmap:b0")
+        client.go("n0", nbd.INFO_BLOCK_SIZE)
+        extents, = client.status(0, MIB)[1].values()
+        assert extents == [(65536, 0), (4096, 1), (MIB - 65536 - 8192, 0),
+                           (4096, 1)]
+    dirty = [(e["start"], e["length"]) for e in json.loads(harness.run(
+        "qemu-img", "map", "--output=json", "--image-opts",
+        f"driver=nbd,server.type=unix,server.path={path},export=n0,"
+        "x-dirty-bitmap=qemu:dirty-bitmap:b0")) if not e["data"]]
+    assert dirty == [(65536, 4096), (MIB - 4096, 4096)]
 
 
 @pytest.mark.ours("the reference lets the bitmap go with its node")

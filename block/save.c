@@ -206,6 +206,10 @@ describe(Save *save, BfNode *node, const BfEdge *above)
     options->active = node->active;
     options->has_active =
         node->active != (above == NULL || above->parent->active);
+    /* A reopen by an automatic name has put it there. */
+    if (has_auto_name(node)) {
+        g_clear_pointer(&options->node_name, g_free);
+    }
     bf_options_clear_children(options);
     for (unsigned i = 0; i < node->edges->len; i++) {
         const BfEdge *edge = g_ptr_array_index(node->edges, i);

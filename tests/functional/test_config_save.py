@@ -489,6 +489,24 @@ def test_set_up_at_random(daemons, box, number):
     assert again.cmd("config-save")["text"] == text
 
 
+def test_child_that_was_reopened_by_its_automatic_name(daemons, box, image):
+    daemon = daemons()
+    child = {"driver": "file", "filename": str(image)}
+    daemon.execute("blockdev-add", {"driver": "raw", "node-name": "top",
+                                    "file": child})
+    name, = [n["node-name"] for n in daemon.cmd("query-named-block-nodes")
+             if n["node-name"][0] == "#"]
+    daemon.execute("blockdev-reopen", {"options": [
+        {**child, "node-name": name, "discard": "unmap"}]})
+    text = daemon.cmd("config-save")["text"]
+    daemon.kill()
+    path = box / "saved.conf"
+    path.write_text(text)
+    again = daemons("--config", path, workers=False)
+    assert again.cmd("config-save")["text"] == text
+    assert '"discard": "unmap"' in text
+
+
 def test_child_that_woke_up_below_a_sleeping_node(daemons, box):
     daemon = daemons()
     daemon.execute("blockdev-add", {

@@ -21,6 +21,7 @@ typedef struct Waiter {
     struct Waiter *next;
     uint64_t bytes;
     bool admitted;
+    bool cancelled;
     BfCoQueue queue;
 } Waiter;
 
@@ -333,7 +334,7 @@ append_waiter(Lease *lease, Waiter *waiter)
     lease->tail = &waiter->next;
 }
 
-void
+bool
 bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
                            uint64_t bytes)
 {
@@ -343,10 +344,10 @@ bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
     bf_assert_loop(member->loop);
     if (member->hurries > 0) {
         add_debt(lease, bytes);
-        return;
+        return true;
     }
     if (lease->head == NULL && take_tokens(lease, bytes)) {
-        return;
+        return true;
     }
     append_waiter(lease, &w);
     if (!lease->asking) {
@@ -354,6 +355,21 @@ bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
     }
     while (!w.admitted) {
         bf_co_queue_co_wait(&w.queue);
+    }
+    return !w.cancelled;
+}
+
+void
+bf_throttle_member_cancel_here(BfThrottleMember *member)
+{
+    bf_assert_loop(member->loop);
+    for (unsigned i = 0; i < 2; i++) {
+        Lease *lease = &member->leases[i];
+
+        while (lease->head != NULL) {
+            lease->head->cancelled = true;
+            admit_head(lease);
+        }
     }
 }
 

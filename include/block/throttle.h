@@ -181,6 +181,15 @@ void bf_throttle_member_hurry(BfThrottleMember *member, bool begin);
 void bf_throttle_member_hurry_here(BfThrottleMember *member, bool begin);
 
 /**
+ * bf_throttle_member_cancel_here:
+ * @member: on its loop
+ *
+ * Ends the waits of those who wait at the moment: what they wait for is not
+ * counted, and must not be done.
+ */
+void bf_throttle_member_cancel_here(BfThrottleMember *member);
+
+/**
  * bf_throttle_member_charge:
  * @member: on its loop
  * @is_write: a change, not a read
@@ -199,6 +208,8 @@ void bf_throttle_member_charge(BfThrottleMember *member, bool is_write,
  *
  * Suspends until the request may begin. Reads wait for older reads, and changes
  * for older changes.
+ *
+ * Returns: true; false if bf_throttle_member_cancel_here() was called meanwhile
  */
-void bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
+bool bf_throttle_member_co_wait(BfThrottleMember *member, bool is_write,
                                 uint64_t bytes);

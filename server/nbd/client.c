@@ -473,11 +473,11 @@ start_transmission(void *arg)
 }
 
 static void
-hurry_here(const BfNbdClient *client)
+cancel_waits_here(const BfNbdClient *client)
 {
     /* What rests on main has no requests that could wait there. */
     if (client->throttle != NULL && !client->quick) {
-        bf_throttle_member_hurry_here(client->throttle, true);
+        bf_throttle_member_cancel_here(client->throttle);
     }
 }
 
@@ -492,7 +492,7 @@ cut_here(void *arg)
     if (client->channel != NULL) {
         bf_channel_shutdown(client->channel);
     }
-    hurry_here(client);
+    cancel_waits_here(client);
     bf_co_queue_wake_all(&client->reader_wait);
 }
 
@@ -510,7 +510,7 @@ leave_here(void *arg)
     bf_nbd_idle_stop(client);
     bf_timer_start(&client->limit_timer, NBD_LEAVE_MAX_NS, cut_here, client);
     bf_channel_shutdown_read(client->channel);
-    hurry_here(client);
+    cancel_waits_here(client);
 }
 
 /* From main, which has told it already to leave. */
@@ -520,7 +520,7 @@ start_transmission_to_leave(void *arg)
     BfNbdClient *client = arg;
 
     bf_timer_start(&client->limit_timer, NBD_LEAVE_MAX_NS, cut_here, client);
-    hurry_here(client);
+    cancel_waits_here(client);
     start_transmission(client); /* main may have it back already */
 }
 

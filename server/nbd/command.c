@@ -333,29 +333,35 @@ command_co_cache(BfNbdTask *task)
 }
 
 /* Waits, before the request comes to the handle, so that no drain has to. */
-static void
+static bool
 command_co_throttle(const BfNbdTask *task)
 {
     const BfNbdRequest *request = &task->request;
     BfThrottleMember *member = task->client->throttle;
 
-    if (request->command == BF_NBD_COMMAND_READ ||
-        request->command == BF_NBD_COMMAND_WRITE ||
-        request->command == BF_NBD_COMMAND_WRITE_ZEROES ||
-        request->command == BF_NBD_COMMAND_TRIM) {
-        bf_throttle_member_co_wait(
-            member, request->command != BF_NBD_COMMAND_READ, request->length);
+    switch (request->command) {
+    case BF_NBD_COMMAND_READ:
+    case BF_NBD_COMMAND_CACHE:
+        return bf_throttle_member_co_wait(member, false, request->length);
+    case BF_NBD_COMMAND_WRITE:
+    case BF_NBD_COMMAND_WRITE_ZEROES:
+    case BF_NBD_COMMAND_TRIM:
+        return bf_throttle_member_co_wait(member, true, request->length);
+    default:
+        return true;
     }
 }
 
-void
+bool
 bf_nbd_command_co_begin(BfNbdTask *task)
 {
-    if (G_UNLIKELY(task->client->throttle != NULL)) {
-        command_co_throttle(task);
+    if (G_UNLIKELY(task->client->throttle != NULL) &&
+        !command_co_throttle(task)) {
+        return false;
     }
     BF_TRACE(nbd, request_start, task->client->id, task->request.cookie,
              task->request.command, task->request.offset, task->request.length);
+    return true;
 }
 
 void
@@ -363,7 +369,10 @@ bf_nbd_command_co_run(void *arg)
 {
     BfNbdTask *task = arg;
 
-    bf_nbd_command_co_begin(task);
+    if (!bf_nbd_command_co_begin(task)) {
+        bf_nbd_reply_error(task, ESHUTDOWN, "the connection has ended");
+        return;
+    }
     switch (task->request.command) {
     case BF_NBD_COMMAND_READ:
         command_co_read(task);

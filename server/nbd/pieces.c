@@ -201,9 +201,8 @@ bool
 bf_nbd_pieces_co_write(BfNbdTask *task, GError **error)
 {
     BfNbdClient *client = task->client;
-    int ret = 0;
+    int ret = bf_nbd_command_co_begin(task) ? 0 : -ESHUTDOWN;
 
-    bf_nbd_command_co_begin(task);
     task->buf = bf_buffer_new(NBD_PIECE_BYTES);
     task->buf_bytes = NBD_PIECE_BYTES;
     if (task->buf == NULL) {

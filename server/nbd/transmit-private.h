@@ -140,8 +140,9 @@ void bf_nbd_pipe_release(BfNbdClient *client, BfNbdPipe *pipes);
 /* Closes the free pipes. */
 void bf_nbd_pipe_clear(BfNbdClient *client);
 
-/* What precedes a request, or its pieces; command.c. */
-void bf_nbd_command_co_begin(BfNbdTask *task);
+/* What precedes a request, or its pieces; command.c. False: its client has gone
+ * or has to, and it is not to be done. */
+bool bf_nbd_command_co_begin(BfNbdTask *task);
 
 /* Writes a piece of the payload. Returns 0 or -errno, with -ENOSPC for a range
  * that is not inside of the node any more. */

@@ -583,9 +583,11 @@ transmit_co_drain(BfNbdClient *client)
     if (!client->leaving) {
         bf_nbd_idle_stop(client);
     }
-    if (client->throttle != NULL) {
-        /* A client that has left is not kept until it may go on. */
-        bf_throttle_member_hurry_here(client->throttle, true);
+    if (client->throttle != NULL &&
+        (client->abandoned || client->closing || client->leaving)) {
+        /* It is not kept until it may go on. What it waits for is not done: to
+         * leave must not be a way past the limit. */
+        bf_throttle_member_cancel_here(client->throttle);
     }
     if (client->writing) {
         bf_nbd_transmit_limit_end(client);

@@ -2,6 +2,7 @@
 """Throttle groups of exports and of jobs, alone and shared."""
 import concurrent.futures
 import os
+import socket
 import time
 
 import pytest
@@ -121,6 +122,32 @@ def test_rate_holds_for_one_client(served):
     assert_takes(6 * MIB, lambda: write_all(served, "disk", 6 * MIB))
 
 
+def cache_all(daemon, name, size):
+    with client_of(daemon, name) as client:
+        for offset in range(0, size, PIECE):
+            assert client.request(nbd.CMD_CACHE, offset % (4 * MIB),
+                                  PIECE) == 0
+
+
+def test_rate_holds_for_what_is_only_cached(served):
+    served.add_export("disk", "e0", throttle_group="tg0")
+    assert_takes(6 * MIB, lambda: cache_all(served, "disk", 6 * MIB))
+
+
+def read_and_say_goodbye(daemon, name, size):
+    with client_of(daemon, name) as client:
+        for offset in range(0, size, PIECE):
+            client.send_request(nbd.CMD_READ, offset % (4 * MIB), PIECE)
+        client.send_request(nbd.CMD_DISC)
+        for _ in range(0, size, PIECE):
+            assert client.read_reply(PIECE)[0].error == 0
+
+
+def test_goodbye_is_no_way_past_the_rate(served):
+    served.add_export("disk", "e0", throttle_group="tg0")
+    assert_takes(6 * MIB, lambda: read_and_say_goodbye(served, "disk", 6 * MIB))
+
+
 def test_rate_holds_for_all_users_together(served):
     """Two exports and a throttle node, reads and writes, on all loops."""
     served.add_export("disk", "e0", name="e0", writable=True,
@@ -189,6 +216,31 @@ def test_client_that_leaves_is_not_kept(served):
     client.close()
     harness.wait_until(
         lambda: served.cmd("query-block-exports")[0]["clients"] == 0, 10)
+
+
+@pytest.mark.parametrize("how", ["drop", "remove", "half-close"])
+def test_what_is_cut_off_is_not_paid_by_others(served, how):
+    """It is not done, and so it does not count."""
+    for name in ("e0", "e1"):
+        served.add_export("disk", name, name=name, writable=True,
+                          throttle_group="tg0")
+    set_rate(served, 16 * KIB)
+    with client_of(served, "e0") as client, client_of(served, "e1") as other:
+        for i in range(12):  # 48 seconds of what all may do
+            client.send_request(nbd.CMD_WRITE, i * PIECE, PIECE,
+                                data=b"y" * PIECE)
+        harness.wait_until(lambda: any(
+            c["in-flight"] >= 11 for c in served.cmd("query-nbd-clients")))
+        if how == "drop":
+            found, = [c for c in served.cmd("query-nbd-clients")
+                      if c["export-id"] == "e0"]
+            served.cmd("nbd-client-drop", connection=found["connection"])
+        elif how == "remove":
+            served.cmd("block-export-del", id="e0", mode="hard")
+        else:
+            client.sock.shutdown(socket.SHUT_WR)
+        served.qmp.take_event("NBD_CLIENT_DISCONNECTED")
+        assert other.read(0, 4 * KIB)[0] == 0
 
 
 # Jobs.

@@ -57,6 +57,7 @@ filter_new(BfGraph *graph, const BfDriver *driver, const char *name,
 static void
 filter_drop(BfNode *filter)
 {
+    bf_drain_forget_hurried(filter); /* who left meanwhile has seen it */
     bf_registry_remove(filter->graph->names, filter->name);
     bf_node_free(filter);
 }

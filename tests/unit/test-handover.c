@@ -220,6 +220,52 @@ test_filter_goes_before_who_hurries_it(void *arg)
     job_end(&job);
 }
 
+static BfRoot *leaver;
+
+static bool
+refuse_while_a_user_leaves(BfNode *node, unsigned perm, unsigned shared,
+                           bool *ret_needs_drain, GError **error)
+{
+    bf_root_abort(leaver);
+    bf_set_error(error, "locked by somebody else");
+    return false;
+}
+
+static void
+need_to_rewrite(const BfNode *node, const char *edge, unsigned *perm,
+                unsigned *shared)
+{
+    *perm |= BF_PERM_WRITE_UNCHANGED;
+}
+
+static void
+test_refused_filter_goes_before_who_hurries_it(void *arg)
+{
+    BfDriver greedy = pass_driver;
+    const BfDriver *driver = NULL;
+    GError *error = NULL;
+    BfDriver locked;
+    Job job;
+
+    job_init(&job);
+    leaver = bf_test_co_root(job.graph, "src", BF_PERM_CONSISTENT_READ);
+    bf_handle_co_new(leaver, bf_test_loops()->workers[0]);
+    driver = job.source->driver;
+    locked = *driver;
+    locked.co_perm_prepare = refuse_while_a_user_leaves;
+    job.source->driver = &locked;
+    greedy.child_perm = need_to_rewrite;
+    g_assert_null(bf_graph_co_insert_filter(job.graph, &greedy, "second",
+                                            job.source, &error));
+    bf_test_assert_error(&error, "locked by somebody else");
+    job.source->driver = driver;
+    bf_root_co_free(leaver);
+    g_assert_true(job_co_hand_over(&job, &error));
+    g_assert_no_error(error);
+    wait_for_guest(&job);
+    job_end(&job);
+}
+
 static void
 test_failed_last_pass_changes_nothing(void *arg)
 {
@@ -379,6 +425,8 @@ main(int argc, char **argv)
                 test_users_move_behind_the_last_pass);
     bf_test_add("/block/handover/filter-goes-before-who-hurries-it",
                 test_filter_goes_before_who_hurries_it);
+    bf_test_add("/block/handover/refused-filter-goes-before-who-hurries-it",
+                test_refused_filter_goes_before_who_hurries_it);
     bf_test_add("/block/handover/failed-last-pass-changes-nothing",
                 test_failed_last_pass_changes_nothing);
     bf_test_add("/block/handover/filter-has-the-childs-data-and-name",

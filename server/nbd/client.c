@@ -520,7 +520,6 @@ start_transmission_to_leave(void *arg)
     BfNbdClient *client = arg;
 
     bf_timer_start(&client->limit_timer, NBD_LEAVE_MAX_NS, cut_here, client);
-    cancel_waits_here(client);
     start_transmission(client); /* main may have it back already */
 }
 

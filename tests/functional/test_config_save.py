@@ -489,8 +489,7 @@ def test_set_up_at_random(daemons, box, number):
     assert again.cmd("config-save")["text"] == text
 
 
-def test_child_that_was_reopened_by_its_automatic_name(daemons, box, image):
-    daemon = daemons()
+def test_child_that_was_reopened_by_its_automatic_name(daemon, image, restart):
     child = {"driver": "file", "filename": str(image)}
     daemon.execute("blockdev-add", {"driver": "raw", "node-name": "top",
                                     "file": child})
@@ -498,17 +497,12 @@ def test_child_that_was_reopened_by_its_automatic_name(daemons, box, image):
              if n["node-name"][0] == "#"]
     daemon.execute("blockdev-reopen", {"options": [
         {**child, "node-name": name, "discard": "unmap"}]})
-    text = daemon.cmd("config-save")["text"]
-    daemon.kill()
-    path = box / "saved.conf"
-    path.write_text(text)
-    again = daemons("--config", path, workers=False)
-    assert again.cmd("config-save")["text"] == text
-    assert '"discard": "unmap"' in text
+    path, again = restart(daemon)
+    assert again.cmd("config-save")["text"] == path.read_text()
+    assert '"discard": "unmap"' in path.read_text()
 
 
-def test_child_that_woke_up_below_a_sleeping_node(daemons, box):
-    daemon = daemons()
+def test_child_that_woke_up_below_a_sleeping_node(daemon, restart):
     daemon.execute("blockdev-add", {
         "driver": "quorum", "node-name": "top", "vote-threshold": 1,
         "active": False, "children": [
@@ -523,13 +517,10 @@ def test_child_that_woke_up_below_a_sleeping_node(daemons, box):
               for n in daemon.cmd("query-named-block-nodes")}
     assert active == {"top": False, "woken": True, "below": True,
                       "asleep": False, "user": True}
-    text, before = daemon.cmd("config-save")["text"], picture(daemon)
-    daemon.kill()
-    path = box / "saved.conf"
-    path.write_text(text)
-    again = daemons("--config", path, workers=False)
+    before = picture(daemon)
+    path, again = restart(daemon)
     assert_same(before, picture(again))
-    assert again.cmd("config-save")["text"] == text
+    assert again.cmd("config-save")["text"] == path.read_text()
 
 
 # What cannot be saved.

@@ -56,6 +56,12 @@ class Pair:
     def ready(self):
         return wait_event(self.daemon, "BLOCK_JOB_READY", device="m")
 
+    def complete(self):
+        """Ends the job when it is ready; both disks are equal then."""
+        self.daemon.cmd("block-job-complete", device="m")
+        wait_status(self.daemon, "m", "null")
+        assert sha(self.source) == sha(self.target)
+
     def connect(self):
         return nbd.RawNbd(self.daemon.nbd_path).go("src")
 

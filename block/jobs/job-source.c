@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Makes sure that a job ends which was cancelled by force while what it reads
- * from does not answer.
+ * Makes sure that a job ends which was cancelled by force, or has failed, while
+ * what it reads from does not answer.
  *
  * The source has other users, too, and their requests are not to fail because
  * of a job; so it gets some time, and as long as reads of the job come back, or
@@ -32,20 +32,18 @@ count_requests(void *arg)
     ends->source_requests = bf_handle_in_flight(ends->source_handle);
 }
 
-/* The handle lives until co_run has returned and its loop has run all that was
+/* The handle lives as long as @root, and until its loop has run all that was
  * sent before. */
 static bool
-co_is_waiting(BfJob *job)
+co_is_waiting(BfJob *job, const BfRoot *root)
 {
     BfJobEnds ends = {.source_handle = NULL};
 
-    if (job->is_running) {
-        job->ops->ends(job, &ends);
-    }
+    job->ops->ends(job, &ends);
     if (ends.source_handle != NULL) {
         bf_co_call(job->loop, count_requests, &ends);
     }
-    return job->is_running && ends.source_requests > 0;
+    return ends.source_requests > 0 && job->ops->source_root(job) == root;
 }
 
 static void
@@ -55,7 +53,7 @@ co_look(void *arg)
     BfRoot *root = job->ops->source_root(job);
     uint64_t answers = root != NULL ? count_answers(root) : 0;
 
-    if (root != NULL && answers == job->answers && co_is_waiting(job)) {
+    if (root != NULL && answers == job->answers && co_is_waiting(job, root)) {
         bf_node_cancel_requests(bf_root_node(root));
     }
     job->answers = answers;
@@ -78,6 +76,7 @@ bf_job_source_start(BfJob *job)
         job->ops->source_root != NULL ? job->ops->source_root(job) : NULL;
 
     if (root != NULL) {
+        bf_timer_stop(&job->answers_timer);
         job->answers = count_answers(root);
         bf_timer_start(&job->answers_timer, SILENCE_NS, look, job);
     }

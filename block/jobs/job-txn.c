@@ -105,6 +105,7 @@ co_conclude(BfJob *job)
 
     if (failed) {
         set_aborting(job);
+        bf_job_source_start(job);
     }
     if (failed && job->ops->co_abort != NULL) {
         job->ops->co_abort(job);

@@ -58,11 +58,23 @@ mirror_aborted(BfJob *job)
     bf_node_cancel_requests(mirror->target);
 }
 
-/* Nor shall they keep writes to the source that wait for the target. */
+static void
+settle_co_run(void *arg)
+{
+    bf_copy_co_settle(arg);
+}
+
+/* Nor shall they keep writes to the source that wait for the target. A last
+ * pass that was called off has left operations under way. */
 static void
 mirror_co_abort(BfJob *job)
 {
+    const BfMirror *mirror = (const BfMirror *)job;
+
     mirror_aborted(job);
+    if (mirror->copy != NULL) {
+        bf_co_call(job->loop, settle_co_run, mirror->copy);
+    }
 }
 
 static bool

@@ -244,7 +244,8 @@ def remote(daemons, box, noise, proxies):
     other.serve_file(target, "disk", discard="unmap")
     near = box / "proxy.sock"
     pair = Pair.__new__(Pair)
-    pair.proxy = proxies(f"unix:{near}", f"unix:{other.nbd_path}")
+    pair.proxy = proxies(f"unix:{near}", f"unix:{other.nbd_path}",
+                         window=1 << 20)
     pair.daemon = daemons()
     pair.source, pair.target = noise, target
     pair.daemon.serve_file(noise, "src", discard="unmap")
@@ -294,3 +295,29 @@ def test_network_cut_can_stop_and_go_on(remote):
     end = wait_event(remote.daemon, "BLOCK_JOB_COMPLETED", device="m")
     assert "error" not in end["data"]
     assert sha(remote.source) == sha(remote.target)
+
+
+@pytest.mark.ours("the reference waits in another way")
+def test_end_within_the_last_pass_waits_for_what_it_began(remote):
+    """It is called off while the target answers none of many writes. On busy
+    processors these once ended after the job's memory was freed."""
+    remote.mirror(auto_finalize=False, auto_dismiss=False)
+    remote.ready()
+    remote.daemon.cmd("block-job-complete", device="m")
+    wait_event(remote.daemon, "BLOCK_JOB_PENDING", id="m")
+    remote.proxy.delay(1000 * 1000)
+    with remote.connect() as client:
+        for offset in range(0, SIZE, 128 << 10):
+            assert client.write(offset, harness.random_bytes(64 << 10)) == 0
+        before = remote.proxy.stats()["up"]
+        finalize = remote.daemon.qmp.send("job-finalize", {"id": "m"})
+        harness.wait_until(
+            lambda: remote.proxy.stats()["up"] >= before + (1 << 20))
+        other = remote.daemon.client()
+        other.cmd("job-cancel", id="m")
+        remote.daemon.qmp.reply(finalize)
+        job, = other.cmd("query-jobs")
+        assert job["status"] == "concluded" and "error" in job
+        assert client.write(0, b"still") == 0
+    other.cmd("job-dismiss", id="m")
+    other.cmd("blockdev-del", **{"node-name": "dst"})

@@ -146,8 +146,10 @@ bf_copy_co_before_write(BfCopy *copy, uint64_t offset, uint64_t bytes)
 
     bf_assert_loop(copy->config.job->loop);
     copy->in_flight++;
+    bf_job_note_held(copy->config.job, true);
     ret = co_copy_before(copy, start, end);
     bf_copy_note_overwritten(copy, start, end - start);
+    bf_job_note_held(copy->config.job, false);
     copy->in_flight--;
     bf_co_queue_wake_all(&copy->changed);
     return ret;

@@ -256,6 +256,29 @@ bf_copy_note_done(BfCopy *copy, uint64_t bytes)
     copy->copied += bytes;
 }
 
+void
+bf_copy_hold_write(BfCopy *copy, uint64_t bytes)
+{
+    BfJob *job = copy->config.job;
+
+    bf_assert_loop(job->loop);
+    copy->bytes_in_flight += bytes;
+    bf_atomic_store(&copy->left, bf_atomic_load(&copy->left) + bytes);
+    bf_job_add_remaining(job, bytes);
+    bf_job_note_held(job, true);
+}
+
+void
+bf_copy_let_write_go(BfCopy *copy, uint64_t bytes, bool ok)
+{
+    bf_assert_loop(copy->config.job->loop);
+    copy->bytes_in_flight -= bytes;
+    if (ok) {
+        bf_copy_note_done(copy, bytes);
+    }
+    bf_job_note_held(copy->config.job, false);
+}
+
 static uint64_t
 per_second(uint64_t bytes, uint64_t ns)
 {

@@ -451,6 +451,7 @@ bool
 bf_copy_co_guard(BfCopy *copy, GError **error)
 {
     bf_assert_loop(copy->config.job->loop);
+    bf_copy_update_progress(copy);
     if (copy->err == 0 && wants_flush(copy)) {
         start_flush(copy);
     }

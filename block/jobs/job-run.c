@@ -259,6 +259,15 @@ bf_job_note_flush(BfJob *job, bool begins)
     bf_atomic_add(&job->flushing, begins ? 1 : UINT64_MAX);
 }
 
+void
+bf_job_note_held(BfJob *job, bool begins)
+{
+    bf_atomic_add(&job->held, begins ? 1 : UINT64_MAX);
+    if (!begins) {
+        bf_atomic_add(&job->let_go, 1);
+    }
+}
+
 static void
 note_ready(void *arg)
 {

@@ -24,10 +24,14 @@ total_of(const BfJob *job)
     return bf_atomic_load(&job->done) + bf_atomic_load(&job->remaining);
 }
 
-/* At work, and nothing but the storage keeps it from going on. */
+/* At work, or others wait for it, and nothing but the storage keeps it from
+ * going on. */
 static bool
 is_pushing(const BfJob *job)
 {
+    if (bf_atomic_load(&job->held) > 0) {
+        return true;
+    }
     return (job->status == BF_JOB_STATUS_RUNNING ||
             job->status == BF_JOB_STATUS_READY) &&
            (bf_atomic_load(&job->remaining) > 0 ||
@@ -54,9 +58,10 @@ sample(BfJob *job, uint64_t now)
     BfJobWatch *watch = &job->watch;
     const uint64_t elapsed = now - watch->sampled_ns;
     const uint64_t done = bf_atomic_load(&job->done);
+    const uint64_t let_go = bf_atomic_load(&job->let_go);
     const uint64_t total = total_of(job);
 
-    if (done != watch->done || !is_pushing(job)) {
+    if (done != watch->done || let_go != watch->let_go || !is_pushing(job)) {
         watch->moved_ns = now;
     }
     if (elapsed == 0) {
@@ -69,6 +74,7 @@ sample(BfJob *job, uint64_t now)
         per_second(total > watch->total ? total - watch->total : 0, elapsed));
     watch->sampled_ns = now;
     watch->done = done;
+    watch->let_go = let_go;
     watch->total = MAX(total, watch->total);
 }
 
@@ -77,7 +83,7 @@ bf_job_watch_query(const BfJob *job, BfBlockJobProgress *ret_progress)
 {
     const BfJobWatch *watch = &job->watch;
     const uint64_t remaining = bf_atomic_load(&job->remaining);
-    const bool ahead = watch->copy_rate > watch->dirty_rate;
+    const bool ahead = !watch->stalled && watch->copy_rate > watch->dirty_rate;
 
     *ret_progress = (BfBlockJobProgress){
         .done = bf_atomic_load(&job->done),
@@ -86,7 +92,7 @@ bf_job_watch_query(const BfJob *job, BfBlockJobProgress *ret_progress)
         .dirty_rate = watch->dirty_rate,
         .converging = remaining == 0 || ahead,
         .stalled = watch->stalled,
-        .idle_ms = job->is_running && watch->moved_ns != 0
+        .idle_ms = job->is_running && watch->moved_ns != 0 && is_pushing(job)
                        ? (bf_loop_now_ns() - watch->moved_ns) / BF_NS_PER_MS
                        : 0,
     };

@@ -186,11 +186,13 @@ co_write_in_range(BfMirrorWrite *w)
         return co_write_source(w, w->flags);
     }
     clear_covered(w);
+    bf_copy_hold_write(mirror->copy, w->bytes);
     ret = co_write_source(w, w->flags | BF_IO_UNMARKED);
     target_ret = ret == 0 ? co_write_target(w) : 0;
     if (ret < 0 || target_ret < 0) {
         bf_bitmap_put_back(mirror->dirty, w->offset, w->bytes);
     }
+    bf_copy_let_write_go(mirror->copy, w->bytes, ret == 0 && target_ret == 0);
     if (target_ret < 0) {
         bf_copy_note_error(mirror->copy, -target_ret);
         if (mirror->is_running) {

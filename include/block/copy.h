@@ -276,6 +276,26 @@ void bf_copy_set_target_zero(BfCopy *copy);
 void bf_copy_note_written(BfCopy *copy, uint64_t offset, uint64_t bytes);
 
 /**
+ * bf_copy_hold_write:
+ * @copy: a copy
+ * @bytes: length
+ *
+ * Tells that somebody else's write to the target begins. It counts as left to
+ * do until bf_copy_let_write_go(), and is seen when the target does not answer.
+ */
+void bf_copy_hold_write(BfCopy *copy, uint64_t bytes);
+
+/**
+ * bf_copy_let_write_go:
+ * @copy: a copy
+ * @bytes: as for bf_copy_hold_write()
+ * @ok: it is done; else it was marked in the bitmap before, as left to do
+ *
+ * Tells that the write has ended.
+ */
+void bf_copy_let_write_go(BfCopy *copy, uint64_t bytes, bool ok);
+
+/**
  * bf_copy_charge:
  * @copy: a copy
  * @bytes: of data that goes to the target

@@ -53,6 +53,7 @@ typedef struct BfJobWatch {
     uint64_t moved_ns; /* something was done, or there was no need to */
     uint64_t told_ns;
     uint64_t done;
+    uint64_t let_go;
     uint64_t total; /* the most that there was to do */
     uint64_t copy_rate;
     uint64_t dirty_rate;
@@ -184,6 +185,8 @@ struct BfJob {
     BfAtomicU64 remaining;
     BfAtomicU64 resting;  /* coroutines that pause or sleep */
     BfAtomicU64 flushing; /* its flushes under way */
+    BfAtomicU64 held;     /* writes of others that wait for its target */
+    BfAtomicU64 let_go;   /* such writes that have ended */
 
     /* @loop. */
     BfJobSleeper *sleepers;
@@ -415,6 +418,17 @@ void bf_job_add_done(BfJob *job, uint64_t bytes);
  * no bytes are left.
  */
 void bf_job_note_flush(BfJob *job, bool begins);
+
+/**
+ * bf_job_note_held:
+ * @job: a job
+ * @begins: a write of somebody else begins to wait for what this job writes to;
+ *     else that has ended
+ *
+ * On any thread. While a write is held up the job has something to do, even if
+ * it is paused or sleeps.
+ */
+void bf_job_note_held(BfJob *job, bool begins);
 
 /**
  * bf_job_co_set_ready:

@@ -5,6 +5,7 @@ import random
 import pytest
 
 import harness
+import rawnbd as nbd
 
 SIZE = 4 << 20
 GRANULARITY = 64 << 10
@@ -693,3 +694,29 @@ def test_a_stall_is_told_with_the_end_that_does_not_answer(disk):
         "image": {"driver": "file",
                   "filename": str(disk.box / f"{name}.img")}}])
     assert "error" not in ended(daemon)
+
+
+def test_writes_that_a_copy_holds_up_are_a_stall(disk):
+    """The job itself sleeps: it copies only what is about to be written."""
+    daemon = disk.daemon
+    rule = {"op": "write", "park": True}
+    name, path = disk.target(fault=[rule])
+    disk.backup(name, sync="none")
+    daemon.cmd("block-job-set-progress", device="b0", stall_timeout=1)
+    job, = daemon.cmd("query-block-jobs")
+    assert (job["len"], job["offset"]) == (SIZE, 0)
+    with nbd.RawNbd(daemon.nbd_path).go(disk.name) as client:
+        cookie = client.send_request(nbd.CMD_WRITE, 0, 512, data=b"n" * 512)
+        stall = daemon.qmp.take_event("BLOCK_JOB_STALLED", device="b0")["data"]
+        assert stall["progress"]["stalled"]
+        assert stall["progress"]["idle-ms"] >= 1000
+        assert stall["target"] == {"node-name": name, "requests": 1}
+        daemon.cmd("blockdev-reopen", options=[{
+            "driver": "fault", "node-name": name, "rules": [],
+            "image": {"driver": "file", "filename": str(path)}}])
+        assert client.read_reply()[0] == (0, cookie)
+    go_on = daemon.qmp.take_event("BLOCK_JOB_STALLED", device="b0")["data"]
+    assert not go_on["progress"]["stalled"]
+    job, = daemon.cmd("query-block-jobs")
+    assert job["len"] == SIZE and job["offset"] > 0
+    daemon.cmd("job-cancel", id="b0")

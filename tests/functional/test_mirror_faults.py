@@ -202,6 +202,42 @@ def test_target_that_fails_does_not_fail_blocking_writes(faulty):
 
 
 @pytest.mark.ours("the reference has no fault nodes")
+def test_blocking_writes_that_are_held_up_are_a_stall(faulty):
+    """The copy is done; it is a guest who waits for the target."""
+    pair = faulty("target", op="write", offset=7 << 20, park=True)
+    pair.mirror(copy_mode="write-blocking")
+    pair.ready()
+    daemon = pair.daemon
+    daemon.cmd("block-job-set-progress", device="m", stall_timeout=1)
+
+    def job():
+        return daemon.cmd("query-block-jobs")[0]
+
+    harness.wait_until(lambda: job()["actively-synced"])
+    assert job()["progress"]["idle-ms"] == 0
+    done = job()["offset"]
+    with pair.connect() as client:
+        cookie = client.send_request(nbd.CMD_WRITE, 7 << 20, 512,
+                                     data=b"w" * 512)
+        stall = wait_event(daemon, "BLOCK_JOB_STALLED", device="m")["data"]
+        told = stall["progress"]
+        assert told["stalled"] and told["idle-ms"] >= 1000
+        assert told["remaining"] == 512 and not told["converging"]
+        assert "estimated-ms" not in told
+        assert stall["target"] == {"node-name": "dst", "requests": 1}
+        assert not job()["actively-synced"]
+        daemon.execute("blockdev-reopen", {"options": [{
+            "driver": "fault", "node-name": "dst", "rules": [],
+            "image": "dst-file"}]})
+        assert client.read_reply()[0] == (0, cookie)
+    go_on = wait_event(daemon, "BLOCK_JOB_STALLED", device="m")["data"]
+    assert not go_on["progress"]["stalled"]
+    harness.wait_until(lambda: job()["actively-synced"])
+    assert job()["offset"] == job()["len"] == done + 512
+    pair.complete()
+
+
+@pytest.mark.ours("the reference has no fault nodes")
 def test_finalize_does_not_wait_for_a_pause_of_the_guests(faulty):
     """There is always something to be copied while they write."""
     pair = faulty("target", **{"op": "write", "errno": "", "delay-ms": 100})

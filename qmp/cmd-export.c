@@ -221,7 +221,6 @@ export_stats(BfExport *exp)
     info->trimmed_bytes = stats.discard_bytes;
     info->trim_operations = stats.discard_ops;
     info->flush_operations = stats.flush_ops;
-    info->failed_operations = stats.failed_ops;
     info->has_last_change_ns = stats.last_change_ns != 0;
     info->last_change_ns = stats.last_change_ns;
     info->has_last_flush_ns = stats.last_flush_ns != 0;
@@ -250,7 +249,8 @@ bf_qmp_co_query_block_exports(BfQmpCall *call,
         info->clients = bf_export_count_clients(exp);
         info->throttle_group = g_strdup(bf_export_throttle_group(exp));
         info->stats = export_stats(exp);
-        info->requests = bf_nbd_export_query_requests(exp);
+        info->requests =
+            bf_nbd_export_query_requests(exp, &info->stats->failed_operations);
         list->items[i] = info;
     }
     *ret_value = list;

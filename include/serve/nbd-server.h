@@ -270,13 +270,16 @@ bool bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
 /**
  * bf_nbd_export_query_requests:
  * @exp: an export
+ * @ret_failed: (out): requests of all kinds that failed, also those that were
+ *     refused before storage was asked
  *
  * Never suspends.
  *
  * Returns: (transfer full) (nullable): what its clients have asked for since it
  *     was made; NULL if it is no NBD export
  */
-BfNbdRequests *bf_nbd_export_query_requests(const BfExport *exp);
+BfNbdRequests *bf_nbd_export_query_requests(const BfExport *exp,
+                                            uint64_t *ret_failed);
 
 /**
  * bf_nbd_server_query_clients:

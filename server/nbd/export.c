@@ -328,10 +328,12 @@ bf_nbd_export_close_all(BfNbdServer *server)
 }
 
 BfNbdRequests *
-bf_nbd_export_query_requests(const BfExport *exp)
+bf_nbd_export_query_requests(const BfExport *exp, uint64_t *ret_failed)
 {
     const BfNbdExport *self = (const BfNbdExport *)exp;
 
     bf_assert_main();
-    return exp->ops == &nbd_ops ? bf_nbd_stats_query_export(self) : NULL;
+    *ret_failed = 0;
+    return exp->ops == &nbd_ops ? bf_nbd_stats_query_export(self, ret_failed)
+                                : NULL;
 }

@@ -60,4 +60,5 @@ uint64_t bf_nbd_stats_failed(const BfNbdStats *stats);
 
 /* What queries tell. Any thread; on main. */
 BfNbdRequests *bf_nbd_stats_query(const BfNbdStats *stats);
-BfNbdRequests *bf_nbd_stats_query_export(const BfNbdExport *exp);
+BfNbdRequests *bf_nbd_stats_query_export(const BfNbdExport *exp,
+                                         uint64_t *ret_failed);

@@ -203,7 +203,7 @@ bf_nbd_stats_query(const BfNbdStats *stats)
 }
 
 BfNbdRequests *
-bf_nbd_stats_query_export(const BfNbdExport *exp)
+bf_nbd_stats_query_export(const BfNbdExport *exp, uint64_t *ret_failed)
 {
     BfNbdStats *sum = stats_new();
     BfNbdRequests *info = NULL;
@@ -217,6 +217,7 @@ bf_nbd_stats_query_export(const BfNbdExport *exp)
         merge(sum, client->stats);
     }
     info = bf_nbd_stats_query(sum);
+    *ret_failed = bf_nbd_stats_failed(sum);
     bf_nbd_stats_free(sum);
     return info;
 }

@@ -211,6 +211,21 @@ def test_query_tells_what_clients_did(nodes):
         "flush-operations": 1, "failed-operations": 0}
 
 
+def test_failed_operations_are_those_that_were_refused_as_well(nodes):
+    nodes.start_nbd()
+    nodes.add_export("disk", "a", writable=False)
+    client = client_of(nodes)
+    assert client.write(0, b"x" * 512) == nbd.EPERM
+    assert client.read(1 << 40, 512)[0] == nbd.EINVAL
+    assert client.read(0, 512)[0] == 0
+    [found] = exports(nodes)
+    assert found["stats"]["failed-operations"] == 2
+    client.close()
+    harness.wait_until(lambda: exports(nodes)[0]["clients"] == 0)
+    [found] = exports(nodes)
+    assert found["stats"]["failed-operations"] == 2
+
+
 def test_reply_means_connectable(nodes):
     nodes.start_nbd()
     for turn in range(30):

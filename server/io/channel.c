@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/coroutine.h"
 #include "core/error.h"
 
 ssize_t
@@ -87,6 +88,20 @@ advance(struct iovec **iov, int *niov, size_t n)
     }
 }
 
+/* What is sent in one turn: as long as the peer takes all at once nothing else
+ * suspends the sender, and a MiB of the smallest TLS records takes milliseconds
+ * to seal. */
+#define TURN_BYTES UINT64_C(1048576)
+
+/* @before: what the channel had sent until then */
+static void
+co_give_turn(const BfChannel *channel, uint64_t before)
+{
+    if (channel->sent / TURN_BYTES != before / TURN_BYTES) {
+        bf_co_yield();
+    }
+}
+
 /* Either of the operations that write. */
 typedef ssize_t WritevFn(BfChannel *channel, const struct iovec *iov, int niov,
                          GError **error);
@@ -98,12 +113,14 @@ co_writev_all(BfChannel *channel, WritevFn *co_writev, struct iovec *iov,
     g_assert(niov >= 1 && niov <= IOV_MAX);
     advance(&iov, &niov, 0);
     while (niov > 0) {
+        uint64_t before = channel->sent;
         ssize_t n = co_writev(channel, iov, niov, error);
 
         if (n < 0) {
             return false;
         }
         advance(&iov, &niov, n);
+        co_give_turn(channel, before);
     }
     return true;
 }
@@ -141,12 +158,14 @@ bf_channel_co_send_pipe_all(BfChannel *channel, int pipe_fd, size_t bytes,
 {
     g_assert(channel->features & BF_CHANNEL_SEND_PIPE);
     while (bytes > 0) {
+        uint64_t before = channel->sent;
         ssize_t n = channel->ops->co_send_pipe(channel, pipe_fd, bytes, error);
 
         if (n < 0) {
             return false;
         }
         bytes -= n;
+        co_give_turn(channel, before);
     }
     return true;
 }

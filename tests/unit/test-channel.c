@@ -423,6 +423,37 @@ memory_cannot_be_watched(void)
     bf_channel_interrupt_read(ch);
 }
 
+/* A peer that takes whatever there is, at once. */
+static ssize_t
+greedy_co_writev(BfChannel *channel, const struct iovec *iov, int niov,
+                 GError **error)
+{
+    size_t n = MIN(iov->iov_len, 64 * BF_KIB);
+
+    channel->sent += n;
+    return (ssize_t)n;
+}
+
+static void
+greedy_co_gives_others_their_turn(void *arg)
+{
+    static const BfChannelOps ops = {.co_writev = greedy_co_writev};
+    const size_t len = 8 * BF_MIB;
+    g_autofree char *data = g_malloc0(len);
+    BfChannel greedy = {.ops = &ops};
+    Writer writer = {.channel = &greedy, .data = data, .len = len};
+    unsigned turns = 0;
+
+    bf_wait_group_add(&writer.group, 1);
+    bf_co_spawn(writer_co_run, &writer);
+    for (; !writer.ok; turns++) {
+        bf_co_yield();
+    }
+    bf_wait_group_co_wait(&writer.group);
+    g_assert_cmpuint(greedy.sent, ==, len);
+    g_assert_cmpuint(turns, >=, 7);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -457,6 +488,8 @@ main(int argc, char **argv)
     bf_test_add("/io/channel-socket/has-room-for-bulk",
                 socket_co_has_room_for_bulk);
     bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);
+    bf_test_add("/io/channel/writev-all/gives-others-their-turn",
+                greedy_co_gives_others_their_turn);
     bf_test_add("/io/channel-socket/receives-into-pipe",
                 socket_co_receives_into_pipe);
     return g_test_run();

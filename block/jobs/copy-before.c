@@ -146,10 +146,10 @@ bf_copy_co_before_write(BfCopy *copy, uint64_t offset, uint64_t bytes)
 
     bf_assert_loop(copy->config.job->loop);
     copy->in_flight++;
-    bf_job_note_held(copy->config.job, true);
+    bf_job_hold_write(copy->config.job, 0);
     ret = co_copy_before(copy, start, end);
     bf_copy_note_overwritten(copy, start, end - start);
-    bf_job_note_held(copy->config.job, false);
+    bf_job_let_write_go(copy->config.job, 0);
     copy->in_flight--;
     bf_co_queue_wake_all(&copy->changed);
     return ret;

@@ -262,10 +262,9 @@ bf_copy_hold_write(BfCopy *copy, uint64_t bytes)
     BfJob *job = copy->config.job;
 
     bf_assert_loop(job->loop);
+    bf_job_hold_write(job, bytes);
     copy->bytes_in_flight += bytes;
-    bf_atomic_store(&copy->left, bf_atomic_load(&copy->left) + bytes);
-    bf_job_add_remaining(job, bytes);
-    bf_job_note_held(job, true);
+    note_left(copy, bf_atomic_load(&copy->left) + bytes);
 }
 
 void
@@ -276,7 +275,16 @@ bf_copy_let_write_go(BfCopy *copy, uint64_t bytes, bool ok)
     if (ok) {
         bf_copy_note_done(copy, bytes);
     }
-    bf_job_note_held(copy->config.job, false);
+    bf_job_let_write_go(copy->config.job, bytes);
+}
+
+/* Their number is exact again at the next look at all that is dirty. */
+void
+bf_copy_note_taken(BfCopy *copy, uint64_t bytes)
+{
+    uint64_t held = bf_atomic_load(&copy->config.job->held_bytes);
+
+    note_left(copy, MAX(bf_atomic_load(&copy->left), held + bytes));
 }
 
 static uint64_t

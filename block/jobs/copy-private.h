@@ -87,6 +87,8 @@ void bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes,
 bool bf_copy_has_credit(BfCopy *copy);
 /* Marks what was taken and not begun as dirty again. */
 void bf_copy_release_span(BfCopy *copy);
+/* These bytes are not dirty any more, but left to do. */
+void bf_copy_note_taken(BfCopy *copy, uint64_t bytes);
 void bf_copy_update_progress(BfCopy *copy);
 /* Does a range of the target read as zeroes? Waits until that can be known. */
 bool bf_copy_co_is_zero_there(BfCopy *copy, uint64_t offset, uint64_t bytes);

@@ -51,6 +51,7 @@ co_take_span(BfCopy *copy)
     span->pos = span->start = offset;
     span->end = offset + bytes;
     span->index = 0;
+    bf_copy_note_taken(copy, bytes);
     bf_extents_clear(&span->extents);
     bf_extents_init(&span->extents, SPAN_EXTENTS);
     /* Zeroes in a small piece are found once it is read. */

@@ -260,12 +260,18 @@ bf_job_note_flush(BfJob *job, bool begins)
 }
 
 void
-bf_job_note_held(BfJob *job, bool begins)
+bf_job_hold_write(BfJob *job, uint64_t bytes)
 {
-    bf_atomic_add(&job->held, begins ? 1 : UINT64_MAX);
-    if (!begins) {
-        bf_atomic_add(&job->let_go, 1);
-    }
+    bf_atomic_add(&job->held, 1);
+    bf_atomic_add(&job->held_bytes, bytes);
+}
+
+void
+bf_job_let_write_go(BfJob *job, uint64_t bytes)
+{
+    bf_atomic_add(&job->held_bytes, -bytes);
+    bf_atomic_add(&job->held, UINT64_MAX);
+    bf_atomic_add(&job->let_go, 1);
 }
 
 static void

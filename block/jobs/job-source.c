@@ -32,18 +32,20 @@ count_requests(void *arg)
     ends->source_requests = bf_handle_in_flight(ends->source_handle);
 }
 
-/* The handle lives as long as @root, and until its loop has run all that was
- * sent before. */
+/* The job has its ends as long as its source is watched, and the handle lives
+ * until its loop has run all that was sent before. */
 static bool
-co_is_waiting(BfJob *job, const BfRoot *root)
+co_is_waiting(BfJob *job)
 {
     BfJobEnds ends = {.source_handle = NULL};
 
-    job->ops->ends(job, &ends);
+    if (job->watches_source) {
+        job->ops->ends(job, &ends);
+    }
     if (ends.source_handle != NULL) {
         bf_co_call(job->loop, count_requests, &ends);
     }
-    return ends.source_requests > 0 && job->ops->source_root(job) == root;
+    return job->watches_source && ends.source_requests > 0;
 }
 
 static void
@@ -53,7 +55,7 @@ co_look(void *arg)
     BfRoot *root = job->ops->source_root(job);
     uint64_t answers = root != NULL ? count_answers(root) : 0;
 
-    if (root != NULL && answers == job->answers && co_is_waiting(job, root)) {
+    if (root != NULL && answers == job->answers && co_is_waiting(job)) {
         bf_node_cancel_requests(bf_root_node(root));
     }
     job->answers = answers;
@@ -75,8 +77,8 @@ bf_job_source_start(BfJob *job)
     BfRoot *root =
         job->ops->source_root != NULL ? job->ops->source_root(job) : NULL;
 
-    if (root != NULL) {
-        bf_timer_stop(&job->answers_timer);
+    if (root != NULL && !job->watches_source) {
+        job->watches_source = true;
         job->answers = count_answers(root);
         bf_timer_start(&job->answers_timer, SILENCE_NS, look, job);
     }
@@ -85,5 +87,6 @@ bf_job_source_start(BfJob *job)
 void
 bf_job_source_stop(BfJob *job)
 {
+    job->watches_source = false;
     bf_timer_stop(&job->answers_timer);
 }

@@ -112,10 +112,10 @@ co_conclude(BfJob *job)
     } else if (!failed && job->ops->co_commit != NULL) {
         job->ops->co_commit(job);
     }
+    bf_job_source_stop(job); /* nothing is read any more */
     if (job->ops->co_clean != NULL) {
         job->ops->co_clean(job);
     }
-    bf_job_source_stop(job);
     emit_end(job);
     bf_job_set_status(job, BF_JOB_STATUS_CONCLUDED);
     if (!job->manual_dismiss || !job->started || job->internal) {

@@ -60,10 +60,14 @@ sample(BfJob *job, uint64_t now)
     const uint64_t done = bf_atomic_load(&job->done);
     const uint64_t let_go = bf_atomic_load(&job->let_go);
     const uint64_t total = total_of(job);
+    const bool pushing = is_pushing(job);
 
-    if (done != watch->done || let_go != watch->let_go || !is_pushing(job)) {
+    /* How long it has pushed before it is first seen to is not known. */
+    if (done != watch->done || let_go != watch->let_go || !pushing ||
+        !watch->was_pushing) {
         watch->moved_ns = now;
     }
+    watch->was_pushing = pushing;
     if (elapsed == 0) {
         return;
     }
@@ -92,7 +96,7 @@ bf_job_watch_query(const BfJob *job, BfBlockJobProgress *ret_progress)
         .dirty_rate = watch->dirty_rate,
         .converging = remaining == 0 || ahead,
         .stalled = watch->stalled,
-        .idle_ms = job->is_running && watch->moved_ns != 0 && is_pushing(job)
+        .idle_ms = job->is_running && watch->was_pushing && is_pushing(job)
                        ? (bf_loop_now_ns() - watch->moved_ns) / BF_NS_PER_MS
                        : 0,
     };
@@ -242,6 +246,7 @@ bf_job_watch_start(BfJob *job)
     watch->sampled_ns = watch->moved_ns = watch->told_ns = bf_loop_now_ns();
     watch->done = bf_atomic_load(&job->done);
     watch->total = total_of(job);
+    watch->was_pushing = true;
     start_timer(job);
 }
 

@@ -465,6 +465,13 @@ clear_pause(BfJob *job)
     bf_atomic_store(&job->pausing, 0);
 }
 
+/* Its last steps that may fail are under way. */
+static bool
+is_finalizing(const BfJob *job)
+{
+    return job->started && job->txn != NULL && job->txn->finalizing;
+}
+
 void
 bf_job_mark_cancelled(BfJob *job)
 {
@@ -473,13 +480,13 @@ bf_job_mark_cancelled(BfJob *job)
     }
     bf_atomic_store(&job->cancelled, 1);
     clear_pause(job);
-    if (job->is_running) {
+    if (job->is_running || is_finalizing(job)) {
         if (job->ops->aborted != NULL) {
             job->ops->aborted(job);
         }
         bf_job_source_start(job);
-        bf_job_kick(job);
     }
+    bf_job_kick_from_main(job);
 }
 
 static bool

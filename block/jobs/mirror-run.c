@@ -102,15 +102,22 @@ set_pass_error(int ret, GError **error)
     }
 }
 
+/* What fails then fails for that reason. */
+static void
+look_for_cancel(BfMirror *mirror)
+{
+    if (bf_job_is_cancelled(&mirror->base)) {
+        mirror->pass_ret = -ECANCELED;
+    }
+}
+
 static bool
 last_co_pass(void *arg, GError **error)
 {
     BfMirror *mirror = arg;
 
     bf_co_call(mirror->base.loop, pass_co_run, mirror);
-    if (mirror->pass_ret == 0 && bf_job_is_cancelled(&mirror->base)) {
-        mirror->pass_ret = -ECANCELED;
-    }
+    look_for_cancel(mirror);
     if (mirror->pass_ret < 0) {
         set_pass_error(mirror->pass_ret, error);
         return false;
@@ -308,6 +315,7 @@ bf_mirror_co_prepare(BfJob *job, GError **error)
         g_autoptr(GError) local = NULL;
 
         bf_co_call(job->loop, catch_up_co_run, mirror);
+        look_for_cancel(mirror);
         if (is_to_be_tried_again(mirror) && !last) {
             continue;
         }

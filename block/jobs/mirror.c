@@ -102,12 +102,14 @@ static void
 mirror_query(BfJob *job, BfBlockJobInfo *info)
 {
     const BfMirror *mirror = (const BfMirror *)job;
+    const uint64_t remaining = bf_atomic_load(&job->remaining);
 
+    /* Writes that go to both sides do not make them differ. */
     info->u.mirror = g_new0(BfBlockJobInfoMirror, 1);
-    info->u.mirror->actively_synced = bf_atomic_load(&mirror->is_active) != 0 &&
-                                      job->was_ready && mirror->dirty != NULL &&
-                                      bf_bitmap_count(mirror->dirty) == 0 &&
-                                      bf_atomic_load(&job->remaining) == 0;
+    info->u.mirror->actively_synced =
+        bf_atomic_load(&mirror->is_active) != 0 && job->was_ready &&
+        mirror->dirty != NULL && bf_bitmap_count(mirror->dirty) == 0 &&
+        remaining <= bf_atomic_load(&job->held_bytes);
 }
 
 static BfJobUse

@@ -57,6 +57,7 @@ typedef struct BfJobWatch {
     uint64_t total; /* the most that there was to do */
     uint64_t copy_rate;
     uint64_t dirty_rate;
+    bool was_pushing; /* when it was last looked at */
     bool stalled;
 } BfJobWatch;
 
@@ -174,7 +175,8 @@ struct BfJob {
     bool reported; /* that a request failed, and so will it */
     BfBlockDeviceIoStatus io_status;
     BfJobWatch watch;
-    BfTimer answers_timer; /* since it was cancelled */
+    bool watches_source;   /* since it was cancelled or has failed */
+    BfTimer answers_timer; /* runs while it does */
     uint64_t answers;      /* of the source */
 
     /* Any thread. */
@@ -186,7 +188,8 @@ struct BfJob {
     BfAtomicU64 resting;  /* coroutines that pause or sleep */
     BfAtomicU64 flushing; /* its flushes under way */
     BfAtomicU64 held;     /* writes of others that wait for its target */
-    BfAtomicU64 let_go;   /* such writes that have ended */
+    BfAtomicU64 held_bytes;
+    BfAtomicU64 let_go; /* such writes that have ended */
 
     /* @loop. */
     BfJobSleeper *sleepers;
@@ -420,15 +423,24 @@ void bf_job_add_done(BfJob *job, uint64_t bytes);
 void bf_job_note_flush(BfJob *job, bool begins);
 
 /**
- * bf_job_note_held:
+ * bf_job_hold_write:
  * @job: a job
- * @begins: a write of somebody else begins to wait for what this job writes to;
- *     else that has ended
+ * @bytes: of the write that are left to do, and not dirty
  *
- * On any thread. While a write is held up the job has something to do, even if
- * it is paused or sleeps.
+ * On any thread. A write of somebody else begins to wait for what this job
+ * writes to. While it does the job has something to do, even if it is paused or
+ * sleeps.
  */
-void bf_job_note_held(BfJob *job, bool begins);
+void bf_job_hold_write(BfJob *job, uint64_t bytes);
+
+/**
+ * bf_job_let_write_go:
+ * @job: a job
+ * @bytes: as for bf_job_hold_write()
+ *
+ * On any thread. The write has ended.
+ */
+void bf_job_let_write_go(BfJob *job, uint64_t bytes);
 
 /**
  * bf_job_co_set_ready:

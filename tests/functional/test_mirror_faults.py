@@ -225,7 +225,7 @@ def test_blocking_writes_that_are_held_up_are_a_stall(faulty):
         assert told["remaining"] == 512 and not told["converging"]
         assert "estimated-ms" not in told
         assert stall["target"] == {"node-name": "dst", "requests": 1}
-        assert not job()["actively-synced"]
+        assert job()["actively-synced"]
         daemon.execute("blockdev-reopen", {"options": [{
             "driver": "fault", "node-name": "dst", "rules": [],
             "image": "dst-file"}]})

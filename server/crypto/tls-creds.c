@@ -96,6 +96,9 @@ material_clear(gpointer data)
     if (material->psk_server != NULL) {
         gnutls_psk_free_server_credentials(material->psk_server);
     }
+    if (material->no_x509 != NULL) {
+        gnutls_certificate_free_credentials(material->no_x509);
+    }
     if (material->psk_client != NULL) {
         gnutls_psk_free_client_credentials(material->psk_client);
     }

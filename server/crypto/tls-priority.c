@@ -39,10 +39,10 @@ static const struct {
      * Not plain PSK: it has no forward secrecy. DHE before ECDHE, because with
      * TLS 1.2 the library has AES-GCM for it, and only ChaCha20 for ECDHE.
      *
-     * The first one is not for use: it needs a certificate, and there is none.
-     * The library orders groups as exchanges first need them, and with a finite
-     * field in front TLS 1.3 asks clients to begin anew with a key that takes
-     * twenty times as long.
+     * The first one is not for use: it needs a certificate, and there is none
+     * (see BfTlsMaterial.no_x509). The library orders groups as exchanges first
+     * need them, and with a finite field in front TLS 1.3 asks clients to begin
+     * anew with a key that takes twenty times as long.
      */
     [BF_TLS_CREDS_PSK] = {":-KX-ALL:+ECDHE-ECDSA:+DHE-PSK:+ECDHE-PSK",
                           ":+ECDHE-PSK:+DHE-PSK:+PSK"},

@@ -49,6 +49,9 @@ typedef struct BfTlsFile {
  * @peer_file: the file that peers are checked with, for messages; or NULL
  * @x509: or NULL
  * @psk_server: or NULL
+ * @no_x509: no certificates, where there is @psk_server: a session that has
+ *     none for an exchange goes on to the next one, while it fails at an
+ *     exchange that it has no credentials for
  * @psk_client: or NULL
  * @anon_server: or NULL
  * @anon_client: or NULL
@@ -63,6 +66,7 @@ typedef struct BfTlsMaterial {
     char *peer_file;
     gnutls_certificate_credentials_t x509;
     gnutls_psk_server_credentials_t psk_server;
+    gnutls_certificate_credentials_t no_x509;
     gnutls_psk_client_credentials_t psk_client;
     gnutls_anon_server_credentials_t anon_server;
     gnutls_anon_client_credentials_t anon_client;

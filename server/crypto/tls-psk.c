@@ -237,6 +237,8 @@ load_server(BfTlsMaterial *material, const BfTlsCredsParams *params,
     }
     ret = gnutls_psk_allocate_server_credentials(&material->psk_server);
     g_assert(ret >= 0); /* all that can fail is allocation */
+    ret = gnutls_certificate_allocate_credentials(&material->no_x509);
+    g_assert(ret >= 0); /* alike */
     gnutls_psk_set_server_credentials_function2(material->psk_server,
                                                 find_server_key);
 }

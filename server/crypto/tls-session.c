@@ -98,6 +98,23 @@ session_push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int niov)
 }
 
 static int
+set_psk(BfTlsSession *session, const BfTlsMaterial *material)
+{
+    int ret;
+
+    if (material->endpoint == BF_TLS_ENDPOINT_CLIENT) {
+        return gnutls_credentials_set(session->tls, GNUTLS_CRD_PSK,
+                                      material->psk_client);
+    }
+    ret = gnutls_credentials_set(session->tls, GNUTLS_CRD_PSK,
+                                 material->psk_server);
+    return ret < 0
+               ? ret
+               : gnutls_credentials_set(session->tls, GNUTLS_CRD_CERTIFICATE,
+                                        material->no_x509);
+}
+
+static int
 set_credentials(BfTlsSession *session)
 {
     const BfTlsMaterial *material = session->creds;
@@ -105,9 +122,7 @@ set_credentials(BfTlsSession *session)
 
     switch (material->kind) {
     case BF_TLS_CREDS_PSK:
-        return gnutls_credentials_set(session->tls, GNUTLS_CRD_PSK,
-                                      is_server ? (void *)material->psk_server
-                                                : (void *)material->psk_client);
+        return set_psk(session, material);
     case BF_TLS_CREDS_ANON:
         return gnutls_credentials_set(session->tls, GNUTLS_CRD_ANON,
                                       is_server

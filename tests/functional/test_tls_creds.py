@@ -96,14 +96,15 @@ def test_gnutls_client_with_a_key(relay):
 
 
 @pytest.mark.peers("openssl")
-@pytest.mark.parametrize("version, suite", (
-    ("tls1_2", "DHE-PSK-AES128-GCM-SHA256"),
-    ("tls1_3", "TLS_AES_128_GCM_SHA256")))
-def test_openssl_client_with_a_key(relay, version, suite):
-    """It would rather have ChaCha20."""
+@pytest.mark.parametrize("version, ciphers, suite", (
+    ("tls1_2", "PSK", "DHE-PSK-AES128-GCM-SHA256"),
+    ("tls1_2", "DEFAULT", "DHE-PSK-AES128-GCM-SHA256"),
+    ("tls1_3", "PSK", "TLS_AES_128_GCM_SHA256")))
+def test_openssl_client_with_a_key(relay, version, ciphers, suite):
+    """It would rather have ChaCha20, or exchanges that need certificates."""
     result = run("openssl", "s_client", "-connect", f"127.0.0.1:{relay.port}",
                  f"-{version}", "-psk", KEY, "-psk_identity", "alice",
-                 "-cipher", "PSK", "-ciphersuites", "TLS_CHACHA20_POLY1305_"
+                 "-cipher", ciphers, "-ciphersuites", "TLS_CHACHA20_POLY1305_"
                  "SHA256:TLS_AES_128_GCM_SHA256", check=False, stdin="")
     assert f"Cipher is {suite}" in result.stdout, result.stderr
 

@@ -4,7 +4,8 @@
  *
  * The two have limits of their own. Anybody can take a place in negotiation, so
  * these are shared out by where connections come from: when all are taken, the
- * source that has most of them loses the one that has been silent longest.
+ * source that has most of them loses the one that has been silent longest, or
+ * the oldest if all of them talk.
  * Connections that were accepted and have no place yet wait here as mere
  * descriptors; which of them is next depends on how many its source has got.
  * Places of those who use exports (max-connections) are kept as long as they
@@ -245,17 +246,17 @@ bf_nbd_lobby_leave(BfNbdClient *client)
 }
 
 static void
-drop(BfNbdClient *client, uint64_t silence_ns)
+drop(BfNbdClient *client, const char *what, uint64_t ns)
 {
     BfNbdLobby *lobby = &client->server->lobby;
-    const char *what = g_queue_find(&lobby->place_queue, client) != NULL
-                           ? "has waited for a place (max-connections)"
-                           : "was silent";
 
+    if (g_queue_find(&lobby->place_queue, client) != NULL) {
+        what = "has waited for a place (max-connections)";
+    }
     client->dropped = g_strdup_printf(
         "it %s for %.1f s, while all %u places in negotiation are taken, %u of "
         "them by its address, and others wait for one",
-        what, (double)silence_ns / BF_NS_PER_SEC, lobby->negotiating_max,
+        what, (double)ns / BF_NS_PER_SEC, lobby->negotiating_max,
         client->source->negotiating);
     client->source->negotiating--;
     lobby->n_dropped++;
@@ -281,6 +282,20 @@ most_silent(const BfNbdLobby *lobby, unsigned share)
         }
     }
     return best;
+}
+
+/* Of all clients whose source has @share of the places the first one. */
+static BfNbdClient *
+oldest(const BfNbdLobby *lobby, unsigned share)
+{
+    for (GList *l = lobby->negotiating.head; l != NULL; l = l->next) {
+        BfNbdClient *client = l->data;
+
+        if (client->source->negotiating == share && !client->killed) {
+            return client;
+        }
+    }
+    return NULL;
 }
 
 static void
@@ -342,34 +357,51 @@ start_look(BfNbdServer *server)
     }
 }
 
+/* Who has to go in favour of @next, at once or after a silence of
+ * SILENCE_MAX_NS; NULL if nobody yet. */
+static BfNbdClient *
+find_to_drop(const BfNbdLobby *lobby, const Waiting *next,
+             uint64_t *ret_silence_ns)
+{
+    unsigned share = largest_share(lobby);
+    bool at_once = share > next->source->negotiating + 1;
+    BfNbdClient *client = most_silent(lobby, share);
+
+    *ret_silence_ns = 0;
+    if (client != NULL) {
+        uint64_t since_ns = bf_peer_wait_since(&client->wait);
+        uint64_t now_ns = bf_loop_now_ns();
+
+        /* Its loop may be ahead, and may have heard of it just now. */
+        *ret_silence_ns = now_ns > since_ns ? now_ns - since_ns : 0;
+        return at_once || *ret_silence_ns >= SILENCE_MAX_NS ? client : NULL;
+    }
+    return at_once ? oldest(lobby, share) : NULL;
+}
+
 /* Drops a client in favour of @next, or sees to it that this is tried again. */
 static bool
 make_room(BfNbdServer *server, const Waiting *next)
 {
     BfNbdLobby *lobby = &server->lobby;
-    unsigned share = largest_share(lobby);
-    BfNbdClient *client = most_silent(lobby, share);
-    uint64_t now_ns = bf_loop_now_ns();
-    uint64_t silence_ns = 0;
+    uint64_t silence_ns;
+    BfNbdClient *client = find_to_drop(lobby, next, &silence_ns);
 
-    if (client != NULL) {
-        uint64_t since_ns = bf_peer_wait_since(&client->wait);
-
-        /* Its loop may be ahead, and may have heard of it just now. */
-        silence_ns = now_ns > since_ns ? now_ns - since_ns : 0;
-        if (silence_ns >= SILENCE_MAX_NS ||
-            share > next->source->negotiating + 1) {
-            if (!lobby->has_looked) {
-                start_look(server);
-                return false;
-            }
-            drop(client, silence_ns);
-            return true;
-        }
+    if (client == NULL) {
+        bf_timer_start(&lobby->timer, SILENCE_MAX_NS - silence_ns, timer_fired,
+                       server);
+        return false;
     }
-    bf_timer_start(&lobby->timer, SILENCE_MAX_NS - silence_ns, timer_fired,
-                   server);
-    return false;
+    if (!lobby->has_looked) {
+        start_look(server);
+        return false;
+    }
+    if (bf_peer_wait_since(&client->wait) != BF_PEER_WAIT_NONE) {
+        drop(client, "was silent", silence_ns);
+    } else {
+        drop(client, "has negotiated", bf_loop_now_ns() - client->since_ns);
+    }
+    return true;
 }
 
 /* --- those who wait --- */

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -123,6 +124,61 @@ def test_places_are_shared_by_address(daemon, address, kind, tls_context):
             client = nbd.RawNbd(sock, handshake=False)
             client.send(FLAGS)
             assert client.option_type(nbd.OPT_ABORT) == nbd.REP_ACK
+
+
+class Talkers:
+    """A flood of connections that ask for one thing after another."""
+
+    def __init__(self, address, sources):
+        self.unsent = {}
+        for i in range(FLOOD):
+            sock = connect(address, sources[i % len(sources)])
+            sock.setblocking(False)
+            self.unsent[sock] = FLAGS
+        self.ends = False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def talk(self, sock):
+        """Returns whether the server still listens."""
+        with contextlib.suppress(BlockingIOError):
+            if sock.recv(1 << 16) == b"":
+                return False
+        data = self.unsent[sock] or 64 * struct.pack(
+            ">QII", nbd.IHAVEOPT, nbd.OPT_LIST, 0)
+        with contextlib.suppress(BlockingIOError):
+            data = data[sock.send(data):]
+        self.unsent[sock] = data
+        return True
+
+    def run(self):
+        live = list(self.unsent)
+        while live and not self.ends:
+            for sock in list(live):
+                try:
+                    if not self.talk(sock):
+                        live.remove(sock)
+                except ConnectionError:
+                    live.remove(sock)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ends = True
+        self.thread.join()
+        for sock in self.unsent:
+            sock.close()
+
+
+@pytest.mark.parametrize("kind", ["plain"], indirect=True)
+def test_places_of_those_who_talk_are_shared_as_well(daemon, address):
+    """It is nobody's turn to be silent: the oldest has to go."""
+    with Talkers(address, ["127.0.0.2", "127.0.0.4"]):
+        harness.wait_until(lambda: negotiating(daemon) == PLACES)
+        for _ in range(50):
+            serve(address, "plain", None).disconnect()
+        harness.wait_until(lambda: "it has negotiated for" in daemon.log())
 
 
 def test_only_users_of_exports_count_as_connections(daemon, address, kind,

@@ -51,6 +51,7 @@ typedef struct BfExportOps {
  * @clients: how many are attached; they keep the export alive
  * @writable: clients may change the data
  * @writethrough: every change is stable before it is reported
+ * @report_losses: a flush fails after writes may have been lost
  * @allow_resize: the node may be resized
  * @published: on the lists
  * @closing: see bf_export_is_closing()
@@ -71,6 +72,7 @@ struct BfExport {
     unsigned clients;
     bool writable;
     bool writethrough;
+    bool report_losses;
     bool allow_resize;
     bool published;
     bool closing;

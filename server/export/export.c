@@ -502,6 +502,7 @@ bf_export_co_open(BfExport *exp, BfExportTable *table,
     exp->options = bf_block_export_options_copy(options);
     exp->writable = options->writable;
     exp->writethrough = options->writethrough;
+    exp->report_losses = options->report_losses;
     exp->allow_resize = options->allow_resize;
     bf_registry_add(table->exports, exp->id, exp);
     bf_wait_group_add(&table->alive, 1);

@@ -541,6 +541,7 @@ client_co_equip(BfNbdClient *client, BfLoop *loop)
 {
     client->home = loop;
     client->handle = bf_handle_co_new(client->exp->base.root, loop);
+    client->last_loss = bf_handle_last_loss(client->handle);
     if (client->exp->base.throttle != NULL) {
         client->throttle =
             bf_throttle_member_new_beside(client->exp->base.throttle, loop);

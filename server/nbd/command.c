@@ -96,6 +96,21 @@ reply_sparse(BfNbdTask *task)
     return true;
 }
 
+/* Tells each client once of each loss, if that is wanted. */
+static int
+co_flush(BfNbdClient *client)
+{
+    int ret = bf_handle_co_flush(client->handle);
+    uint64_t loss = bf_handle_last_loss(client->handle);
+
+    if (ret == 0 && loss > client->last_loss &&
+        client->exp->base.report_losses) {
+        ret = -EIO;
+    }
+    client->last_loss = loss;
+    return ret;
+}
+
 static void
 command_co_read(BfNbdTask *task)
 {
@@ -105,7 +120,7 @@ command_co_read(BfNbdTask *task)
     int ret = 0;
 
     if ((request->flags & BF_NBD_REQUEST_FUA) != 0) {
-        ret = bf_handle_co_flush(client->handle);
+        ret = co_flush(client);
         if (ret < 0) {
             bf_nbd_reply_error(task, -ret, "flush failed");
             return;
@@ -250,7 +265,7 @@ command_co_pieces(BfNbdTask *task,
             }
         }
     }
-    return ret == 0 && flush ? bf_handle_co_flush(task->client->handle) : ret;
+    return ret == 0 && flush ? co_flush(task->client) : ret;
 }
 
 /* A node that is quick at many zeroes, or says at once that it is not, gets as
@@ -306,7 +321,7 @@ command_co_trim(BfNbdTask *task)
 static void
 command_co_flush(BfNbdTask *task)
 {
-    int ret = bf_handle_co_flush(task->client->handle);
+    int ret = co_flush(task->client);
 
     if (ret < 0) {
         bf_nbd_reply_error(task, -ret, "flush failed");

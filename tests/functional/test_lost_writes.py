@@ -592,3 +592,46 @@ def test_late_server_does_not_spoil_a_backup(daemon, box):
     finally:
         server.may_hear.set()
         server.stop()
+
+
+# Users of exports.
+
+@pytest.fixture
+def server(box):
+    found = Forgetful(box / "far.sock", bytearray(SIZE))
+    yield found
+    found.stop()
+
+
+@pytest.mark.parametrize("graph", ("nbd", "quorum"))
+@pytest.mark.parametrize("reports", (True, False))
+def test_flush_reports_what_may_be_lost(daemon, server, graph, reports):
+    """Once to each client, if that is wanted; the reference never does."""
+    daemon.execute("blockdev-add", server.options(
+        **{"node-name": "dst", "reconnect-delay": 60}))
+    node = "dst"
+    if graph == "quorum":
+        daemon.execute("blockdev-add", {
+            "driver": "quorum", "node-name": "q", "vote-threshold": 1,
+            "children": ["dst"]})
+        node = "q"
+    daemon.start_nbd()
+    daemon.add_export(node, writable=True, report_losses=reports)
+    with nbd.RawNbd(daemon.nbd_path).go(node) as one, \
+            nbd.RawNbd(daemon.nbd_path).go(node) as two:
+        assert one.write(0, b"a" * 512) == 0
+        assert one.request(nbd.CMD_FLUSH) == 0
+        assert one.write(512, b"b" * 512) == 0
+        server.crash()
+        lost = nbd.EIO if reports else 0
+        assert two.request(nbd.CMD_FLUSH) == lost
+        assert two.request(nbd.CMD_FLUSH) == 0
+        assert one.request(nbd.CMD_FLUSH) == lost
+        assert one.write(512, b"c" * 512) == 0
+        assert one.request(nbd.CMD_FLUSH) == 0
+        server.crash()
+        assert one.request(nbd.CMD_FLUSH) == 0, "nothing was lost"
+        with nbd.RawNbd(daemon.nbd_path).go(node) as late:
+            assert late.request(nbd.CMD_FLUSH) == 0
+    assert server.stable[:1024] == b"a" * 512 + b"c" * 512
+    assert "what it had acknowledged and not flushed is lost" in daemon.log()

@@ -95,6 +95,7 @@ test_alternate(void)
     const char *text = "{\"type\": \"nbd\", \"id\": \"e\", "
                        "\"fixed-iothread\": false, \"node-name\": \"n\", "
                        "\"writable\": true, \"writethrough\": false, "
+                       "\"report-losses\": false, "
                        "\"allow-inactive\": false, \"allow-resize\": false, "
                        "\"bitmaps\": [\"b\", "
                        "{\"node\": \"n\", \"name\": \"c\"}], "

@@ -143,6 +143,19 @@ link_is_up(BfNbdcConn *conn)
     bf_co_queue_wake_all(&self->ready);
 }
 
+/* Data that were acknowledged, and not flushed by the user or not yet. */
+static bool
+needs_flush(const BfNbdcNode *self)
+{
+    bool wrote = self->wrote_lost;
+
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        wrote |= self->conns[i]->wrote || self->conns[i]->flushing > 0;
+    }
+    return wrote && !self->base.settings.no_flush &&
+           (self->first.info.flags & BF_NBD_EXPORT_FLUSH) != 0;
+}
+
 /* A server that comes and goes all the time must not fill the log. */
 static void
 tell_loss(BfNbdcNode *self, const GError *error)
@@ -154,8 +167,12 @@ tell_loss(BfNbdcNode *self, const GError *error)
     }
     self->told_ns = now_ns;
     self->told_lost = true;
-    bf_node_notice(&self->base, true, "lost NBD server '%s': %s",
-                   self->target.server, error->message);
+    bf_node_notice(&self->base, true, "lost NBD server '%s': %s%s",
+                   self->target.server, error->message,
+                   needs_flush(self)
+                       ? "; what it had acknowledged and not flushed is lost "
+                         "if it was started anew"
+                       : "");
 }
 
 /* The first failure, and each one for another reason. */
@@ -493,19 +510,6 @@ end_all(void *arg)
             bf_channel_shutdown(self->conns[i]->channel);
         }
     }
-}
-
-/* Data that were acknowledged, and not flushed by the user. */
-static bool
-needs_flush(const BfNbdcNode *self)
-{
-    bool wrote = self->wrote_lost;
-
-    for (unsigned i = 0; i < self->n_conns; i++) {
-        wrote |= self->conns[i]->wrote;
-    }
-    return wrote && !self->base.settings.no_flush &&
-           (self->first.info.flags & BF_NBD_EXPORT_FLUSH) != 0;
 }
 
 static void

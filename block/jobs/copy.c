@@ -152,8 +152,8 @@ co_start_next(BfCopy *copy)
     if (span->pos >= span->end && !co_take_span(copy)) {
         return false;
     }
-    if (span->pos >= span->end) {
-        return true;
+    if (span->pos >= span->end || bf_job_is_cancelled(copy->config.job)) {
+        return true; /* it was released meanwhile, or need not be copied */
     }
     pos = span->pos;
     bytes = next_piece(copy, &zeroes);

@@ -345,7 +345,7 @@ struct BfNbdClient {
     /* Written by main only while the loop waits for it or has no claim. */
     BfNbdExport *exp;           /* (nullable) attached to */
     BfHandle *handle;           /* (nullable) made for @home */
-    uint64_t last_loss;         /* of @handle, as it knows: @home's */
+    uint64_t last_loss;         /* of @handle that it was told of: @home's */
     BfThrottleMember *throttle; /* (nullable) requests wait there, on @home */
     BfNbdStats *stats;          /* (nullable) owned: @loop counts, main reads */
 

@@ -357,3 +357,36 @@ def test_end_within_the_last_pass_waits_for_what_it_began(remote):
         assert client.write(0, b"still") == 0
     other.cmd("job-dismiss", id="m")
     other.cmd("blockdev-del", **{"node-name": "dst"})
+
+
+@pytest.mark.ours("the reference waits in another way")
+def test_cancel_in_the_last_pass_does_not_wait_for_the_source(
+        daemons, box, noise, proxies):
+    """It asks what is zero in a large piece, and gets no answer."""
+    far, daemon = daemons(), daemons()
+    far.serve_file(noise, "src")
+    near = box / "proxy.sock"
+    proxy = proxies(f"unix:{near}", f"unix:{far.nbd_path}")
+    pair = Pair.__new__(Pair)
+    pair.daemon = daemon
+    daemon.execute("blockdev-add", {
+        "driver": "nbd", "node-name": "src", "export": "src",
+        "server": {"type": "unix", "path": str(near)}})
+    daemon.add_file(harness.make_image(box / "target.img", SIZE), "dst")
+    daemon.start_nbd()
+    daemon.add_export("src", writable=True)
+    pair.mirror(auto_finalize=False, auto_dismiss=False)
+    pair.ready()
+    daemon.cmd("block-job-complete", device="m")
+    wait_event(daemon, "BLOCK_JOB_PENDING", id="m")
+    with pair.connect() as client:
+        assert client.write(0, b"late" * (1 << 20)) == 0
+    proxy.delay(1000 * 1000)
+    before = proxy.stats()["up"]
+    finalize = daemon.qmp.send("job-finalize", {"id": "m"})
+    harness.wait_until(lambda: proxy.stats()["up"] > before)
+    other = daemon.client()
+    other.cmd("job-cancel", id="m")
+    daemon.qmp.reply(finalize)
+    job, = other.cmd("query-jobs")
+    assert job["status"] == "concluded" and "error" in job

@@ -81,6 +81,15 @@ char *bf_address_to_string(const BfSocketAddress *address);
 bool bf_socket_leads_to(int fd, int listening);
 
 /**
+ * bf_socket_is_loopback:
+ * @fd: a connected socket
+ *
+ * Returns: true if it is TCP or the like and its peer is on this host: what is
+ *     sent takes no network, and the peer's receive copies what was sent
+ */
+bool bf_socket_is_loopback(int fd);
+
+/**
  * bf_socket_peer_to_string:
  * @fd: a connected socket
  *

@@ -33,3 +33,15 @@ BfChannel *bf_channel_socket_new_known(int fd, int domain);
  * something worth it was sent: many connections carry nothing.
  */
 void bf_channel_socket_set_bulk(BfChannel *channel);
+
+/**
+ * bf_channel_socket_spare_peer:
+ * @channel: a socket channel, connected
+ *
+ * For who sends pipes and has time left. A network card takes the pages of a
+ * pipe from where they are, but over the loopback interface the peer copies
+ * them, and waits for memory that is in no cache. While a peer there is behind,
+ * what is in pipes is copied before it is sent. With other peers this changes
+ * nothing.
+ */
+void bf_channel_socket_spare_peer(BfChannel *channel);

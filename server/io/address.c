@@ -655,6 +655,14 @@ is_loopback(const struct sockaddr_storage *addr)
            IN_LOOPBACKNET;
 }
 
+/* A host that speaks to itself uses one address, or loopback. */
+static bool
+is_local_host(const struct sockaddr_storage *peer,
+              const struct sockaddr_storage *local)
+{
+    return is_loopback(peer) || is_same_host(peer, local);
+}
+
 /* Paths may be relative, so the process counts, too. */
 static bool
 unix_leads_to(int fd, const BfSockaddr *peer, const BfSockaddr *listener)
@@ -692,8 +700,21 @@ bf_socket_leads_to(int fd, int listening)
         return false;
     }
     if (is_any_host(&listener.addr)) {
-        /* A host that speaks to itself uses one address, or loopback. */
-        return is_loopback(&peer.addr) || is_same_host(&peer.addr, &local.addr);
+        return is_local_host(&peer.addr, &local.addr);
     }
     return is_same_host(&peer.addr, &listener.addr);
+}
+
+bool
+bf_socket_is_loopback(int fd)
+{
+    BfSockaddr peer = {.len = sizeof(peer.addr)};
+    BfSockaddr local = {.len = sizeof(local.addr)};
+
+    if (getpeername(fd, (struct sockaddr *)&peer.addr, &peer.len) < 0 ||
+        getsockname(fd, (struct sockaddr *)&local.addr, &local.len) < 0 ||
+        (peer.addr.ss_family != AF_INET && peer.addr.ss_family != AF_INET6)) {
+        return false;
+    }
+    return is_local_host(&peer.addr, &local.addr);
 }

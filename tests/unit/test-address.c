@@ -510,12 +510,14 @@ test_sources_are_what_one_party_has(void)
     g_assert_cmpuint(source.family, ==, AF_UNIX);
     g_assert_cmpuint(source.value, ==, getuid());
     g_assert_cmpint(bf_socket_domain(fds[0]), ==, AF_UNIX);
+    g_assert_false(bf_socket_is_loopback(fds[0]));
     g_free(bf_socket_describe_peer(fds[0], AF_UNIX, &source));
     g_assert_cmpuint(source.family, ==, AF_UNIX);
     g_assert_cmpuint(source.value, ==, getuid());
     close(fds[0]);
     close(fds[1]);
     /* Whatever it is, it is answered. */
+    g_assert_false(bf_socket_is_loopback(-1));
     g_free(bf_socket_describe_peer(-1, AF_UNSPEC, &source));
     g_assert_cmpuint(source.family, ==, AF_UNSPEC);
     g_free(bf_socket_describe_peer(-1, AF_UNIX, &source));

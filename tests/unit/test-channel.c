@@ -3,15 +3,18 @@
 #include "io/channel.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "core/co-io.h"
 #include "core/co-lock.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "harness.h"
+#include "io/address.h"
 #include "io/channel-memory.h"
 #include "io/channel-socket.h"
 
@@ -329,6 +332,160 @@ socket_co_sends_pipe(void *arg)
     close(pipe_fds[1]);
 }
 
+/* TCP over the loopback interface. */
+static void
+new_tcp_pair(BfChannel **ret_a, BfChannel **ret_b)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr *address = (struct sockaddr *)&in;
+    socklen_t len = sizeof(in);
+    bf_autofd listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int a = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int b;
+
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    g_assert_cmpint(bind(listener, address, len), ==, 0);
+    g_assert_cmpint(listen(listener, 1), ==, 0);
+    g_assert_cmpint(getsockname(listener, address, &len), ==, 0);
+    g_assert_cmpint(connect(a, address, len), ==, 0);
+    b = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    g_assert_cmpint(b, >=, 0);
+    g_assert_cmpint(fcntl(a, F_SETFL, O_NONBLOCK), ==, 0);
+    g_assert_true(bf_socket_is_loopback(a));
+    g_assert_true(bf_socket_is_loopback(b));
+    *ret_a = bf_channel_socket_new(a);
+    *ret_b = bf_channel_socket_new(b);
+}
+
+typedef struct PipeWriter {
+    BfChannel *channel;
+    size_t bytes;
+    bool failed;
+    bool ended;
+} PipeWriter;
+
+/* Numbers of 4 bytes, a page at a time. */
+static void
+fill(uint32_t *numbers, size_t first, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        numbers[i] = (uint32_t)(first + i);
+    }
+}
+
+static void
+pipe_writer_co_run(void *arg)
+{
+    PipeWriter *writer = arg;
+    uint32_t page[1024];
+    int fds[2];
+
+    g_assert_cmpint(bf_pipe_open(fds, BF_MIB), >=, sizeof(page));
+    for (size_t sent = 0; sent < writer->bytes && !writer->failed;) {
+        size_t bytes = 0;
+
+        /* Until it is full, or the end. */
+        while (sent + bytes < writer->bytes) {
+            fill(page, (sent + bytes) / sizeof(*page), G_N_ELEMENTS(page));
+            if (write(fds[1], page, sizeof(page)) != sizeof(page)) {
+                break;
+            }
+            bytes += sizeof(page);
+        }
+        writer->failed =
+            !bf_channel_co_send_pipe_all(writer->channel, fds[0], bytes, NULL);
+        sent += bytes;
+    }
+    close(fds[0]);
+    close(fds[1]);
+    writer->ended = true;
+}
+
+/* Until the writer of @channel, whom nobody reads, has sent nothing for long.
+ */
+static void
+co_await_full(const BfChannel *channel)
+{
+    uint64_t sent = 0;
+
+    for (unsigned same = 0; same < 1000; same++) {
+        bf_co_yield();
+        if (channel->sent != sent) {
+            sent = channel->sent;
+            same = 0;
+        }
+    }
+}
+
+/* However far behind the peer is, it gets everything, and in order. */
+static void
+socket_co_spares_slow_peer(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    g_autofree uint32_t *got = g_malloc(BF_MIB);
+    g_autofree uint32_t *want = g_malloc(BF_MIB);
+    PipeWriter writer = {.bytes = 64 * BF_MIB};
+
+    new_tcp_pair(&a, &b);
+    bf_channel_socket_spare_peer(a);
+    writer.channel = a;
+    bf_co_spawn(pipe_writer_co_run, &writer);
+    co_await_full(a);
+    for (size_t pos = 0; pos < writer.bytes; pos += BF_MIB) {
+        g_assert_cmpint(bf_channel_co_read_exact(b, got, BF_MIB, NULL), ==,
+                        BF_READ_DONE);
+        fill(want, pos / sizeof(*want), BF_MIB / sizeof(*want));
+        g_assert_true(memcmp(got, want, BF_MIB) == 0);
+    }
+    while (!writer.ended) {
+        bf_co_yield();
+    }
+    g_assert_false(writer.failed);
+}
+
+/* What was taken from the pipe and not sent fails with its connection. */
+static void
+socket_co_spares_peer_until_shutdown(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    PipeWriter writer = {.bytes = 64 * BF_MIB};
+
+    new_tcp_pair(&a, &b);
+    bf_channel_socket_spare_peer(a);
+    writer.channel = a;
+    bf_co_spawn(pipe_writer_co_run, &writer);
+    co_await_full(a);
+    g_assert_false(writer.ended);
+    bf_channel_shutdown(a);
+    while (!writer.ended) {
+        bf_co_yield();
+    }
+    g_assert_true(writer.failed);
+}
+
+/* What is copied is no more than there is, either. */
+static void
+socket_co_spares_peer_empty_pipe(void *arg)
+{
+    g_autoptr(BfChannel) a = NULL;
+    g_autoptr(BfChannel) b = NULL;
+    g_autofree char *much = g_malloc0(16 * BF_MIB);
+    g_autoptr(GError) error = NULL;
+    struct iovec iov = {much, 16 * BF_MIB};
+    int fds[2];
+
+    new_tcp_pair(&a, &b);
+    bf_channel_socket_spare_peer(a);
+    g_assert_cmpint(bf_pipe_open(fds, BF_MIB), >, 0);
+    g_assert_cmpint(bf_channel_co_writev(a, &iov, 1, NULL), >, 0);
+    g_assert_false(bf_channel_co_send_pipe_all(a, fds[0], 1, &error));
+    g_assert_nonnull(strstr(error->message, "the pipe holds less"));
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void
 socket_co_receives_into_pipe(void *arg)
 {
@@ -488,6 +645,12 @@ main(int argc, char **argv)
     bf_test_add("/io/channel-socket/has-room-for-bulk",
                 socket_co_has_room_for_bulk);
     bf_test_add("/io/channel-socket/sends-pipe", socket_co_sends_pipe);
+    bf_test_add("/io/channel-socket/spares-slow-peer",
+                socket_co_spares_slow_peer);
+    bf_test_add("/io/channel-socket/spares-peer-until-shutdown",
+                socket_co_spares_peer_until_shutdown);
+    bf_test_add("/io/channel-socket/spares-peer-empty-pipe",
+                socket_co_spares_peer_empty_pipe);
     bf_test_add("/io/channel/writev-all/gives-others-their-turn",
                 greedy_co_gives_others_their_turn);
     bf_test_add("/io/channel-socket/receives-into-pipe",

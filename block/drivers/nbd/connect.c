@@ -102,6 +102,7 @@ co_shake_hands(BfNbdcNode *self, int fd, uint64_t limit_ns,
     bool ok = false;
 
     bf_channel_socket_set_bulk(channel);
+    bf_channel_socket_spare_peer(channel);
     self->attempts = &attempt;
     bf_timer_start(&attempt.timer, limit_ns, attempt_expired, &attempt);
     ok = bf_nbdc_co_negotiate(&channel, &self->target, ret_exp, error);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Socket channel: TCP and UNIX stream sockets through the ring of the current
- * loop; it keeps no state but the descriptor and what is pending, so it may
- * change its loop.
+ * loop; it keeps no state but the descriptor, what it was told and what is
+ * pending, so it may change its loop.
  *
  * Descriptors that a peer sends while nobody asks for them are closed by the
  * kernel, because a plain receive offers no room for them.
@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "channel-private.h"
 #include "core/co-io.h"
 #include "core/error.h"
 #include "core/iovec.h"
@@ -217,45 +218,19 @@ peer_is_behind(const BfChannelSocket *self)
            waiting >= (int)COPY_BYTES;
 }
 
-static ssize_t
-read_pipe(int pipe_fd, uint8_t *buf, size_t bytes, GError **error)
-{
-    size_t done = 0;
-
-    while (done < bytes) {
-        ssize_t n = read(pipe_fd, buf + done, bytes - done);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n == 0 || (n < 0 && errno == EAGAIN)) {
-            break;
-        }
-        if (n < 0) {
-            bf_set_errno(error, errno, "cannot read from the pipe");
-            return -1;
-        }
-        done += n;
-    }
-    if (done == 0) {
-        bf_set_error(error, "the pipe holds less than is to be sent");
-        return -1;
-    }
-    return (ssize_t)done;
-}
-
 /* Takes @buf, of COPY_BYTES. */
 static ssize_t
 co_send_copy(BfChannel *channel, int pipe_fd, size_t bytes, uint8_t *buf,
              GError **error)
 {
-    ssize_t n = read_pipe(pipe_fd, buf, MIN(bytes, COPY_BYTES), error);
+    const struct iovec iov = {buf, MIN(bytes, COPY_BYTES)};
+    ssize_t n = bf_channel_read_pipe(pipe_fd, &iov, 1, error);
 
     if (n > 0 && !bf_channel_co_write_all(channel, buf, n, error)) {
         n = -1;
     }
     bf_buffer_free(buf, COPY_BYTES);
-    return n;
+    return n > 0 ? n : -1;
 }
 
 /*

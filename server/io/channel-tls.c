@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "channel-private.h"
 #include "core/co-lock.h"
 #include "core/error.h"
 #include "core/loop.h"
@@ -183,23 +184,6 @@ tls_co_writev_more(BfChannel *channel, const struct iovec *iov, int niov,
     return co_write((BfChannelTls *)channel, iov, niov, HELD_MAX_BYTES, error);
 }
 
-/* Reads from a pipe that has what is asked for; never waits. */
-static ssize_t
-read_pipe(int pipe_fd, const struct iovec *iov, int niov, GError **error)
-{
-    ssize_t n;
-
-    do {
-        n = readv(pipe_fd, iov, niov);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0 && errno != EAGAIN) {
-        bf_set_errno(error, errno, "cannot read from a pipe");
-    } else if (n <= 0) {
-        bf_set_error(error, "the pipe holds less than is to be sent");
-    }
-    return n;
-}
-
 /* Seals the next bytes of a pipe where they are read to. The caller holds the
  * mutex. */
 static ssize_t
@@ -214,7 +198,7 @@ seal_pipe(BfChannelTls *self, int pipe_fd, size_t bytes, GError **error)
     if (niov < 0) {
         return -1;
     }
-    n = read_pipe(pipe_fd, iov, niov, error);
+    n = bf_channel_read_pipe(pipe_fd, iov, niov, error);
     if (!bf_tls_session_seal_filled(self->session, n > 0 ? (size_t)n : 0,
                                     n > 0 ? error : NULL)) {
         return -1;

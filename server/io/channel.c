@@ -4,8 +4,9 @@
  * operations of the channel; whoever changes one must keep the promise that
  * iov[0] is never empty when an operation is called.
  */
-#include "io/channel.h"
+#include "channel-private.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
@@ -150,6 +151,23 @@ bf_channel_co_write_all(BfChannel *channel, const void *buf, size_t len,
     struct iovec iov = {.iov_base = (void *)buf, .iov_len = len};
 
     return bf_channel_co_writev_all(channel, &iov, 1, error);
+}
+
+ssize_t
+bf_channel_read_pipe(int pipe_fd, const struct iovec *iov, int niov,
+                     GError **error)
+{
+    ssize_t n;
+
+    do {
+        n = readv(pipe_fd, iov, niov);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != EAGAIN) {
+        bf_set_errno(error, errno, "cannot read from a pipe");
+    } else if (n <= 0) {
+        bf_set_error(error, "the pipe holds less than is to be sent");
+    }
+    return n;
 }
 
 bool

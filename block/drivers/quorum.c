@@ -272,7 +272,15 @@ count_votes(const Part *parts, unsigned n, const char *hash)
     return votes;
 }
 
-/* The version with most votes, or NULL if it has too few. */
+/* The first of those that have the same version? */
+static bool
+begins_version(const Part *parts, unsigned i)
+{
+    return parts[i].hash != NULL && count_votes(parts, i, parts[i].hash) == 0;
+}
+
+/* The version with most votes, of several the one that was found last, as in
+ * QEMU; or NULL if it has too few. */
 static const Part *
 hold_vote(const Fan *fan, Part *parts, unsigned n)
 {
@@ -285,8 +293,8 @@ hold_vote(const Fan *fan, Part *parts, unsigned n)
                 G_CHECKSUM_SHA256, parts[i].buf, fan->bytes);
         }
     }
-    for (unsigned i = 0; i < n; i++) {
-        if (parts[i].hash != NULL) {
+    for (unsigned i = n; i-- > 0;) {
+        if (begins_version(parts, i)) {
             unsigned votes = count_votes(parts, n, parts[i].hash);
 
             if (votes > most) {
@@ -298,21 +306,34 @@ hold_vote(const Fan *fan, Part *parts, unsigned n)
     return most >= fan->self->threshold ? winner : NULL;
 }
 
-/* Names those that were outvoted, and mends them if that is wanted. */
+static void
+co_treat_loser(Fan *fan, const Part *loser, const Part *winner)
+{
+    BfIoVec vec;
+
+    report_bad(fan, loser->child, 0);
+    if (fan->self->rewrite) {
+        /* It is no worse than before if this fails. */
+        bf_iovec_init_buf(&vec, winner->buf, fan->bytes);
+        bf_node_co_write(loser->child, fan->offset, &vec, 0);
+    }
+}
+
+/* Names those that were outvoted, and mends them if that is wanted: one version
+ * after the other, and in each, from the last to the first, as QEMU does. */
 static void
 co_treat_losers(Fan *fan, const Part *parts, unsigned n, const Part *winner)
 {
-    for (unsigned i = 0; i < n; i++) {
-        BfIoVec vec;
-
-        if (parts[i].hash == NULL || g_str_equal(parts[i].hash, winner->hash)) {
+    for (unsigned i = n; i-- > 0;) {
+        if (!begins_version(parts, i) ||
+            g_str_equal(parts[i].hash, winner->hash)) {
             continue;
         }
-        report_bad(fan, parts[i].child, 0);
-        if (fan->self->rewrite) {
-            /* It is no worse than before if this fails. */
-            bf_iovec_init_buf(&vec, winner->buf, fan->bytes);
-            bf_node_co_write(parts[i].child, fan->offset, &vec, 0);
+        for (unsigned j = n; j-- > i;) {
+            if (parts[j].hash != NULL &&
+                g_str_equal(parts[j].hash, parts[i].hash)) {
+                co_treat_loser(fan, &parts[j], winner);
+            }
         }
     }
 }

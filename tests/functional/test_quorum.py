@@ -80,6 +80,19 @@ def test_losers_are_mended(daemon, disks, connect_nbd):
     assert disks[2].read_bytes() == good
 
 
+def test_last_version_wins_a_tie(daemon, box, connect_nbd):
+    for i, letter in enumerate(b"ABBAC"):
+        path = box / f"tie{i}.img"
+        path.write_bytes(bytes([letter]) * 512)
+        daemon.add_file(path, f"f{i}")
+    add_quorum(daemon, count=5, threshold=1)
+    handle = serve(daemon, connect_nbd)
+    assert handle.pread(512, 0) == b"B" * 512
+    events = [daemon.qmp.take_event("QUORUM_REPORT_BAD") for _ in range(3)]
+    assert [event["data"]["node-name"] for event in events] == [
+        "f4", "f3", "f0"]
+
+
 def test_no_majority_fails(daemon, disks, connect_nbd):
     corrupt(disks[1], 1024, b"one")
     corrupt(disks[2], 1024, b"two")

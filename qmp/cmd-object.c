@@ -547,7 +547,8 @@ json_depth(const char *text)
         } else if (*text == '"') {
             in_string = !in_string;
         } else if (!in_string && (*text == '{' || *text == '[')) {
-            deepest = MAX(deepest, ++depth);
+            depth++;
+            deepest = MAX(deepest, depth);
         } else if (!in_string && (*text == '}' || *text == ']')) {
             depth--;
         }

@@ -55,6 +55,9 @@ def test_list(daemon):
         with pytest.raises(qmp.QmpError):
             put(daemon, "rules", wrong)
     assert len(get(daemon, "rules")) == 2
+    many = [{**rule, "match": f"CN={i}", "format": "exact"} for i in range(100)]
+    put(daemon, "rules", many)
+    assert get(daemon, "rules") == many
     put(daemon, "rules", [])
     assert get(daemon, "rules") == []
     daemon.cmd("object-del", id="a0")

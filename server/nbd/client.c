@@ -210,10 +210,10 @@ limit_negotiation(BfNbdClient *client, uint64_t rest_ns)
 uint64_t
 bf_nbd_client_pause_limit(BfNbdClient *client)
 {
-    const uint64_t limit_ns = client->limit_ns;
+    const uint64_t now_ns = bf_loop_now_ns();
 
     bf_timer_stop(&client->timer);
-    return limit_ns - MIN(limit_ns, bf_loop_now_ns());
+    return client->limit_ns - MIN(client->limit_ns, now_ns);
 }
 
 void

@@ -261,3 +261,20 @@ def test_dirty_bitmap_shows_as_holes(daemon, daemons, box):
         "node_name": "n1", "x_dirty_bitmap": "qemu:dirty-bitmap:nope"})
     assert re.search("no metadata context 'qemu:dirty-bitmap:nope'",
                      error.desc), error
+
+
+@pytest.mark.peers("qemu-storage-daemon")
+def test_idle_node_lets_a_server_end(daemon, daemons):
+    """QEMU 7.2 hangs if a client connects while it stops its server."""
+    theirs = daemons(program=harness.REFERENCE, name="theirs")
+    theirs.execute("blockdev-add", {"driver": "null-co", "node-name": "disk",
+                                    "size": 1 << 20})
+    for turn in range(12):
+        theirs.start_nbd()
+        ident = theirs.add_export("disk", writable=True)
+        daemon.execute("blockdev-add", {
+            "driver": "nbd", "node-name": f"r{turn}", "export": "disk",
+            "connections": 1, "server": {
+                "type": "unix", "path": str(theirs.nbd_path)}})
+        theirs.cmd("block-export-del", id=ident, mode="hard")
+        theirs.cmd("nbd-server-stop")

@@ -25,8 +25,13 @@
 /* The first attempt after a loss comes within this time, or within so large a
  * part of the reconnect delay: others have lost the server at the same instant.
  */
+#define PAUSE_FIRST_MIN_NS (10 * BF_NS_PER_MS)
 #define PAUSE_FIRST_NS (100 * BF_NS_PER_MS)
 #define PAUSE_FIRST_PART 10
+
+/* The same if nobody waits: a server that is about to end is let go. QEMU 7.2
+ * never ends if a client comes while it does. */
+#define PAUSE_IDLE_NS (BF_NS_PER_SEC)
 
 /* A connection that was up as long, or got a reply, is a success. */
 #define SUCCESS_NS (10 * BF_NS_PER_SEC)
@@ -288,34 +293,36 @@ spread(uint64_t pause_ns)
     return pause_ns - random_below(pause_ns / 2);
 }
 
+/* How long to sleep before it is looked whether somebody waits. */
 static uint64_t
-choose_pause(const BfNbdcConn *conn)
+choose_piece(const BfNbdcConn *conn)
 {
-    uint64_t delay_ns = conn->node->reconnect_delay_ns;
+    uint64_t part_ns = conn->node->reconnect_delay_ns / PAUSE_FIRST_PART;
 
-    if (conn->pause_ns > 0) {
-        return spread(conn->pause_ns);
-    }
-    return conn->was_up
-               ? random_below(MIN(PAUSE_FIRST_NS, delay_ns / PAUSE_FIRST_PART))
-               : 0;
+    return conn->pause_ns > 0 ? spread(PAUSE_WANTED_NS)
+                              : random_below(CLAMP(part_ns, PAUSE_FIRST_MIN_NS,
+                                                   PAUSE_FIRST_NS));
 }
 
 /* The pause before an attempt; not longer than needed. */
 static void
 keeper_co_nap(BfNbdcConn *conn)
 {
-    uint64_t left_ns = choose_pause(conn);
+    uint64_t idle_ns = conn->was_up ? PAUSE_IDLE_NS : 0;
+    uint64_t pause_ns = conn->pause_ns > 0 ? conn->pause_ns : idle_ns;
+    uint64_t now_ns = bf_loop_now_ns();
+    uint64_t end_ns = now_ns + spread(pause_ns);
 
     conn->nap = (BfCancel){.fired = false};
-    while (left_ns > 0 && !bf_nbdc_is_ending(conn->node)) {
-        uint64_t piece_ns = MIN(left_ns, spread(PAUSE_WANTED_NS));
+    while (now_ns < end_ns && !bf_nbdc_is_ending(conn->node)) {
+        uint64_t piece_ns = choose_piece(conn);
 
-        if (bf_co_sleep_cancel(piece_ns, &conn->nap) < 0 ||
+        if (bf_co_sleep_cancel(MIN(piece_ns, end_ns - now_ns), &conn->nap) <
+                0 ||
             conn->node->wanted) {
             break;
         }
-        left_ns -= piece_ns;
+        now_ns = bf_loop_now_ns();
     }
     conn->pause_ns = CLAMP(2 * conn->pause_ns, PAUSE_MIN_NS, PAUSE_MAX_NS);
 }

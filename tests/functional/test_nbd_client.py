@@ -230,6 +230,39 @@ def test_reason_is_told_when_the_export_is_another_one(daemon, serve,
     assert handle.pread(512, 0) == bytes(512)
 
 
+@pytest.mark.parametrize("delay", (0, 1, 2))
+@pytest.mark.parametrize("connections", (1, 4))
+def test_server_that_only_accepts_is_given_up(daemon, serve, connect_nbd,
+                                              connections, delay):
+    server = serve(StopsAnswering)
+    server.flags |= nbd.FLAG_MULTI
+    add(daemon, server, **{"reconnect-delay": delay, "silence-timeout": 1,
+                           "connections": connections})
+    handle = export_through(daemon, connect_nbd)
+    assert can_read(handle)
+    server.answering = False
+    for _ in range(2):
+        server.requests.clear()
+        assert not can_read(handle)
+        assert len(server.requests) <= max(2, delay + 1)
+    daemon.wait_log("lost (a connection to )?NBD server .*: nothing came for "
+                    "1 s")
+    server.answering = True
+    harness.wait_until(lambda: can_read(handle), what="the connection")
+
+
+def test_server_that_only_accepts_is_waited_for(daemon, serve, connect_nbd):
+    server = serve(StopsAnswering)
+    add(daemon, server, **{"reconnect-delay": 60, "silence-timeout": 1})
+    handle = export_through(daemon, connect_nbd)
+    server.answering = False
+    cookie = handle.aio_pread(handle_buffer(512), 0)
+    server.wait_for(lambda: len(server.requests) == 3)
+    server.answering = True
+    while not handle.aio_command_completed(cookie):
+        handle.poll(-1)
+
+
 def test_server_that_comes_and_goes_does_not_fill_the_log(daemon, serve,
                                                           connect_nbd):
     class OneReply(rawserver.RawServer):

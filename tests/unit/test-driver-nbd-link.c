@@ -248,7 +248,52 @@ test_requests_fail_at_once_without_delay(void *arg)
     bf_nbd_script_drop(&fix.script, 0);
     g_assert_cmpint(bf_nbd_op_co_wait(&op), ==, -EIO);
     /* Connecting goes on without anybody asking. */
-    bf_nbd_script_co_peer(&fix.script, 1);
+    while (fix.script.n_peers < 2) {
+        bf_test_advance(BF_NS_PER_MS);
+    }
+    bf_nbd_use_co_close(&fix);
+}
+
+/* A server that is about to end has time to do so. */
+static void
+test_idle_link_comes_back_after_a_pause(void *arg)
+{
+    BfNbdUse fix;
+    uint8_t buf[512];
+    BfNbdOp op = {.kind = NBD_OP_READ, .bytes = sizeof(buf), .buf = buf};
+    BfChannel *peer = NULL;
+    unsigned ms = 0;
+
+    co_open(&fix, 0);
+    bf_nbd_script_co_peer(&fix.script, 0);
+    bf_nbd_script_drop(&fix.script, 0);
+    for (; fix.script.n_peers < 2; ms++) {
+        bf_test_advance(BF_NS_PER_MS);
+    }
+    g_assert_cmpuint(ms, >=, 500);
+    /* Who comes meanwhile waits for it, and not as long. */
+    bf_nbd_script_drop(&fix.script, 1);
+    bf_test_advance(BF_NS_PER_MS);
+    bf_nbd_op_start(&op, fix.handle);
+    for (ms = 0; fix.script.n_peers < 3; ms++) {
+        bf_test_advance(BF_NS_PER_MS);
+    }
+    g_assert_cmpuint(ms, <, 500);
+    peer = bf_nbd_script_co_peer(&fix.script, 2);
+    bf_nbd_script_co_data(peer,
+                          bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_READ),
+                          BF_NBD_CHUNK_DONE, 0, 1, sizeof(buf));
+    g_assert_cmpint(bf_nbd_op_co_wait(&op), ==, 0);
+    /* One attempt is enough to know better. */
+    bf_nbd_script_co_stop(&fix.script);
+    bf_nbd_script_drop(&fix.script, 2);
+    bf_test_advance(BF_NS_PER_MS);
+    bf_nbd_op_start(&op, fix.handle);
+    for (ms = 0; !op.done; ms++) {
+        bf_test_advance(BF_NS_PER_MS);
+    }
+    g_assert_cmpuint(ms, <, 500);
+    g_assert_cmpint(op.ret, ==, -EIO);
     bf_nbd_use_co_close(&fix);
 }
 
@@ -308,6 +353,29 @@ test_silent_connection_is_lost(void *arg)
     bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_READ);
     seconds = co_pass_time_until_done(&op);
     g_assert_cmpuint(seconds, >=, 20);
+    g_assert_cmpint(op.ret, ==, -EIO);
+    bf_nbd_use_co_close(&fix);
+}
+
+/* It is asked again for the reconnect delay, however often that is. */
+static void
+test_server_that_only_accepts(void *arg)
+{
+    BfNbdUse fix;
+    BfBlockdevOptions *options = NULL;
+    uint8_t buf[512];
+    BfNbdOp op = {.kind = NBD_OP_READ, .bytes = sizeof(buf), .buf = buf};
+    unsigned seconds = 0;
+
+    bf_nbd_script_open(&fix.script);
+    options = bf_nbd_script_options(&fix.script);
+    options->u.nbd->silence_timeout = 2;
+    options->u.nbd->reconnect_delay = 30;
+    bf_nbd_use_co_begin(&fix, options);
+    bf_nbd_op_start(&op, fix.handle);
+    seconds = co_pass_time_until_done(&op);
+    g_assert_cmpuint(seconds, >=, 32);
+    g_assert_cmpuint(seconds, <, 64);
     g_assert_cmpint(op.ret, ==, -EIO);
     bf_nbd_use_co_close(&fix);
 }
@@ -649,10 +717,14 @@ main(int argc, char **argv)
                      test_requests_wait_for_the_delay_only);
     bf_test_add_fake("/block/nbd-link/requests-fail-at-once-without-delay",
                      test_requests_fail_at_once_without_delay);
+    bf_test_add_fake("/block/nbd-link/idle-link-comes-back-after-a-pause",
+                     test_idle_link_comes_back_after_a_pause);
     bf_test_add_fake("/block/nbd-link/request-that-no-connection-survives",
                      test_request_that_no_connection_survives);
     bf_test_add_fake("/block/nbd-link/silent-connection-is-lost",
                      test_silent_connection_is_lost);
+    bf_test_add_fake("/block/nbd-link/server-that-only-accepts",
+                     test_server_that_only_accepts);
     bf_test_add_fake("/block/nbd-link/other-export-at-the-same-place",
                      test_other_export_at_the_same_place);
     bf_test_add_fake("/block/nbd-link/cancelled-requests-fail",

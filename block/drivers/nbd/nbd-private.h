@@ -115,6 +115,7 @@ typedef struct BfNbdcRange {
  * @sent: nothing of it is needed by the writer any more
  * @replied: the last piece of the reply is here
  * @lost: the connection ended before
+ * @met_silence: because of silence_ns
  * @ret: 0 or -errno
  * @got_status: a chunk with the status is here
  * @n_errors: error chunks so far
@@ -140,6 +141,7 @@ struct BfNbdcRequest {
     bool sent;
     bool replied;
     bool lost;
+    bool met_silence;
     int ret;
     bool got_status;
     unsigned n_errors;
@@ -157,6 +159,7 @@ struct BfNbdcRequest {
  * @is_up: it takes requests
  * @was_up: it was up at least once
  * @got_reply: since it is up
+ * @was_silent: it is lost because of @silence_ns
  * @gone: it could never be made, and is not tried again
  * @nap: fired to end a pause between attempts
  * @pause_ns: the next pause
@@ -182,6 +185,7 @@ struct BfNbdcConn {
     bool is_up;
     bool was_up;
     bool got_reply;
+    bool was_silent;
     bool gone;
     BfCancel nap;
     uint64_t pause_ns;

@@ -87,18 +87,27 @@ check_same_export(const BfNbdcNode *self, const BfNbdcExport *exp,
 
 /* Waiting for a connection. */
 
+/* Requests fail from now on until there is a connection. */
+static void
+stop_waiting(BfNbdcNode *self)
+{
+    self->expired = true;
+    bf_co_queue_wake_all(&self->ready);
+}
+
 static void
 delay_over(void *arg)
 {
     BfNbdcNode *self = arg;
 
-    self->expired = true;
-    bf_node_notice(&self->base, true,
-                   "NBD server '%s' is away since %" PRIu64
-                   " s (reconnect-delay); requests fail until it is back",
-                   self->target.server,
-                   self->reconnect_delay_ns / BF_NS_PER_SEC);
-    bf_co_queue_wake_all(&self->ready);
+    if (self->reconnect_delay_ns > 0) {
+        bf_node_notice(&self->base, true,
+                       "NBD server '%s' is away since %" PRIu64
+                       " s (reconnect-delay); requests fail until it is back",
+                       self->target.server,
+                       self->reconnect_delay_ns / BF_NS_PER_SEC);
+    }
+    stop_waiting(self);
 }
 
 /* Looks at each connection four times in the time that it may be silent. */
@@ -107,10 +116,12 @@ check_silence(void *arg)
 {
     BfNbdcConn *conn = arg;
     uint64_t limit_ns = conn->node->silence_ns;
+    uint64_t now_ns = bf_loop_now_ns();
 
-    if (conn->in_flight > 0 && bf_loop_now_ns() - conn->heard_ns >= limit_ns) {
+    if (conn->in_flight > 0 && now_ns - conn->heard_ns >= limit_ns) {
         GError *error = NULL;
 
+        conn->was_silent = true;
         bf_set_error(&error,
                      "nothing came for %" PRIu64
                      " s (silence-timeout) with %u requests under way",
@@ -129,6 +140,7 @@ link_is_up(BfNbdcConn *conn)
     conn->is_up = true;
     conn->was_up = true;
     conn->got_reply = false;
+    conn->was_silent = false;
     conn->up_since_ns = bf_loop_now_ns();
     self->n_up++;
     self->wanted = false;
@@ -172,7 +184,8 @@ tell_loss(BfNbdcNode *self, const GError *error)
     }
     self->told_ns = now_ns;
     self->told_lost = true;
-    bf_node_notice(&self->base, true, "lost NBD server '%s': %s%s",
+    bf_node_notice(&self->base, true, "lost %sNBD server '%s': %s%s",
+                   self->n_up > 0 ? "a connection to " : "",
                    self->target.server, error->message,
                    needs_flush(self)
                        ? "; what it had acknowledged and not flushed is lost "
@@ -202,17 +215,27 @@ link_is_down(BfNbdcConn *conn, const GError *error)
 
     conn->is_up = false;
     bf_timer_stop(&conn->silence);
-    if (--self->n_up > 0 || self->closing) {
+    self->n_up--;
+    if (self->closing) {
+        return;
+    }
+    if (self->n_up == 0 || conn->was_silent) {
+        tell_loss(self, error);
+    }
+    if (self->n_up > 0) {
         return;
     }
     self->was_lost = true;
-    tell_loss(self, error);
-    if (self->reconnect_delay_ns == 0 || self->stopping) {
+    if (self->stopping ||
+        (self->reconnect_delay_ns == 0 && conn->in_flight > 0)) {
         self->expired = true;
-    } else {
-        bf_timer_start(&self->delay, self->reconnect_delay_ns, delay_over,
-                       self);
+        return;
     }
+    /* Without a delay, who comes before the first attempt waits for it. */
+    bf_timer_start(&self->delay,
+                   self->reconnect_delay_ns > 0 ? self->reconnect_delay_ns
+                                                : PAUSE_IDLE_NS,
+                   delay_over, self);
 }
 
 static void
@@ -370,6 +393,9 @@ keeper_co_connect(BfNbdcConn *conn)
         g_debug("node '%s': connection %u: %s", self->base.name, conn->index,
                 error->message);
         tell_trouble(self, error);
+        if (self->reconnect_delay_ns == 0 && self->n_up == 0) {
+            stop_waiting(self);
+        }
         if (conn->index > 0 && !conn->was_up && self->n_up > 0) {
             /* The server has a limit, say; the others have to do. */
             conn->gone = true;

@@ -122,6 +122,7 @@ bf_nbdc_co_lose_requests(BfNbdcConn *conn)
         if (req != NULL) {
             conn->table[i] = NULL;
             req->lost = true;
+            req->met_silence = conn->was_silent;
             request_wake(req);
         }
     }
@@ -323,10 +324,25 @@ start_request(BfNbdcConn *conn, BfNbdcRequest *req)
     }
 }
 
+/* A server that takes connections and requests and answers none is as good as
+ * away. Called for each loss of a request by silence. */
+static bool
+is_silent_too_long(const BfNbdcNode *self, uint64_t *since_ns)
+{
+    uint64_t now_ns = bf_loop_now_ns();
+
+    if (*since_ns == 0) {
+        *since_ns = now_ns;
+    }
+    return now_ns - *since_ns >=
+           MAX(self->reconnect_delay_ns, self->silence_ns);
+}
+
 int
 bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req)
 {
     unsigned cancels = self->cancels;
+    uint64_t silent_since_ns = 0;
     int ret = -EIO;
 
     bf_assert_loop(self->loop);
@@ -334,7 +350,7 @@ bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req)
     if (req->extents != NULL) {
         req->extents_start = req->extents->bytes;
     }
-    for (unsigned losses = 0; losses < LOSSES_MAX; losses++) {
+    for (unsigned losses = 0; losses < LOSSES_MAX;) {
         BfNbdcConn *conn = bf_nbdc_co_pick(self, req->pin, cancels);
 
         if (conn == NULL) {
@@ -354,6 +370,11 @@ bf_nbdc_co_request(BfNbdcNode *self, BfNbdcRequest *req)
         }
         if (req->pipe != NULL) {
             break; /* some of it is gone with the connection */
+        }
+        if (!req->met_silence) {
+            losses++;
+        } else if (is_silent_too_long(self, &silent_since_ns)) {
+            break;
         }
         flush_unpin(req);
         if (req->extents != NULL) {

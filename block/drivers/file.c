@@ -496,8 +496,8 @@ typedef struct ExtentsCall {
     int fd;
     uint64_t offset;
     uint64_t bytes;
+    uint64_t block; /* all of these are multiples of it */
     BfExtents *extents;
-    int ret;
 } ExtentsCall;
 
 #define HOLE_FLAGS (BF_EXTENT_HOLE | BF_EXTENT_ZERO)
@@ -505,13 +505,16 @@ typedef struct ExtentsCall {
 /*
  * Appends the hole and the data that begin at @pos. Returns where they end, or
  * @end if that is all there is to know. The file may change meanwhile, so no
- * answer of lseek() is taken to fit the one before.
+ * answer of lseek() is taken to fit the one before. The file may end within a
+ * block, which is data then.
  */
 static uint64_t
 append_hole_and_data(ExtentsCall *call, uint64_t pos, uint64_t end)
 {
     off_t data = lseek(call->fd, (off_t)pos, SEEK_DATA);
-    off_t hole;
+    off_t hole = 0;
+    uint64_t start = 0;
+    uint64_t stop = 0;
 
     if (data < 0 && errno == ENXIO) {
         bf_extents_append(call->extents, end - pos, HOLE_FLAGS);
@@ -522,16 +525,15 @@ append_hole_and_data(ExtentsCall *call, uint64_t pos, uint64_t end)
         return end;
     }
     data = MIN(data, (off_t)end);
-    if (!bf_extents_append(call->extents, (uint64_t)data - pos, HOLE_FLAGS) ||
-        (uint64_t)data == end) {
+    start = bf_align_down((uint64_t)data, call->block);
+    if (!bf_extents_append(call->extents, start - pos, HOLE_FLAGS) ||
+        start == end) {
         return end;
     }
     hole = lseek(call->fd, data, SEEK_HOLE);
-    hole = hole <= data ? (off_t)end : MIN(hole, (off_t)end);
-    if (!bf_extents_append(call->extents, (uint64_t)(hole - data), 0)) {
-        return end;
-    }
-    return (uint64_t)hole;
+    stop =
+        hole <= data ? end : MIN(bf_align_up((uint64_t)hole, call->block), end);
+    return bf_extents_append(call->extents, stop - start, 0) ? stop : end;
 }
 
 static void
@@ -555,6 +557,7 @@ file_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
         .fd = self->desc.fd,
         .offset = offset,
         .bytes = bytes,
+        .block = node->alignment,
         .extents = extents,
     };
 

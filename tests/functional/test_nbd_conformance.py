@@ -639,17 +639,24 @@ def test_allocation_has_two_flags(daemon, box):
                 assert client.write(offset, b"w" * 4096) == 0
 
 
-def test_status_keeps_to_the_block_size(direct):
-    with nbd.RawNbd(direct.nbd_path) as client:
-        client.negotiate_structured()
-        client.set_meta("disk", "base:allocation")
-        client.go("disk", nbd.INFO_BLOCK_SIZE)
-        small = block_sizes(client)[0]
-        for offset, length in ((0, SIZE), (small, small), (SIZE - small, small),
-                               (1 << 20, 2 << 20)):
-            for flags in (0, nbd.REQ_ONE):
-                _, found = client.status(offset, length, flags)
-                assert all(n % small == 0 and n for n, _ in found[0])
+def test_status_keeps_to_the_block_size(direct, box):
+    odd = box / "odd.img"
+    odd.write_bytes(b"d" * 1_000_001)
+    direct.add_file(odd, "odd", cache={"direct": True})
+    direct.add_export("odd")
+    for name in ("disk", "odd"):
+        with nbd.RawNbd(direct.nbd_path) as client:
+            client.negotiate_structured()
+            client.set_meta(name, "base:allocation")
+            client.go(name, nbd.INFO_BLOCK_SIZE)
+            small = block_sizes(client)[0]
+            size = client.size
+            for offset, length in ((0, size), (small, small),
+                                   (size - small, small),
+                                   (size // 4 // small * small, size // 2)):
+                for flags in (0, nbd.REQ_ONE):
+                    _, found = client.status(offset, length, flags)
+                    assert all(n % small == 0 and n for n, _ in found[0])
 
 
 # Commands and errors.

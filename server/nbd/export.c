@@ -306,7 +306,7 @@ bf_nbd_export_co_add(BfNbdServer *const *server_at, BfExportTable *table,
     exp->contexts = make_contexts(exp, nbd->allocation_depth);
     g_ptr_array_add(server->exports, exp);
     server->n_restricted += exp->tls_authz != NULL ? 1 : 0;
-    server->exports_generation++;
+    exp->added = ++server->exports_generation;
     bf_export_publish(&exp->base);
     shown = bf_nbd_show_text(exp->name);
     g_message("export '%s' added: node '%s' as NBD export '%s', %s",

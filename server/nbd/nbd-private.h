@@ -223,6 +223,7 @@ void bf_nbd_names_unref(BfNbdNames *names);
 typedef struct BfNbdExport {
     BfExport base;        /* first: a BfExport pointer converts to this */
     BfNbdServer *server;  /* borrowed: closes its exports before it is freed */
+    uint64_t added;       /* exports_generation then: in their order */
     BfNbdString name;     /* owned */
     char *description;    /* (nullable) */
     char *tls_authz;      /* (nullable) id of the object that is asked */
@@ -504,8 +505,14 @@ void bf_nbd_server_co_ask(BfNbdClient *client, BfNbdString name, bool attach,
 void bf_nbd_export_answer_clear(BfNbdExportAnswer *answer);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(BfNbdExportAnswer, bf_nbd_export_answer_clear)
 
-/* Payloads of the SERVER replies of all exports. Any loop. */
-GPtrArray *bf_nbd_server_co_list(BfNbdClient *client);
+/*
+ * Appends to @out the replies to a LIST about the exports behind @cursor (0 at
+ * first), which follows, until these are all or some 64 KiB: a client that
+ * does not read must not bind memory for all of them. Any loop. Returns whether
+ * there may be more.
+ */
+bool bf_nbd_server_co_list(BfNbdClient *client, uint64_t *cursor,
+                           GByteArray *out);
 
 /* Starts to close the server's exports. */
 void bf_nbd_export_close_all(BfNbdServer *server);

@@ -203,18 +203,17 @@ nego_co_list(BfNbdClient *client, const BfNbdOptionHeader *header,
              GError **error)
 {
     g_autoptr(GByteArray) out = NULL;
-    g_autoptr(GPtrArray) list = NULL;
+    uint64_t cursor = 0;
 
     if (header->length > 0) {
         return nego_co_refuse_length(client, header, error);
     }
     out = g_byte_array_new();
-    list = bf_nbd_server_co_list(client);
-    for (unsigned i = 0; i < list->len; i++) {
-        const GByteArray *entry = g_ptr_array_index(list, i);
-
-        bf_nbd_negotiate_add_reply(out, header->option, BF_NBD_REPLY_SERVER,
-                                   entry->data, entry->len);
+    while (bf_nbd_server_co_list(client, &cursor, out)) {
+        if (nego_co_send(client, out, error) != BF_NBD_STEP_NEXT) {
+            return BF_NBD_STEP_FAILED;
+        }
+        g_byte_array_set_size(out, 0);
     }
     bf_nbd_negotiate_add_reply(out, header->option, BF_NBD_REPLY_ACK, NULL, 0);
     return nego_co_send(client, out, error);

@@ -16,6 +16,9 @@
 #define MAX_BLOCK_MIN (UINT32_C(1024) * 1024)
 #define PREFERRED_BLOCK_MIN UINT32_C(4096)
 
+/* Of a list of exports, what is made at a time. */
+#define LIST_PART_BYTES (64U * 1024)
+
 /* Failed negotiations that are logged in a second. */
 #define FAILURES_LOGGED_MAX 10
 
@@ -281,7 +284,6 @@ typedef struct BfNbdAsk {
     bool attach;
     BfNbdExportAnswer *answer;
     bool has_to_wait; /* for a place */
-    GPtrArray *list;
 } BfNbdAsk;
 
 /* What it was waited for is gone, and it stays in negotiation. */
@@ -364,30 +366,44 @@ bf_nbd_export_answer_clear(BfNbdExportAnswer *answer)
     g_clear_pointer(&answer->contexts, bf_nbd_names_unref);
 }
 
+typedef struct ListPart {
+    const BfNbdClient *client;
+    uint64_t *cursor;
+    GByteArray *out;
+    bool more;
+} ListPart;
+
 static void
-answer_list(void *arg)
+add_list_part(void *arg)
 {
-    BfNbdAsk *ask = arg;
-    const GPtrArray *exports = bf_nbd_rights_visible(ask->client);
+    ListPart *part = arg;
+    const GPtrArray *exports = bf_nbd_rights_visible(part->client);
 
-    for (unsigned i = 0; i < exports->len; i++) {
+    for (unsigned i = 0; i < exports->len && !part->more; i++) {
         const BfNbdExport *exp = g_ptr_array_index(exports, i);
-        GByteArray *entry = g_byte_array_new();
+        g_autoptr(GByteArray) entry = NULL;
 
-        bf_nbd_append_server(entry, exp->name, exp->description);
-        g_ptr_array_add(ask->list, entry);
+        if (exp->added > *part->cursor) {
+            entry = g_byte_array_new();
+            bf_nbd_append_server(entry, exp->name, exp->description);
+            bf_nbd_negotiate_add_reply(part->out, BF_NBD_OPTION_LIST,
+                                       BF_NBD_REPLY_SERVER, entry->data,
+                                       entry->len);
+            *part->cursor = exp->added;
+            part->more = part->out->len >= LIST_PART_BYTES;
+        }
     }
 }
 
-GPtrArray *
-bf_nbd_server_co_list(BfNbdClient *client)
+bool
+bf_nbd_server_co_list(BfNbdClient *client, uint64_t *cursor, GByteArray *out)
 {
-    BfNbdAsk ask = {
+    ListPart part = {
         .client = client,
-        .list =
-            g_ptr_array_new_with_free_func((GDestroyNotify)g_byte_array_unref),
+        .cursor = cursor,
+        .out = out,
     };
 
-    bf_nbd_rights_co_call(client, answer_list, &ask);
-    return ask.list;
+    bf_nbd_rights_co_call(client, add_list_part, &part);
+    return part.more;
 }

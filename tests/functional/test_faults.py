@@ -232,6 +232,34 @@ def test_lazy_client_goes_on_when_it_reads(server, image):
         assert (reply.error, data) == (0, content)
 
 
+@pytest.mark.ours("the reference makes each list in one piece")
+def test_clients_that_do_not_read_their_lists(daemon):
+    """Lists are made as they are read, while exports come and go."""
+    names = [f"disk{n}" for n in range(500)]
+    daemon.execute("blockdev-add", {"driver": "null-co", "node-name": "n",
+                                    "size": 1 << 20})
+    daemon.start_nbd(handshake_max_seconds=0)
+    for name in names:
+        daemon.cmd("block-export-add", type="nbd", id=name, node_name="n",
+                   name=name, description="d" * 4096)
+    before = daemon.resident()
+    lazy = [nbd.RawNbd(daemon.nbd_path) for _ in range(50)]
+    for client in lazy:
+        client.send_option(nbd.OPT_LIST)
+    for client in lazy:
+        assert client.read_option_reply().type == nbd.REP_SERVER
+    assert daemon.resident() - before < 200 << 20
+    for name in names[0], names[250]:
+        daemon.cmd("block-export-del", id=name)
+    daemon.cmd("block-export-add", type="nbd", id="late", node_name="n",
+               name="late")
+    for client in lazy:
+        found = [name for name, _ in client.read_list()]
+        assert [name for name in found if name != names[250]] == \
+            names[1:250] + names[251:] + ["late"]
+        client.close()
+
+
 def test_client_that_stalls_inside_a_write(server):
     """Payloads announced and not sent bind little memory and no one else."""
     before = resident_kib(server)

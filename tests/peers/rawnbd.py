@@ -158,6 +158,9 @@ class RawNbd:
     def option(self, option, data=b"", length=None):
         """Sends an option; returns all its replies, the final one last."""
         self.send_option(option, data, length)
+        return self.read_option_replies(option)
+
+    def read_option_replies(self, option):
         replies = []
         while True:
             reply = self.read_option_reply()
@@ -198,7 +201,12 @@ class RawNbd:
 
     def list_exports(self):
         """LIST; returns [(name, description)]."""
-        replies = self.option(OPT_LIST)
+        self.send_option(OPT_LIST)
+        return self.read_list()
+
+    def read_list(self):
+        """What list_exports() returns, of a LIST that was sent."""
+        replies = self.read_option_replies(OPT_LIST)
         assert replies[-1].type == REP_ACK, replies
         result = []
         for reply in replies[:-1]:

@@ -57,6 +57,7 @@ bf_qmp_co_nbd_server_start(BfQmpCall *call, const BfNbdServerStartArgs *args,
         .tls_mode = args->tls_mode,
         .tls_authz = args->tls_authz,
         .max_connections = args->max_connections,
+        .max_connections_per_address = args->max_connections_per_address,
         .idle_max_seconds = args->idle_max_seconds,
     };
 
@@ -77,6 +78,7 @@ bf_qmp_co_nbd_server_add_listener(BfQmpCall *call,
         .tls_mode = args->tls_mode,
         .tls_authz = args->tls_authz,
         .max_connections = args->max_connections,
+        .max_connections_per_address = args->max_connections_per_address,
         .idle_max_seconds = args->idle_max_seconds,
     };
 

@@ -403,6 +403,7 @@ co_nbd_start_locked(BfDaemon *daemon, const BfNbdServerOptions *options,
         .tls_mode = options->tls_mode,
         .handshake_max_seconds = options->handshake_max_seconds,
         .max_connections = options->max_connections,
+        .max_per_address = options->max_connections_per_address,
         .idle_max_seconds = options->idle_max_seconds,
     };
     g_autofree char *user = bf_nbd_listener_creds_user(options->id);

@@ -106,6 +106,8 @@ typedef struct BfNbdEvents {
  *     none
  * @max_connections: of this listener; 0 is unlimited; 1 clears the multi-conn
  *     flag
+ * @max_per_address: from one address (see #BfPeerSource), whichever listener
+ *     they have come through; 0 is unlimited; 1 clears the flag, too
  * @idle_max_seconds: how long a client may do nothing, or leave its replies
  *     unread; 0 has no limit
  */
@@ -120,6 +122,7 @@ typedef struct BfNbdListenerConfig {
     BfNbdTlsMode tls_mode;
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
+    uint32_t max_per_address;
     uint32_t idle_max_seconds;
 } BfNbdListenerConfig;
 

@@ -135,6 +135,7 @@ make_help(void)
         "               |addr.type=unix,addr.path=PATH\n"
         "               [,tls-creds=ID][,max-connections=N]"
         "[,handshake-max-seconds=N]\n"
+        "               [,max-connections-per-address=N]\n"
         "                             start the NBD server; with id=ID one "
         "more listener\n"
         "  --export [type=]nbd,id=ID,node-name=NODE[,name=NAME]"

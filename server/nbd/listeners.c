@@ -37,6 +37,7 @@ bf_nbd_listener_new(BfNbdServer *server, const BfNbdListenerConfig *config)
     listener->tls_mode = config->tls_mode;
     listener->handshake_max_seconds = config->handshake_max_seconds;
     listener->max_connections = config->max_connections;
+    listener->max_per_address = config->max_per_address;
     listener->idle_max_seconds = config->idle_max_seconds;
     listener->refs = 1;
     return listener;

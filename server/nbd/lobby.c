@@ -11,7 +11,9 @@
  * Places of those who use exports (max-connections) are kept as long as they
  * are used. As long as all are taken, nobody is accepted, and clients that
  * choose an export wait for their reply. These keep their places in
- * negotiation as silent ones do, that is as long as no others need them.
+ * negotiation as silent ones do, that is as long as no others need them. Who
+ * has all places of his address (max-connections-per-address) is accepted, and
+ * waits here.
  */
 #include <unistd.h>
 
@@ -130,7 +132,7 @@ bf_nbd_client_flow(const BfNbdClient *client)
 /* --- places of those who use exports --- */
 
 static bool
-is_full(const BfNbdListener *listener)
+is_listener_full(const BfNbdListener *listener)
 {
     const BfNbdServer *server = listener->server;
 
@@ -139,18 +141,29 @@ is_full(const BfNbdListener *listener)
             listener->places_used >= listener->max_connections);
 }
 
+/* No place for who comes from @source. */
+static bool
+is_full(const BfNbdListener *listener, const BfNbdSource *source)
+{
+    return is_listener_full(listener) ||
+           (listener->max_per_address != 0 &&
+            source->places_used >= listener->max_per_address);
+}
+
 static void
 give_place(BfNbdClient *client)
 {
     client->server->lobby.places_used++;
     client->listener->places_used++;
+    client->place_source = source_ref(&client->server->lobby, &client->from);
+    client->place_source->places_used++;
     client->has_place = true;
 }
 
 bool
 bf_nbd_places_take(BfNbdClient *client)
 {
-    if (!client->has_place && !is_full(client->listener)) {
+    if (!client->has_place && !is_full(client->listener, client->source)) {
         give_place(client);
     }
     return client->has_place;
@@ -160,6 +173,7 @@ void
 bf_nbd_places_release(BfNbdClient *client)
 {
     BfNbdLobby *lobby = &client->server->lobby;
+    GList *following = NULL;
 
     if (!client->has_place) {
         return;
@@ -167,15 +181,18 @@ bf_nbd_places_release(BfNbdClient *client)
     client->has_place = false;
     lobby->places_used--;
     client->listener->places_used--;
-    /* At once, so that nobody gets in before those that wait. */
-    for (GList *l = lobby->place_queue.head; l != NULL; l = l->next) {
+    client->place_source->places_used--;
+    source_unref(lobby, g_steal_pointer(&client->place_source));
+    /* At once, so that nobody gets in before those that wait: one may need the
+     * place at the listener, and another that of the address. */
+    for (GList *l = lobby->place_queue.head; l != NULL; l = following) {
         BfNbdClient *next = l->data;
 
-        if (!is_full(next->listener)) {
+        following = l->next;
+        if (!is_full(next->listener, next->source)) {
             g_queue_delete_link(&lobby->place_queue, l);
             give_place(next);
             bf_co_queue_wake_all(&lobby->place_given);
-            break;
         }
     }
 }
@@ -202,7 +219,10 @@ bf_nbd_places_co_wait(BfNbdClient *client)
 {
     const char *stage = client->stage;
 
-    client->stage = "waiting for a place (max-connections)";
+    client->stage =
+        client->listener->max_per_address == 0
+            ? "waiting for a place (max-connections)"
+            : "waiting for a place (max-connections, or -per-address)";
     bf_peer_wait_begin(&client->wait, bf_loop_now_ns());
     bf_co_call(bf_loop_get_main(bf_loop_self()), co_wait_for_place, client);
     bf_peer_wait_end(&client->wait);
@@ -440,7 +460,7 @@ next_waiting(const BfNbdLobby *lobby)
     for (GList *l = lobby->waiting.head; l != NULL; l = l->next) {
         Waiting *waiting = l->data;
 
-        if (!is_full(waiting->listener) &&
+        if (!is_full(waiting->listener, waiting->source) &&
             (best == NULL ||
              waiting->source->negotiating < best->source->negotiating)) {
             best = waiting;
@@ -512,9 +532,9 @@ bf_nbd_lobby_update(BfNbdServer *server)
     for (unsigned i = 0; i < server->listeners->len; i++) {
         const BfNbdListener *listener = g_ptr_array_index(server->listeners, i);
 
-        bf_listener_set_paused(
-            listener->socket,
-            server->held || (is_full(listener) && listener->n_waiting > 0));
+        bf_listener_set_paused(listener->socket,
+                               server->held || (is_listener_full(listener) &&
+                                                listener->n_waiting > 0));
     }
 }
 

@@ -127,6 +127,7 @@ typedef struct BfNbdSource {
     unsigned refs;        /* of clients and others that wait */
     unsigned negotiating; /* clients, but those that are dropped */
     unsigned waiting;
+    unsigned places_used;
 } BfNbdSource;
 
 /* What lobby.c has of a server. */
@@ -192,6 +193,7 @@ struct BfNbdListener {
     BfNbdTlsMode tls_mode; /* if there are @tls_creds */
     uint32_t handshake_max_seconds;
     uint32_t max_connections;
+    uint32_t max_per_address;
     uint32_t idle_max_seconds; /* 0: no limit */
 
     /* Main's. */
@@ -333,9 +335,10 @@ struct BfNbdClient {
     GList user_link;      /* in its export's users; data is the client */
     uint64_t since_ns;    /* when it was started */
     uint64_t since_wall_ns;
-    BfNbdSource *source; /* (nullable) while it negotiates: a reference */
-    GList lobby_link;    /* alike, in the lobby; data is the client */
-    bool has_place;      /* among those that use exports */
+    BfNbdSource *source;       /* (nullable) while it negotiates: a reference */
+    GList lobby_link;          /* alike, in the lobby; data is the client */
+    bool has_place;            /* among those that use exports */
+    BfNbdSource *place_source; /* (nullable) then: a reference */
     bool killed;
     BfNbdRights rights;
 

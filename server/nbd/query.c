@@ -133,6 +133,7 @@ describe_listener(const BfNbdListener *listener)
     info->tls_authz = g_strdup(listener->tls_authz);
     info->handshake_max_seconds = listener->handshake_max_seconds;
     info->max_connections = listener->max_connections;
+    info->max_connections_per_address = listener->max_per_address;
     info->idle_max_seconds = listener->idle_max_seconds;
     info->clients = listener->n_clients;
     info->waiting = listener->n_waiting;
@@ -183,6 +184,8 @@ bf_nbd_server_query(const BfNbdServer *server)
     info->handshake_max_seconds = first->handshake_max_seconds;
     info->has_max_connections = true;
     info->max_connections = first->max_connections;
+    info->has_max_connections_per_address = true;
+    info->max_connections_per_address = first->max_per_address;
     info->has_idle_max_seconds = true;
     info->idle_max_seconds = first->idle_max_seconds;
     info->listeners = describe_listeners(server);

@@ -247,7 +247,7 @@ export_flags(const BfNbdListener *listener, const BfNbdExport *exp)
         flags |= BF_NBD_EXPORT_READ_ONLY;
     }
     /* A flush reaches the node, which all connections share. */
-    if (listener->max_connections != 1) {
+    if (listener->max_connections != 1 && listener->max_per_address != 1) {
         flags |= BF_NBD_EXPORT_MULTI_CONN;
     }
     return flags;

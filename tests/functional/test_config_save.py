@@ -174,7 +174,7 @@ def add_rest(daemon):
             "path": str(daemon.dir / "more.sock"), "mode": "0600"}},
         "server": True, "wait": False}})
     daemon.start_nbd(tls="tls0", tls_authz="who", max_connections=7,
-                     handshake_max_seconds=9)
+                     max_connections_per_address=3, handshake_max_seconds=9)
     for ident in ("plain", "gone"):
         daemon.cmd("nbd-server-add-listener", id=ident, max_connections=3,
                    addr={"type": "unix", "path": str(daemon.dir / f"{ident}.sock")})

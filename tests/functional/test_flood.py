@@ -272,6 +272,80 @@ def test_who_waits_for_a_place_makes_room_in_negotiation(
         assert "waited for a place" in data["message"]
 
 
+def enter(address, source):
+    client = nbd.RawNbd(connect(address, source))
+    client.go("disk")
+    assert client.read(0, 512)[0] == 0
+    return client
+
+
+def test_one_address_does_not_take_all_places(daemon, image):
+    daemon.add_file(image)
+    address = daemon.start_nbd_tcp(max_connections=10,
+                                   max_connections_per_address=2)
+    more = daemon.cmd("nbd-server-add-listener", id="more", addr={
+        "type": "inet", "host": "127.0.0.1", "port": "0"},
+        max_connections_per_address=3)["addresses"][0]
+    assert daemon.cmd("query-nbd-server")["max-connections-per-address"] == 2
+    daemon.add_export("disk")
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(enter(address, "127.0.0.2"))
+        early = stack.enter_context(nbd.RawNbd(connect(address, "127.0.0.2")))
+        second = stack.enter_context(enter(address, "127.0.0.2"))
+        assert second.flags & nbd.FLAG_MULTI
+        early.send_option(nbd.OPT_GO, nbd.go_data("disk"))
+        late = stack.enter_context(nbd.RawNbd(
+            connect(address, "127.0.0.2"), handshake=False))
+        harness.wait_until(
+            lambda: daemon.cmd("query-nbd-server")["waiting"] == 1)
+        # Others get in, and so does this one where more are allowed.
+        for _ in range(2):
+            stack.enter_context(enter(address, "127.0.0.3"))
+        third = stack.enter_context(enter((more["host"], int(more["port"])),
+                                          "127.0.0.2"))
+        for client in early, late:
+            client.sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.sock.recv(1)
+            client.sock.settimeout(harness.LIMIT)
+        first.disconnect()
+        second.disconnect()
+        assert early.read_option_reply()
+        third.disconnect()
+        late.read_greeting()
+
+
+def test_one_who_leaves_can_make_room_for_two(daemon, image):
+    """One waits for a place of the listener, one for a place of the address."""
+    daemon.add_file(image)
+    full = daemon.start_nbd_tcp(max_connections=1)
+    more = daemon.cmd("nbd-server-add-listener", id="more", addr={
+        "type": "inet", "host": "127.0.0.1", "port": "0"},
+        max_connections_per_address=1)["addresses"][0]
+    daemon.add_export("disk")
+    with contextlib.ExitStack() as stack:
+        same = stack.enter_context(nbd.RawNbd(connect(
+            (more["host"], int(more["port"])), "127.0.0.2")))
+        other = stack.enter_context(nbd.RawNbd(connect(full, "127.0.0.3")))
+        first = enter(full, "127.0.0.2")
+        for client in same, other:
+            client.send_option(nbd.OPT_GO, nbd.go_data("disk"))
+            client.sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.sock.recv(1)
+            client.sock.settimeout(harness.LIMIT)
+        first.disconnect()
+        assert same.read_option_reply() and other.read_option_reply()
+
+
+def test_one_connection_per_address_clears_multi_conn(daemon, image):
+    daemon.add_file(image)
+    address = daemon.start_nbd_tcp(max_connections_per_address=1)
+    daemon.add_export("disk")
+    with enter(address, "127.0.0.2") as client:
+        assert not client.flags & nbd.FLAG_MULTI
+
+
 def test_who_has_spoken_while_nobody_listened_stays(daemon, address, kind):
     """What a busy daemon has not read yet counts, too."""
     spoken = 200

@@ -293,6 +293,7 @@ def test_server_is_told(daemon, image, tls_dir):
     assert info == {**listener, **info}
     assert info == {
         "running": True, "handshake-max-seconds": 10, "max-connections": 100,
+        "max-connections-per-address": 0,
         "clients": 0, "negotiating": 0, "waiting": 0, "exports": 2,
         "idle-max-seconds": 0,
         "addresses": [{"type": "unix", "path": str(daemon.nbd_path),
@@ -317,7 +318,8 @@ def test_settings_and_chosen_port_are_told(daemon, image, tls_dir):
     assert info == {
         "running": True, "tls-creds": "tls0", "tls-mode": "starttls",
         "tls-authz": "who",
-        "handshake-max-seconds": 0, "max-connections": 1, "clients": 0,
+        "handshake-max-seconds": 0, "max-connections": 1,
+        "max-connections-per-address": 0, "clients": 0,
         "idle-max-seconds": 0, "negotiating": 0,
         "waiting": 0, "exports": 1}
     assert (address["type"], address["host"]) == ("inet", "127.0.0.1")

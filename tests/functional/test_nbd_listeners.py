@@ -104,8 +104,8 @@ def test_query_tells_all_with_their_ports(both):
     first, second = info["listeners"]
     assert first["addresses"] == info["addresses"]
     assert first.keys() == {"addresses", "handshake-max-seconds",
-                            "max-connections", "idle-max-seconds",
-                            "clients", "waiting"}
+                            "max-connections", "max-connections-per-address",
+                            "idle-max-seconds", "clients", "waiting"}
     assert (second["id"], second["tls-creds"]) == ("net", "tls0")
     assert second["addresses"][0]["port"] == str(both.tcp[1]) != "0"
     assert (second["clients"], second["waiting"]) == (0, 0)

@@ -272,7 +272,7 @@ def test_events_on_demand(daemon):
     ("nbd-server-start addr.type=unx addr.data.path=/x",
      "addr.type is one of: inet, unix, vsock, fd (did you mean unix?)"),
     ("nbd-server-start addr.type=unix addr.data.path=/x max-conections=1",
-     "did you mean max-connections?"),
+     "did you mean max-connections or max-connections-per-address?"),
     ("blockdev-add driver=null-co node-name=n size=big",
      'size is an integer, not "big"'),
     ("blockdev-add driver=raw node-name=r file=n1",

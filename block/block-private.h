@@ -246,6 +246,9 @@ typedef struct BfPlan {
 void bf_plan_init(BfPlan *plan, BfGraph *graph);
 /* Not after commit or abort, which do it. */
 void bf_plan_clear(BfPlan *plan);
+
+/* (transfer full): who has @edge, for messages: "node 'x'", "export 'e'". */
+char *bf_edge_user_text(const BfEdge *edge);
 /* Points @edge to @child; NULL unlinks it. */
 void bf_plan_move(BfPlan *plan, BfEdge *edge, BfNode *child);
 /* The node's data plane changes at the commit, so it must be drained. */

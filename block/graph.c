@@ -166,17 +166,31 @@ bf_graph_co_close_orphan(BfGraph *graph, BfNode *top)
     bf_co_queue_wake_all(&graph->left);
 }
 
-static bool
-check_unused(const BfNode *node, GError **error)
+/* The first of @node's users that is a root, or any user; NULL if none. */
+static const BfEdge *
+find_user(const BfNode *node)
 {
-    bool has_root = false;
-
     for (unsigned i = 0; i < node->parents->len; i++) {
         const BfEdge *edge = g_ptr_array_index(node->parents, i);
 
-        has_root |= edge->root != NULL;
+        if (edge->root != NULL) {
+            return edge;
+        }
     }
-    if (has_root || node->pins > 0) {
+    return node->parents->len > 0 ? g_ptr_array_index(node->parents, 0) : NULL;
+}
+
+static bool
+check_unused(const BfNode *node, GError **error)
+{
+    const BfEdge *user = find_user(node);
+    g_autofree char *text = user != NULL ? bf_edge_user_text(user) : NULL;
+
+    if (user != NULL && user->root != NULL) {
+        bf_set_error(error, "Node %s is in use by %s", node->name, text);
+        return false;
+    }
+    if (node->pins > 0) {
         bf_set_error(error, "Node %s is in use", node->name);
         return false;
     }
@@ -184,8 +198,9 @@ check_unused(const BfNode *node, GError **error)
         bf_set_error(error, "Node %s is not owned by the monitor", node->name);
         return false;
     }
-    if (node->parents->len > 0) {
-        bf_set_error(error, "Block device %s is in use", node->name);
+    if (user != NULL) {
+        bf_set_error(error, "Block device %s is in use by %s", node->name,
+                     text);
         return false;
     }
     return true;

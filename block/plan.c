@@ -160,8 +160,8 @@ perm_text(unsigned perm)
     return g_string_free(text, false);
 }
 
-static char *
-user_text(const BfEdge *edge)
+char *
+bf_edge_user_text(const BfEdge *edge)
 {
     return edge->parent != NULL
                ? g_strdup_printf("node '%s'", edge->parent->name)
@@ -173,8 +173,8 @@ set_conflict(const BfNode *node, const BfEdge *needs, const BfEdge *denies,
              GError **error)
 {
     g_autofree char *perms = perm_text(needs->perm_plan & ~denies->shared_plan);
-    g_autofree char *needs_text = user_text(needs);
-    g_autofree char *denies_text = user_text(denies);
+    g_autofree char *needs_text = bf_edge_user_text(needs);
+    g_autofree char *denies_text = bf_edge_user_text(denies);
 
     bf_set_error(error,
                  "Permission conflict on node '%s': permissions '%s' are both "
@@ -216,7 +216,7 @@ check_read_only(const BfNode *node, GError **error)
         const BfEdge *edge = g_ptr_array_index(node->parents, i);
 
         if ((edge->perm_plan & writing) != 0) {
-            g_autofree char *user = user_text(edge);
+            g_autofree char *user = bf_edge_user_text(edge);
 
             bf_set_error(error,
                          "Block node '%s' is read-only and cannot support %s, "

@@ -7,6 +7,7 @@
 #include "qmp/chardev.h"
 
 #include "core/error.h"
+#include "core/registry.h"
 #include "qmp/gen-json.h"
 #include "qmp/keyval.h"
 
@@ -289,6 +290,9 @@ parse_options(const char *text, GError **error)
     id = json_string_value(json_object_get(value, "id"));
     if (id == NULL || *id == '\0') {
         bf_set_error(error, "chardev: no id specified");
+    } else if (!bf_id_is_wellformed(id)) {
+        bf_set_error(error, "Parameter 'id' expects an identifier: a letter, "
+                            "then letters, digits, '-', '.' or '_'");
     } else {
         options = bf_chardev_options_from_json(value, mode, error);
     }

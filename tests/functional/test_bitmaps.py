@@ -293,7 +293,7 @@ def test_bitmap_of_another_node_keeps_it(nodes):
     bitmap(nodes, "add", node="n2")
     nodes.add_export("n0", "e0", bitmaps=[{"node": "n2", "name": "b0"}])
     assert nodes.error("blockdev-del", node_name="n2").desc == \
-        "Node n2 is in use"
+        "Node n2 is in use by export 'e0'"
     nodes.cmd("block-export-del", id="e0")
     nodes.qmp.take_event("BLOCK_EXPORT_DELETED", id="e0")
     nodes.cmd("blockdev-del", node_name="n2")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Character devices: added and removed over QMP, ring buffers."""
 import socket
+import subprocess
 
 import pytest
 
@@ -61,6 +62,16 @@ def test_misuse_is_explained(daemon, command, arguments, text):
     with pytest.raises(qmp.QmpError) as caught:
         daemon.execute(command, arguments)
     assert text in caught.value.desc
+
+
+def test_id_of_the_command_line_is_checked():
+    for name in "1bad", "a b", "a/b":
+        result = subprocess.run(
+            [harness.PROGRAM, "--chardev", f"null,id={name}"], timeout=60,
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            check=False)
+        assert result.returncode == 1
+        assert "'id' expects an identifier" in result.stderr
 
 
 def test_ringbuf_of_the_command_line(daemons):

@@ -283,8 +283,8 @@ def test_filter_is_seen_and_goes(pair):
     error = pair.daemon.error("blockdev-add", driver="mirror_top",
                               node_name="x", file="dst")
     assert error.cls == "GenericError"
-    assert "in use" in pair.daemon.error("blockdev-del",
-                                         node_name="src").desc
+    assert "Node src is in use by block job 'm'" in pair.daemon.error(
+        "blockdev-del", node_name="src").desc
     error = pair.daemon.error(
         "blockdev-mirror", job_id="m2", device="src", target="dst",
         sync="full")

@@ -184,7 +184,7 @@ test_used_bitmap_is_kept(void *arg)
     g_assert_null(co_use(graph, "b", &error));
     bf_test_assert_error(&error, "Bitmap 'b' is currently in use by *");
     g_assert_false(bf_graph_co_blockdev_del(graph, "n0", &error));
-    bf_test_assert_error(&error, "Node n0 is in use");
+    bf_test_assert_error(&error, "Node n0 is in use by job 'j'");
     bf_bitmap_co_unuse(use);
     g_assert_true(co_do(graph, BF_BITMAP_ACTION_CLEAR, "n0", "b", &error));
     bf_test_co_del(graph, "n0");

@@ -64,12 +64,12 @@ test_del_refuses_in_order(void *arg)
     g_assert_false(bf_graph_co_blockdev_del(graph, "zz", &error));
     bf_test_assert_error(&error, "Failed to find node with node-name='zz'");
     g_assert_false(bf_graph_co_blockdev_del(graph, "n0", &error));
-    bf_test_assert_error(&error, "Block device n0 is in use");
+    bf_test_assert_error(&error, "Block device n0 is in use by node 'r0'");
     g_assert_false(bf_graph_co_blockdev_del(graph, "n1", &error));
     bf_test_assert_error(&error, "Node n1 is not owned by the monitor");
     root = bf_test_co_root(graph, "n1", BF_PERM_CONSISTENT_READ);
     g_assert_false(bf_graph_co_blockdev_del(graph, "n1", &error));
-    bf_test_assert_error(&error, "Node n1 is in use");
+    bf_test_assert_error(&error, "Node n1 is in use by test");
     bf_root_co_free(root);
 
     bf_test_co_del(graph, "r1");

@@ -304,7 +304,7 @@ test_filter_has_the_childs_data_and_name(void *arg)
     g_assert_cmpstr(list->items[0]->node_name, ==, "top");
     g_assert_cmpint(list->items[0]->image->virtual_size, ==, BF_MIB);
     g_assert_false(bf_graph_co_blockdev_del(job.graph, "top", &error));
-    bf_test_assert_error(&error, "Node top is in use");
+    bf_test_assert_error(&error, "Node top is in use by *");
     g_assert_false(
         bf_test_co_reopen(job.graph, bf_test_null("top", 512), &error));
     bf_test_assert_error(&error, "Cannot change the option 'driver'*");

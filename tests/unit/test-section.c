@@ -275,7 +275,7 @@ test_fixed_root_stays(void *arg)
                          "'resize' are both required by command 'block_resize'"
                          "*unshared by export 'e0'*");
     g_assert_false(bf_graph_co_blockdev_del(graph, "f0", &error));
-    bf_test_assert_error(&error, "Node f0 is in use");
+    bf_test_assert_error(&error, "Node f0 is in use by export 'e0'");
     bf_root_co_free(fixed);
     bf_test_co_del(graph, "f0");
     bf_root_co_free(root);

@@ -426,7 +426,8 @@ bf_node_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 
 /* Writes a buffer of zeroes again and again. */
 static int
-co_write_zero_buffers(BfNode *node, uint64_t offset, uint64_t bytes)
+co_write_zero_buffers(BfNode *node, uint64_t offset, uint64_t bytes,
+                      BfIoFlags flags)
 {
     size_t buf_size = MIN(bytes, BOUNCE_MAX);
     void *buf = bf_buffer_new(buf_size);
@@ -440,7 +441,7 @@ co_write_zero_buffers(BfNode *node, uint64_t offset, uint64_t bytes)
         BfIoVec vec;
 
         bf_iovec_init_buf(&vec, buf, MIN(bytes - done, buf_size));
-        ret = co_write_data(node, offset + done, &vec, 0);
+        ret = co_write_data(node, offset + done, &vec, flags);
     }
     bf_buffer_free(buf, buf_size);
     return ret;
@@ -470,22 +471,23 @@ co_zero_range(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
     uint64_t end = offset + bytes;
     uint64_t start = bf_align_up(offset, align);
     uint64_t stop = end == node->size ? end : bf_align_down(end, align);
+    BfIoFlags fua = flags & BF_IO_FUA;
     int ret = -ENOTSUP;
 
     if (node->driver->co_write_zeroes != NULL && start < stop) {
         ret = co_zero_aligned(node, start, stop - start, flags);
     } else if (start >= stop) {
         /* Less than a block: writing it is as fast as it gets. */
-        return co_write_zero_buffers(node, offset, bytes);
+        return co_write_zero_buffers(node, offset, bytes, fua);
     }
     if (ret == -ENOTSUP && (flags & BF_IO_NO_FALLBACK) == 0) {
-        return co_write_zero_buffers(node, offset, bytes);
+        return co_write_zero_buffers(node, offset, bytes, fua);
     }
     if (ret == 0 && start > offset) {
-        ret = co_write_zero_buffers(node, offset, start - offset);
+        ret = co_write_zero_buffers(node, offset, start - offset, fua);
     }
     if (ret == 0 && end > stop) {
-        ret = co_write_zero_buffers(node, stop, end - stop);
+        ret = co_write_zero_buffers(node, stop, end - stop, fua);
     }
     return ret;
 }
@@ -493,14 +495,20 @@ co_zero_range(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 static int
 co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 {
+    BfIoFlags passed;
     int ret;
 
     mark_dirty(node, offset, bytes, flags);
     if (!node->settings.discard_unmap && (flags & BF_IO_MAY_UNMAP) != 0) {
         flags = (flags & ~(unsigned)BF_IO_MAY_UNMAP) | BF_IO_KEEP_HOLES;
     }
-    ret = co_zero_range(node, offset, bytes,
-                        flags & ~(unsigned)(BF_IO_FUA | BF_IO_UNMARKED));
+    passed = flags & ~(unsigned)BF_IO_UNMARKED;
+    if (!node->driver->fua_zeroes || node->settings.no_flush) {
+        passed &= ~(unsigned)BF_IO_FUA;
+    } else {
+        flags &= ~(unsigned)BF_IO_FUA;
+    }
+    ret = co_zero_range(node, offset, bytes, passed);
     mark_dirty_again(node, offset, bytes, flags);
     return co_finish_fua(node, ret, flags);
 }

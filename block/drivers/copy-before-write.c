@@ -679,6 +679,7 @@ const BfDriver bf_driver_copy_before_write = {
     .kind = BF_BLOCKDEV_DRIVER_COPY_BEFORE_WRITE,
     .node_size = sizeof(BfCbwNode),
     .fua = true,
+    .fua_zeroes = true,
     .co_open = cbw_co_open,
     .co_close = cbw_co_close,
     .co_read = bf_filter_co_read,

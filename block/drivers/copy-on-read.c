@@ -76,6 +76,7 @@ const BfDriver bf_driver_copy_on_read = {
     .any_loop = true, /* it has no fields */
     .is_filter = true,
     .fua = true,
+    .fua_zeroes = true,
     .co_open = cor_co_open,
     .co_read = bf_filter_co_read,
     .co_write = bf_filter_co_write,

@@ -231,6 +231,7 @@ const BfDriver bf_driver_raw = {
     .node_size = sizeof(BfRawNode),
     .any_loop = true, /* fields change only while drained */
     .fua = true,
+    .fua_zeroes = true,
     .co_open = raw_co_open,
     .co_read = raw_co_read,
     .co_write = raw_co_write,

@@ -155,6 +155,7 @@ const BfDriver bf_driver_throttle = {
     .node_size = sizeof(BfThrottleNode),
     .is_filter = true,
     .fua = true,
+    .fua_zeroes = true,
     .co_open = throttle_co_open,
     .co_close = throttle_co_close,
     .co_read = throttle_co_read,

@@ -89,6 +89,7 @@ const BfDriver bf_driver_backup_top = {
     .any_loop = true, /* fields change only while drained */
     .close_flushes = true,
     .fua = true,
+    .fua_zeroes = true,
     .is_filter = true,
     .co_read = bf_filter_co_read,
     .co_write = top_co_write,

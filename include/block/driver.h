@@ -200,6 +200,7 @@ typedef struct BfNodeInfo {
  *     finished writes stable
  * @is_filter: data and size are those of its children, each of which has all
  * @fua: co_write honours %BF_IO_FUA; else a flush follows
+ * @fua_zeroes: co_write_zeroes does, too
  *
  * Required:
  * @co_open: sets size and limits, opens children by bf_node_co_open_child()
@@ -275,6 +276,7 @@ struct BfDriver {
     bool fixed_options;
     bool close_flushes;
     bool fua;
+    bool fua_zeroes;
     bool is_filter;
 
     bool (*co_open)(BfNode *node, const BfBlockdevOptions *options,

@@ -130,6 +130,8 @@ test_requests_become_commands(void *arg)
         {NBD_OP_WRITE, 0, BF_NBD_COMMAND_WRITE, 0},
         {NBD_OP_WRITE, BF_IO_FUA, BF_NBD_COMMAND_WRITE, BF_NBD_REQUEST_FUA},
         {NBD_OP_ZEROES, 0, BF_NBD_COMMAND_WRITE_ZEROES, BF_NBD_REQUEST_NO_HOLE},
+        {NBD_OP_ZEROES, BF_IO_MAY_UNMAP | BF_IO_FUA,
+         BF_NBD_COMMAND_WRITE_ZEROES, BF_NBD_REQUEST_FUA},
         {NBD_OP_ZEROES, BF_IO_MAY_UNMAP, BF_NBD_COMMAND_WRITE_ZEROES, 0},
         {NBD_OP_ZEROES, BF_IO_NO_FALLBACK | BF_IO_MAY_UNMAP,
          BF_NBD_COMMAND_WRITE_ZEROES, BF_NBD_REQUEST_FAST_ZERO},
@@ -216,7 +218,7 @@ test_server_with_few_abilities(void *arg)
                    .flags = BF_IO_FUA};
     BfNbdOp fast = {
         .kind = NBD_OP_ZEROES, .bytes = 4096, .flags = BF_IO_NO_FALLBACK};
-    BfNbdOp zeroes = {.kind = NBD_OP_ZEROES, .bytes = 4096};
+    BfNbdOp zeroes = {.kind = NBD_OP_ZEROES, .bytes = 4096, .flags = BF_IO_FUA};
     BfNbdOp discard = {.kind = NBD_OP_DISCARD, .bytes = 4096};
 
     bf_nbd_script_open(&fix.script);
@@ -236,6 +238,8 @@ test_server_with_few_abilities(void *arg)
     bf_nbd_op_start(&zeroes, fix.handle);
     bf_nbd_script_co_simple(
         peer, bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_WRITE), 0, NULL, 0);
+    bf_nbd_script_co_simple(
+        peer, bf_nbd_script_co_expect(peer, BF_NBD_COMMAND_FLUSH), 0, NULL, 0);
     g_assert_cmpint(bf_nbd_op_co_wait(&zeroes), ==, 0);
     bf_nbd_use_co_close(&fix);
 }

@@ -363,19 +363,31 @@ co_write_clipped(BfNode *node, uint64_t offset, BfIoVec *vec, size_t bytes,
     return ret;
 }
 
+/* What a server without FUA has done is made stable by a flush. */
+static int
+co_finish_fua(BfNode *node, int ret, BfIoFlags flags)
+{
+    return ret == 0 && (flags & BF_IO_FUA) != 0 &&
+                   !can_do(node, BF_NBD_EXPORT_FUA)
+               ? nbd_co_flush(node)
+               : ret;
+}
+
+static BfNbdRequestFlags
+fua_flag(const BfNode *node, BfIoFlags flags)
+{
+    return (flags & BF_IO_FUA) != 0 && can_do(node, BF_NBD_EXPORT_FUA)
+               ? BF_NBD_REQUEST_FUA
+               : 0;
+}
+
 static int
 nbd_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
-    bool wants_fua = (flags & BF_IO_FUA) != 0;
-    bool has_fua = can_do(node, BF_NBD_EXPORT_FUA);
     size_t bytes = clip_to_export(node, offset, vec->bytes);
-    int ret = co_write_clipped(node, offset, vec, bytes,
-                               wants_fua && has_fua ? BF_NBD_REQUEST_FUA : 0);
+    int ret = co_write_clipped(node, offset, vec, bytes, fua_flag(node, flags));
 
-    if (ret == 0 && wants_fua && !has_fua) {
-        return nbd_co_flush(node);
-    }
-    return ret;
+    return co_finish_fua(node, ret, flags);
 }
 
 static int
@@ -456,15 +468,14 @@ co_zero_range(BfNode *node, BfNbdRequestFlags flags, uint64_t offset,
 }
 
 static int
-nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
-                    BfIoFlags flags)
+co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
 {
-    /* NBD cannot say that holes may stay: the other side's policy decides. */
-    const BfNbdRequestFlags nbd_flags =
-        (flags & (BF_IO_MAY_UNMAP | BF_IO_KEEP_HOLES)) == 0
-            ? BF_NBD_REQUEST_NO_HOLE
-            : 0;
+    BfNbdRequestFlags nbd_flags = fua_flag(node, flags);
 
+    /* NBD cannot say that holes may stay: the other side's policy decides. */
+    if ((flags & (BF_IO_MAY_UNMAP | BF_IO_KEEP_HOLES)) == 0) {
+        nbd_flags |= BF_NBD_REQUEST_NO_HOLE;
+    }
     if (!can_do(node, BF_NBD_EXPORT_WRITE_ZEROES)) {
         return -ENOTSUP;
     }
@@ -477,6 +488,14 @@ nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
     return co_for_range(node, BF_NBD_COMMAND_WRITE_ZEROES,
                         nbd_flags | BF_NBD_REQUEST_FAST_ZERO, offset, bytes,
                         NBDC_LONG_PIECE_MAX);
+}
+
+static int
+nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
+                    BfIoFlags flags)
+{
+    return co_finish_fua(node, co_write_zeroes(node, offset, bytes, flags),
+                         flags);
 }
 
 static int
@@ -557,6 +576,7 @@ const BfDriver bf_driver_nbd = {
     .fixed_options = true,
     .close_flushes = true,
     .fua = true,
+    .fua_zeroes = true,
     .co_open = nbd_co_open,
     .co_close = nbd_co_close,
     .co_read = nbd_co_read,

@@ -263,6 +263,29 @@ def test_server_that_only_accepts_is_waited_for(daemon, serve, connect_nbd):
         handle.poll(-1)
 
 
+def test_read_only_node_needs_no_writable_export(daemon, serve, connect_nbd):
+    def reopen(method, read_only):
+        return method("blockdev-reopen", options=[server.options(**{
+            "read-only": read_only, "reconnect-delay": 60})])
+
+    server = serve()
+    add(daemon, server, **{"read-only": True, "reconnect-delay": 60})
+    daemon.start_nbd()
+    daemon.add_export("n0", name="through")
+    handle = connect_nbd(daemon.nbd_path, "through")
+    server.flags = nbd.FLAG_READ_ONLY | 1
+    server.drop()
+    assert handle.pread(512, 0) == bytes(512)
+    assert "read-only" in reopen(daemon.error, False).desc
+    server.flags = rawserver.ALL_FLAGS
+    server.drop()
+    assert handle.pread(512, 0) == bytes(512)
+    reopen(daemon.cmd, False)
+    server.flags = nbd.FLAG_READ_ONLY | rawserver.ALL_FLAGS
+    server.drop()
+    daemon.wait_log("cannot connect again: .*the export has become read-only")
+
+
 def test_server_that_comes_and_goes_does_not_fill_the_log(daemon, serve,
                                                           connect_nbd):
     class OneReply(rawserver.RawServer):

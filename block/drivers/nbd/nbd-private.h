@@ -215,6 +215,9 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
  * @loop: where the connections live; NULL until the node is opened. Constant
  * @target: constant
  * @first: what the first connection has negotiated; constant after open
+ * @abilities: flags of the export as it was found last; of any loop
+ * @read_only: nobody writes: the export may come back with fewer of them. Of
+ *     any loop
  * @silence_ns: a connection that owes replies and is silent for as long is
  *     lost; 0 for never. Constant
  * @reconnect_delay_ns: how long requests wait for a connection. Constant
@@ -245,6 +248,8 @@ struct BfNbdcNode {
     BfLoop *loop;
     BfNbdcTarget target;
     BfNbdcExport first;
+    BfAtomicU64 abilities;
+    BfAtomicU64 read_only;
     uint64_t silence_ns;
     uint64_t reconnect_delay_ns;
     uint64_t open_timeout_ns;

@@ -100,7 +100,7 @@ static bool
 apply_read_only(const BfNbdcNode *self, BfNodeSettings *settings,
                 GError **error)
 {
-    if ((self->first.info.flags & BF_NBD_EXPORT_READ_ONLY) == 0 ||
+    if ((bf_atomic_load(&self->abilities) & BF_NBD_EXPORT_READ_ONLY) == 0 ||
         settings->read_only) {
         return true;
     }
@@ -155,7 +155,11 @@ nbd_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
     }
     self->loop = node->home;
     bf_co_call(self->loop, open_co_run, &call);
-    return call.ok && apply_read_only(self, &node->settings, error);
+    if (!call.ok || !apply_read_only(self, &node->settings, error)) {
+        return false;
+    }
+    bf_atomic_store(&self->read_only, node->settings.read_only);
+    return true;
 }
 
 static void
@@ -230,6 +234,14 @@ nbd_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
     return apply_read_only(self, node->settings_plan, error);
 }
 
+static void
+nbd_reopen_commit(BfNode *node)
+{
+    BfNbdcNode *self = (BfNbdcNode *)node;
+
+    bf_atomic_store(&self->read_only, node->settings.read_only);
+}
+
 /* Requests. */
 
 typedef struct RequestCall {
@@ -273,7 +285,7 @@ can_do(const BfNode *node, BfNbdExportFlags flag)
 {
     const BfNbdcNode *self = (const BfNbdcNode *)node;
 
-    return (self->first.info.flags & flag) != 0;
+    return (bf_atomic_load(&self->abilities) & flag) != 0;
 }
 
 static int
@@ -588,6 +600,7 @@ const BfDriver bf_driver_nbd = {
     .co_cache = nbd_co_cache,
     .co_write_pipe = nbd_co_write_pipe,
     .co_reopen_prepare = nbd_co_reopen_prepare,
+    .reopen_commit = nbd_reopen_commit,
     .stop_waiting = nbd_stop_waiting,
     .cancel_requests = nbd_cancel_requests,
     .flush_saves = nbd_flush_saves,

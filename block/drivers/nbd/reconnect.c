@@ -52,7 +52,8 @@ check_same_export(const BfNbdcNode *self, const BfNbdcExport *exp,
 {
     const BfNbdExportInfo *old = &self->first.info;
     const BfNbdExportInfo *now = &exp->info;
-    unsigned needed = FLAGS_NEEDED;
+    bool writes = bf_atomic_load(&self->read_only) == 0;
+    unsigned needed = writes ? FLAGS_NEEDED : 0;
     const char *what = NULL;
 
     if (self->n_conns > 1) {
@@ -67,7 +68,8 @@ check_same_export(const BfNbdcNode *self, const BfNbdcExport *exp,
     }
     if ((old->flags & ~now->flags & needed) != 0) {
         what = "can do less than before";
-    } else if ((now->flags & ~old->flags & BF_NBD_EXPORT_READ_ONLY) != 0) {
+    } else if (writes &&
+               (now->flags & ~old->flags & BF_NBD_EXPORT_READ_ONLY) != 0) {
         what = "has become read-only";
     } else if (now->min_block > self->base.alignment) {
         what = "needs a larger alignment than before";
@@ -170,7 +172,7 @@ needs_flush(const BfNbdcNode *self)
         wrote |= self->conns[i]->wrote || self->conns[i]->flushing > 0;
     }
     return wrote && !self->base.settings.no_flush &&
-           (self->first.info.flags & BF_NBD_EXPORT_FLUSH) != 0;
+           (bf_atomic_load(&self->abilities) & BF_NBD_EXPORT_FLUSH) != 0;
 }
 
 /* A server that comes and goes all the time must not fill the log. */
@@ -350,6 +352,17 @@ keeper_co_nap(BfNbdcConn *conn)
     conn->pause_ns = CLAMP(2 * conn->pause_ns, PAUSE_MIN_NS, PAUSE_MAX_NS);
 }
 
+/* What was there at first, and is now. */
+static void
+note_abilities(BfNbdcNode *self, const BfNbdcExport *exp)
+{
+    unsigned first = self->first.info.flags;
+    unsigned now = exp->info.flags;
+
+    bf_atomic_store(&self->abilities,
+                    (first & now) | ((first | now) & BF_NBD_EXPORT_READ_ONLY));
+}
+
 /* Takes a new channel for @conn; false if it cannot be used. */
 static bool
 conn_use(BfNbdcConn *conn, BfChannel *channel, GError **error)
@@ -368,6 +381,7 @@ conn_use(BfNbdcConn *conn, BfChannel *channel, GError **error)
     }
     bf_channel_set_drop_unsent(channel, true);
     conn->channel = channel;
+    note_abilities(conn->node, &conn->exp);
     return true;
 }
 

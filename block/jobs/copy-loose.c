@@ -25,7 +25,7 @@ bf_copy_note_loose(BfCopy *copy, const BfCopyRange *range)
 
     bf_bitmap_put_back(copy->loose, range->start, bytes);
     if (range->has_lost) {
-        bf_bitmap_put_back(copy->config.dirty, range->start, bytes);
+        bf_copy_put_back(copy, range->start, bytes);
     }
 }
 
@@ -78,7 +78,7 @@ copy_again(BfCopy *copy, const BfBitmap *lost)
     uint64_t bytes = 0;
 
     while (bf_bitmap_next_dirty(lost, offset, copy->size, &offset, &bytes)) {
-        bf_bitmap_put_back(copy->config.dirty, offset, bytes);
+        bf_copy_put_back(copy, offset, bytes);
         offset += bytes;
     }
 }

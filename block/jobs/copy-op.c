@@ -21,6 +21,7 @@ typedef struct CopyOp {
     BfCopy *copy;
     BfCopyRange range;
     bool zeroes;
+    bool is_first; /* begun while not all had been taken up */
     uint64_t buf_bytes;
 } CopyOp;
 
@@ -132,7 +133,18 @@ bf_copy_release_span(BfCopy *copy)
     BfCopySpan *span = &copy->span;
 
     bf_bitmap_put_back(copy->config.dirty, span->pos, span->end - span->pos);
+    if (!copy->is_through && span->pos < span->end) {
+        copy->cursor = MIN(copy->cursor, span->pos);
+    }
     span->pos = span->end = 0;
+}
+
+void
+bf_copy_put_back(BfCopy *copy, uint64_t offset, uint64_t bytes)
+{
+    bf_bitmap_put_back(copy->config.dirty, offset, bytes);
+    copy->is_through = false;
+    copy->cursor = MIN(copy->cursor, offset);
 }
 
 void
@@ -228,7 +240,7 @@ bf_copy_has_lost(const BfCopy *copy)
 bool
 bf_copy_is_through(const BfCopy *copy)
 {
-    return copy->is_through;
+    return copy->is_through && copy->first_ops == 0;
 }
 
 /* Progress. */
@@ -397,10 +409,11 @@ op_co_run(void *arg)
     ret = op->zeroes ? bf_copy_co_make_zeroes(copy, offset, bytes)
                      : bf_copy_co_move(copy, offset, bytes, &is_read);
     copy->in_flight--;
+    copy->first_ops -= op->is_first ? 1 : 0;
     copy->bytes_in_flight -= bytes;
     copy->buf_in_flight -= op->buf_bytes;
     if (ret < 0) {
-        bf_bitmap_put_back(copy->config.dirty, offset, bytes);
+        bf_copy_put_back(copy, offset, bytes);
         note_error(copy, is_read, -ret);
     } else {
         bf_copy_note_done(copy, bytes);
@@ -424,8 +437,10 @@ bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes, bool zeroes)
     op->copy = copy;
     op->zeroes = zeroes;
     op->buf_bytes = zeroes ? 0 : MIN(bytes, copy->unit);
+    op->is_first = !copy->is_through;
     range_insert(copy, &op->range, offset, bytes);
     copy->in_flight++;
+    copy->first_ops += op->is_first ? 1 : 0;
     copy->bytes_in_flight += bytes;
     copy->buf_in_flight += op->buf_bytes;
     if (!zeroes) {

@@ -41,7 +41,8 @@ struct BfCopy {
     BfCoQueue probed;    /* operations that wait for it */
 
     uint64_t cursor;
-    bool is_through; /* @cursor has been at the end */
+    bool is_through;    /* @cursor has been at the end */
+    unsigned first_ops; /* operations begun before that and not ended */
     BfCopySpan span;
     BfCopyRange *newest;
     unsigned in_flight;
@@ -87,6 +88,8 @@ void bf_copy_start_op(BfCopy *copy, uint64_t offset, uint64_t bytes,
 bool bf_copy_has_credit(BfCopy *copy);
 /* Marks what was taken and not begun as dirty again. */
 void bf_copy_release_span(BfCopy *copy);
+/* Marks what is not in the target, or may be lost there, as dirty again. */
+void bf_copy_put_back(BfCopy *copy, uint64_t offset, uint64_t bytes);
 /* These bytes are not dirty any more, but left to do. */
 void bf_copy_note_taken(BfCopy *copy, uint64_t bytes);
 void bf_copy_update_progress(BfCopy *copy);

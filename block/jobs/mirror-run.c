@@ -218,7 +218,8 @@ co_try_hand_over(BfMirror *mirror, bool *ret_done, GError **error)
     return true;
 }
 
-/* Source and target are equal, or nearly so under load. */
+/* Source and target are equal, or all was copied and writers have changed a
+ * little of it since. */
 static bool
 co_when_converged(BfMirror *mirror, bool *ret_done, GError **error)
 {

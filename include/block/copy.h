@@ -148,7 +148,8 @@ void bf_copy_co_settle(BfCopy *copy);
  * bf_copy_is_through:
  * @copy: a copy
  *
- * Returns: true once all that was dirty at the beginning has been taken up
+ * Returns: true while all that was dirty at the beginning is in the target, or
+ *     was at some time; what is dirty then is what writers have changed
  */
 bool bf_copy_is_through(const BfCopy *copy);
 

@@ -4,8 +4,8 @@ import pytest
 
 import harness
 import rawnbd as nbd
-from mirrorpair import (SIZE, Pair, Writers, make_noise, sha, wait_event,
-                        wait_status)
+from mirrorpair import (SIZE, Pair, Writers, job_events, make_noise, sha,
+                        wait_event, wait_status)
 
 
 @pytest.fixture
@@ -268,6 +268,30 @@ def test_pivot_waits_for_a_slow_target(faulty):
         wait_status(pair.daemon, "m", "null")
         assert client.write(512, b"y" * 512) == 0
     assert pair.target.read_bytes()[:1024] == b"x" * 512 + b"y" * 512
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+@pytest.mark.parametrize("side, op", (("source", "read"), ("target", "write")))
+@pytest.mark.parametrize("mode", ("background", "write-blocking"))
+def test_ready_is_not_said_before_all_is_copied(faulty, side, op, mode):
+    """However little is left, and however slow it is."""
+    pair = faulty(side, **{"op": op, "errno": "", "delay-ms": 1500,
+                           "offset": 5 << 20, "bytes": 1 << 20})
+    pair.mirror(copy_mode=mode)
+    ready = pair.ready()["data"]
+    assert ready["offset"] == ready["len"]
+    assert sha(pair.source) == sha(pair.target)
+    pair.complete()
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_target_that_does_not_take_all_is_never_ready(faulty):
+    pair = faulty("target", **{"op": "write", "errno": "ENOSPC",
+                               "delay-ms": 1500, "offset": 5 << 20})
+    pair.mirror(copy_mode="write-blocking")
+    end = wait_event(pair.daemon, "BLOCK_JOB_COMPLETED", device="m")["data"]
+    assert end["error"] == "No space left on device"
+    assert ("BLOCK_JOB_READY", None) not in job_events(pair.daemon)
 
 
 # A target behind a network that breaks.

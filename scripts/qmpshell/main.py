@@ -228,6 +228,10 @@ class Console:
         except EOFError:
             print()
         finally:
+            # The defaults of both signals, which come back at the end of the
+            # interpreter, would kill it.
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
             signal.setitimer(signal.ITIMER_REAL, 0)
         return 0
 
@@ -251,7 +255,9 @@ class Console:
                 if not secret:
                     self.editor.add_history(line, self.path)
                 self.session.run_line(line)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemError):
+            # input() calls handlers of signals with the interrupt pending,
+            # which makes it a SystemError when an event comes with Ctrl-C.
             dropped = self.session.drop_transaction()
             print("\n(the transaction was dropped)" if dropped else "")
         except ShellError as error:
@@ -261,6 +267,8 @@ class Console:
 def run(arguments):
     options = parser().parse_args(arguments)
     address, words = split_words(options.words)
+    if address == "":
+        parser().error("the address is empty")
     if words and options.script:
         parser().error("a script and a command exclude each other")
     tls = Tls(options.tls, options.tls_hostname) if options.tls else None

@@ -228,6 +228,33 @@ def test_ctrl_c(daemon, terminal):
     terminal.wait("^.none.\nqmp>$")
 
 
+def test_ctrl_c_among_events(daemon, terminal):
+    stop = threading.Event()
+
+    def make_events():
+        with daemon.client() as other:
+            while not stop.is_set():
+                other.cmd("blockdev-create", job_id="j", options={
+                    "driver": "file", "filename": "/nowhere/x", "size": 512})
+                other.take_event("JOB_STATUS_CHANGE", id="j",
+                                 status="concluded")
+                other.cmd("job-dismiss", id="j")
+
+    thread = threading.Thread(target=make_events)
+    thread.start()
+    try:
+        terminal.wait("JOB_STATUS_CHANGE")
+        for _ in range(60):
+            terminal.press("C-c")
+    finally:
+        stop.set()
+        thread.join(harness.LIMIT)
+    terminal.clear()
+    terminal.type("query-jobs")
+    terminal.press("Enter")
+    terminal.wait("^.none.\nqmp>$")
+
+
 def test_watch(busy, terminal):
     terminal.type("watch -n 0.05 query-block-exports")
     terminal.press("Enter")

@@ -34,7 +34,7 @@ wait_for_child(int fd)
 }
 
 bool
-bf_process_daemonize(int *ret_ready_fd, GError **error)
+bf_process_daemonize(bool keep_umask, int *ret_ready_fd, GError **error)
 {
     int fds[2];
     pid_t pid;
@@ -64,7 +64,9 @@ bf_process_daemonize(int *ret_ready_fd, GError **error)
     if (pid > 0) {
         _exit(EXIT_SUCCESS);
     }
-    umask(0027);
+    if (!keep_umask) {
+        umask(0027);
+    }
     *ret_ready_fd = fds[1];
     return true;
 }
@@ -163,6 +165,13 @@ open_locked(const char *path, GError **error)
                          "cannot create PID file: Could not create '%s'", path);
             return -1;
         }
+        /* A device of this name would be gone when it is removed. */
+        if (fstat(fd, &by_fd) != 0 || !S_ISREG(by_fd.st_mode)) {
+            bf_set_error(error,
+                         "cannot create PID file: '%s' is not a regular file",
+                         path);
+            return -1;
+        }
         if (fcntl(fd, F_OFD_SETLK, &lock) != 0) {
             bf_set_errno(error, errno,
                          "cannot create PID file: Cannot lock pid file '%s' "
@@ -170,8 +179,8 @@ open_locked(const char *path, GError **error)
                          path);
             return -1;
         }
-        if (fstat(fd, &by_fd) == 0 && stat(path, &by_path) == 0 &&
-            by_fd.st_ino == by_path.st_ino && by_fd.st_dev == by_path.st_dev) {
+        if (stat(path, &by_path) == 0 && by_fd.st_ino == by_path.st_ino &&
+            by_fd.st_dev == by_path.st_dev) {
             return bf_steal_fd(&fd);
         }
     }

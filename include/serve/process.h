@@ -12,16 +12,17 @@
 
 /**
  * bf_process_daemonize:
+ * @keep_umask: else it becomes 0027
  * @ret_ready_fd: (out) (transfer full): for bf_process_ready()
  * @error: set on failure
  *
  * Forks. Only the child returns; the parent waits for bf_process_ready() or
  * the child's end, and exits with 0 or 1. Must be called before any thread,
- * io_uring or TLS library is used. The umask becomes 0027.
+ * io_uring or TLS library is used.
  *
  * Returns: false on failure, in the parent
  */
-bool bf_process_daemonize(int *ret_ready_fd, GError **error);
+bool bf_process_daemonize(bool keep_umask, int *ret_ready_fd, GError **error);
 
 /**
  * bf_process_ready:

@@ -75,6 +75,7 @@ typedef struct BfArguments {
     char *output;
     GPtrArray *steps;
     bool daemonize;
+    bool keep_umask;
     bool keep_stderr;
     const char *pidfile_path;
     const char *check_creds;

@@ -507,7 +507,8 @@ serve(Program *program)
     g_autoptr(BfClock) clock = NULL;
     g_autoptr(GError) error = NULL;
 
-    if (args->daemonize && !bf_process_daemonize(&program->ready_fd, &error)) {
+    if (args->daemonize &&
+        !bf_process_daemonize(args->keep_umask, &program->ready_fd, &error)) {
         bf_arguments_complain(args, "%s", error->message);
         return EXIT_FAILURE;
     }

@@ -416,8 +416,7 @@ check_list(const BfArguments *args, const Words *words)
             args, "List mode is incompatible with a file name");
     }
     if (words->export_name != NULL || words->description != NULL ||
-        words->has_offset || words->has_shared || words->persistent ||
-        words->read_only || words->allocation_depth || words->image_opts ||
+        words->has_offset || words->allocation_depth || words->image_opts ||
         words->bitmaps->len > 0 || words->cache != NULL || words->aio != NULL ||
         words->discard != NULL || words->detect_zeroes != NULL ||
         words->format != NULL) {
@@ -431,6 +430,10 @@ check_list(const BfArguments *args, const Words *words)
     if (words->tls_authz != NULL) {
         return bf_arguments_complain(
             args, "TLS authorization is incompatible with export list");
+    }
+    if (words->tls_hostname != NULL && words->tls_creds == NULL) {
+        return bf_arguments_complain(
+            args, "--tls-hostname is not permitted without --tls-creds");
     }
     return true;
 }
@@ -660,7 +663,10 @@ add_image(BfArguments *args, const Words *words)
         put(text, "filename", words->file);
     }
     put(text, "node-name", image);
-    put(text, "read-only", words->read_only ? "on" : "off");
+    /* The default is off, and image options may say on. */
+    if (words->read_only) {
+        put(text, "read-only", "on");
+    }
     put_if(text, "aio", words->aio);
     put_if(text, "discard", words->discard);
     put_if(text, "detect-zeroes", words->detect_zeroes);
@@ -776,7 +782,7 @@ bf_standalone_parse(BfArguments *args, int argc, char **argv)
         set_list(args, &words);
         return true;
     }
-    args->daemonize = words.fork;
+    args->daemonize = args->keep_umask = words.fork;
     args->until_unused = !words.persistent;
     if (!check_image(args, &words)) {
         return false;

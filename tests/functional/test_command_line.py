@@ -371,6 +371,15 @@ def test_pidfile(daemons, box):
     assert not pidfile.exists()
 
 
+def test_pidfile_is_no_device(box):
+    """It would be removed at the end."""
+    device = box / "device"
+    os.mkfifo(device)
+    assert "not a regular file" in fails(
+        "--pidfile", device, "--chardev", "null,id=c", "--monitor", "c")
+    assert device.is_fifo()
+
+
 def test_stale_pidfile_is_taken_over(daemons, box):
     pidfile = box / "pid"
     pidfile.write_text("999999\nmore text\n")

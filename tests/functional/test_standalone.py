@@ -152,6 +152,19 @@ def test_image_opts(serve, box, image):
     handle.shutdown()
 
 
+@pytest.mark.parametrize("options", (
+    "driver=raw,file.driver=file,file.filename={},read-only=on",
+    "driver=file,filename={},read-only=on"))
+def test_image_opts_may_forbid_writing(program, serve, box, image, options):
+    options = options.format(image)
+    assert "read-only" in refusal(program, "-k", box / "s", "--image-opts",
+                                  options)
+    serve("-r", "--image-opts", path=options)
+    handle = handle_for(box)
+    assert handle.is_read_only()
+    handle.shutdown()
+
+
 @pytest.mark.peers("qemu-img")
 def test_tls(program, serve, box, tls_dir):
     serve("-t", "-x", "disk", "--object",
@@ -180,7 +193,8 @@ def test_lists_as_qemu_nbd_does(program, serve, spawn, box, image):
                               "-k", theirs, image])
     harness.wait_until(theirs.exists, what="qemu-nbd's socket")
     for path in (box / "s", theirs):
-        ours = harness.run(program, "-L", "-k", path).splitlines()
+        ours = harness.run(program, "-L", "-r", "-t", "-e", "3", "-k",
+                           path).splitlines()
         assert "  transaction size: 32-bit" in ours  # not in QEMU 7.2's
         ours.remove("  transaction size: 32-bit")
         assert ours == harness.run("qemu-nbd", "-L", "-k", path).splitlines()
@@ -304,8 +318,9 @@ def test_long_texts_are_listed_whole(program, box):
 def test_fork_and_pid_file(program, box, image):
     pid_file = box / "pid"
     result = run(program, "--fork", "--pid-file", pid_file, "-k", box / "s",
-                 "-x", "disk", image)
+                 "-x", "disk", image, umask=0)
     assert result.returncode == 0, result
+    assert (box / "s").stat().st_mode & 0o777 == 0o777
     pid = int(pid_file.read_text())
     handle_for(box, "disk").shutdown()
     harness.wait_until(lambda: not pid_file.exists(), what="its end")
@@ -402,6 +417,7 @@ def test_raw_by_wish(serve, box):
     (("--tls-authz", "z", "a"), "not permitted without --tls-creds"),
     (("--tls-hostname", "h", "a"), "only supported with export list"),
     (("--image-opts", "-f", "raw", "a"), "mutually exclusive"),
+    (("-L", "--tls-hostname", "h"), "not permitted without --tls-creds"),
     (("-L", "a"), "incompatible with a file name"),
     (("-L", "-x", "n"), "incompatible with per-device settings"),
     (("-L", "--fork"), "incompatible with forking"),

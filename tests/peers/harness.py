@@ -297,11 +297,11 @@ class Emulator(Process):
         return super().finish()
 
 
-def run(*argv, limit=60, check=True, env=None, stdin=None, cwd=None):
+def run(*argv, limit=60, check=True, env=None, stdin=None, cwd=None, umask=-1):
     """Runs a program to its end; returns its standard output."""
     result = subprocess.run(
         [str(a) for a in argv], capture_output=True, text=True, timeout=limit,
-        env={**ENVIRONMENT, **(env or {})}, input=stdin, cwd=cwd)
+        env={**ENVIRONMENT, **(env or {})}, input=stdin, cwd=cwd, umask=umask)
     if check and result.returncode:
         raise AssertionError(f"{argv}: status {result.returncode}\n"
                              f"{result.stdout}{result.stderr}")

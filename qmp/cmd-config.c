@@ -61,11 +61,31 @@ sync_directory(const char *path)
     return fd >= 0 && fsync(fd) == 0;
 }
 
+/* A link is to stay one, and what it leads to is written. */
+static bool
+follow_links(WriteFile *file)
+{
+    char *target = realpath(file->path, NULL);
+    int problem = errno;
+    struct stat st;
+
+    if (target != NULL) {
+        g_free(file->path);
+        file->path = g_strdup(target);
+        free(target);
+    } else if (lstat(file->path, &st) == 0 && S_ISLNK(st.st_mode)) {
+        bf_set_errno(&file->error, problem, "the link '%s' leads nowhere",
+                     file->path);
+        return false;
+    }
+    return true;
+}
+
 static void
 write_file(void *arg)
 {
     WriteFile *file = arg;
-    g_autofree char *temporary = g_strconcat(file->path, ".XXXXXX", NULL);
+    g_autofree char *temporary = NULL;
     bf_autofd fd = -1;
     struct stat st;
     int problem = 0;
@@ -75,6 +95,10 @@ write_file(void *arg)
         bf_set_error(&file->error, "'%s' is not a regular file", file->path);
         return;
     }
+    if (!follow_links(file)) {
+        return;
+    }
+    temporary = g_strconcat(file->path, ".XXXXXX", NULL);
     fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
     if (fd < 0) {
         bf_set_errno(&file->error, errno, "cannot create '%s'", temporary);

@@ -221,6 +221,18 @@ def test_second_save_equals_the_first(rich, restart):
     assert [p.name for p in path.parent.glob("saved.conf*")] == ["saved.conf"]
 
 
+def test_link_stays_a_link(daemon, box):
+    link, target = box / "link.conf", box / "target.conf"
+    target.write_text("old")
+    link.symlink_to(target)
+    daemon.cmd("config-save", filename=str(link))
+    assert link.is_symlink() and target.read_text() != "old"
+    target.unlink()
+    assert "leads nowhere" in daemon.error(
+        "config-save", filename=str(link)).desc
+    assert link.is_symlink() and not target.exists()
+
+
 def test_text_is_short_and_ordered(rich):
     info = rich.cmd("config-save")
     text = info["text"]

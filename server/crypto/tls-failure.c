@@ -141,7 +141,8 @@ handshake_hint(const BfTlsSession *session, int ret, int refusal)
         return g_strdup("the peer must have our user name, with the same key, "
                         "among its own");
     }
-    if (is_about_version(ret, refusal)) {
+    if (is_about_version(ret, refusal) &&
+        !bf_tls_session_is_cut_off(session, ret)) {
         return needs_own
                    ? g_strdup_printf("does the peer speak TLS 1.3, which our "
                                      "record-engine '%s' needs?",

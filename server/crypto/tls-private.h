@@ -622,6 +622,24 @@ void bf_tls_session_send_alert(BfTlsSession *session,
 bool bf_tls_session_is_early_again(const BfTlsSession *session, ssize_t result);
 
 /**
+ * bf_tls_session_refusal:
+ * @session: a session
+ * @ret: the library's result of its handshake, a failure
+ *
+ * Returns: the alert that the peer has refused it with, or -1
+ */
+int bf_tls_session_refusal(const BfTlsSession *session, int ret);
+
+/**
+ * bf_tls_session_set_handshake_error:
+ * @session: a session
+ * @ret: the library's result of its handshake, a failure
+ * @error: set to what has failed and a way out
+ */
+void bf_tls_session_set_handshake_error(const BfTlsSession *session, int ret,
+                                        GError **error);
+
+/**
  * bf_tls_session_is_cut_off:
  * @session: a session
  * @result: the error that a library call returned

@@ -314,7 +314,7 @@ bf_tls_load_psk(BfTlsMaterial *material, const BfTlsCredsParams *params,
     BfTlsFile keys = {0};
     BfTlsFile dh = {0};
 
-    if (params->dir == NULL) {
+    if (params->dir == NULL || *params->dir == '\0') {
         bf_tls_report_error(report,
                             "Missing 'dir' property value: the directory that "
                             "holds " KEYS_FILE);

@@ -133,6 +133,12 @@ import_certs(Loading *loading, int which, const char *what, unsigned int flags,
     certs->path = loading->files[which].path;
     ret = gnutls_x509_crt_list_import2(&certs->certs, &certs->len, &datum,
                                        GNUTLS_X509_FMT_PEM, flags);
+    if (ret == GNUTLS_E_UNIMPLEMENTED_FEATURE) {
+        /* More than the library sorts (16): as the file has them. */
+        ret = gnutls_x509_crt_list_import2(
+            &certs->certs, &certs->len, &datum, GNUTLS_X509_FMT_PEM,
+            flags & ~(unsigned)GNUTLS_X509_CRT_LIST_SORT);
+    }
     if (ret < 0 || certs->len == 0) {
         g_autofree char *text =
             bf_tls_error_text(ret < 0 ? ret : GNUTLS_E_NO_CERTIFICATE_FOUND);
@@ -352,7 +358,7 @@ bf_tls_load_x509(BfTlsMaterial *material, const BfTlsCredsParams *params,
     Loading loading = {
         .params = params, .material = material, .report = report};
 
-    if (params->dir == NULL) {
+    if (params->dir == NULL || *params->dir == '\0') {
         bf_tls_report_error(report, "Missing 'dir' property value: the "
                                     "directory that holds the certificates");
         return;

@@ -351,6 +351,10 @@ end_wait(BfChannelTls *self)
     }
 }
 
+#define BROKE_OFF                                                              \
+    "TLS handshake failed: the peer broke off, perhaps because it does not "   \
+    "accept our credentials: "
+
 /* Sends what a step left behind. No lock: there is no other user yet. */
 static bool
 co_send_after_step(BfChannelTls *self, BfTlsStatus status, GError **error)
@@ -374,6 +378,23 @@ co_receive_for_step(BfChannelTls *self, GError **error)
     return ok;
 }
 
+/* Nothing can be sent any more: the peer has closed, and may have said why. */
+static void
+co_hear_why(BfChannelTls *self, BfTlsStatus status, bool *ret_is_refused,
+            GError **error)
+{
+    g_autoptr(GError) reason = NULL;
+
+    if (status == BF_TLS_NEED_INPUT && co_receive(self, NULL) > 0 &&
+        co_step(self, ret_is_refused, &reason) == BF_TLS_FAILED &&
+        reason != NULL) {
+        g_clear_error(error);
+        g_propagate_error(error, g_steal_pointer(&reason));
+        return;
+    }
+    g_prefix_error(error, BROKE_OFF);
+}
+
 /* The handshake and the verification; says whether it was that which failed. */
 static bool
 co_handshake(BfChannelTls *self, bool *ret_is_refused, GError **error)
@@ -382,15 +403,16 @@ co_handshake(BfChannelTls *self, bool *ret_is_refused, GError **error)
         BfTlsStatus status = co_step(self, ret_is_refused, error);
 
         if (!co_send_after_step(self, status, error)) {
+            if (status != BF_TLS_FAILED) {
+                co_hear_why(self, status, ret_is_refused, error);
+            }
             return false;
         }
         if (status == BF_TLS_DONE) {
             return true;
         }
         if (!co_receive_for_step(self, error)) {
-            g_prefix_error(error, "TLS handshake failed: the peer broke off, "
-                                  "perhaps because it does not accept our "
-                                  "credentials: ");
+            g_prefix_error(error, BROKE_OFF);
             return false;
         }
     }

@@ -551,3 +551,27 @@ def test_credentials_are_read_once(daemon, image, tls_dir, box, tls_context):
     daemon.serve_file(image, tls="tls0")
     shutil.rmtree(copy)
     assert can_read(daemon.nbd_path, tls_context)
+
+
+@pytest.mark.parametrize("version", ("TLSv1_2", "TLSv1_3"))
+def test_who_leaves_at_the_end_of_the_handshake(server, tls_dir, version):
+    """Our last words reach nobody."""
+    context = harness.client_context(tls_dir)
+    context.maximum_version = context.minimum_version = \
+        getattr(ssl.TLSVersion, version)
+    for _ in range(20):
+        with nbd.RawNbd(server.nbd_path) as client:
+            assert client.option_type(nbd.OPT_STARTTLS) == nbd.REP_ACK
+            received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(received, to_send,
+                                   server_hostname="localhost")
+            for _ in ("hello", "finished"):
+                while not to_send.pending:
+                    try:
+                        tls.do_handshake()
+                    except ssl.SSLWantReadError:
+                        pass
+                    if not to_send.pending:
+                        received.write(client.sock.recv(65536))
+                client.send(to_send.read())
+    assert server.cmd("query-nbd-server")["running"]

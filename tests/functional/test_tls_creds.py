@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TLS credentials of all kinds: who gets in, deletion, reload, queries."""
 import os
+import re
 import shutil
 import signal
 import socket
 import ssl
+import struct
 
 import pytest
 
@@ -12,6 +14,7 @@ import certs
 import harness
 import nbdservers
 import rawnbd as raw
+import rawserver
 import starttls
 from harness import run
 
@@ -121,6 +124,46 @@ def test_missing_cipher_is_explained(psk_server, relay, arguments, words):
         KEY, "-psk_identity", "alice", *arguments, check=False, stdin="")
     psk_server.wait_log(f"TLS handshake failed: No supported cipher.*{words}")
     assert "must have the key" not in psk_server.log()
+
+
+@pytest.mark.parametrize("user", ("alice", "mallory"))
+@pytest.mark.parametrize("versions", ("+VERS-TLS1.3", "+VERS-TLS1.2"))
+def test_node_with_a_wrong_key_is_told(psk_server, box, user, versions):
+    keys = write_keys(box / "m", f"alice:{OTHER_KEY}", f"mallory:{KEY}")
+    psk_server.cmd("object-add", qom_type="tls-creds-psk", id="c",
+                   endpoint="client", dir=str(keys), username=user,
+                   priority=f"NORMAL:-VERS-ALL:{versions}")
+    error = psk_server.error(
+        "blockdev-add", driver="nbd", node_name="n", export="disk",
+        tls_creds="c", server={"type": "unix", "path": str(
+            psk_server.nbd_path)})
+    assert "the peer must have our user name, with the same key" in error.desc
+
+
+def test_server_that_takes_tls_and_hangs_up(daemon, box, tls_dir):
+    """What it has said before is heard, though it hears nothing any more."""
+    class HangsUp(rawserver.RawServer):
+        alert = b""
+
+        def answer_option(self, conn):
+            _, option, _ = struct.unpack(">QII", self.recv(conn, 16))
+            assert option == raw.OPT_STARTTLS
+            self.reply(conn, option, raw.REP_ACK, b"")
+            conn.sendall(self.alert)
+            raise rawserver.Gone
+
+    daemon.add_creds(tls_dir, endpoint="client", ident="c")
+    server = HangsUp(box / "raw.sock", bytearray(1 << 20))
+    for server.alert, words in (
+            (b"", "does not accept our credentials"),
+            (b"\x15\x03\x03\x00\x02\x02\x28", "'Handshake failed'")):
+        for _ in range(10):
+            error = daemon.error("blockdev-add", **{
+                k.replace("-", "_"): v for k, v in server.options(**{
+                    "tls-creds": "c", "tls-hostname": "localhost"}).items()})
+            assert "TLS handshake failed" in error.desc
+            assert re.search(words, error.desc), error.desc
+    server.stop()
 
 
 @pytest.mark.peers("nbdcopy")

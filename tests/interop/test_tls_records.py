@@ -89,6 +89,19 @@ def test_openssl_changes_keys(daemon, server, suite, box, tls_dir):
         assert info["tls"]["version"] == "TLS1.3"
 
 
+@pytest.mark.peers("openssl")
+def test_openssl_need_not_say_hello_twice(server, box, tls_dir):
+    """The key that it offers first is taken."""
+    data = (box / "disk.img").read_bytes()
+    with talk(box, [
+            "openssl", "s_client", "-quiet", "-msg", "-msgfile",
+            box / "messages", "-connect", "%s:%d" % server, "-cert",
+            tls_dir / "client-cert.pem", "-key", tls_dir / "client-key.pem",
+            "-CAfile", tls_dir / "ca-cert.pem"]) as (client, _):
+        check_transfers(client, data)
+    assert (box / "messages").read_text().count("ClientHello") == 1
+
+
 @pytest.mark.peers("gnutls-cli")
 @pytest.mark.parametrize("argument", (
     "--priority=NORMAL", "--recordsize=4096", "--recordsize=512",

@@ -170,14 +170,36 @@ range_remove(BfCopy *copy, BfCopyRange *range)
     bf_co_queue_wake_all(&range->waiters);
 }
 
+static bool
+has_zeroes(const BfCopySpan *span, const BfCopyRange *range)
+{
+    uint64_t start = span->start;
+
+    for (size_t i = span->index;
+         i < span->extents.len && start < MIN(range->end, span->end); i++) {
+        uint64_t end = start + span->extents.items[i].bytes;
+
+        if ((span->extents.items[i].flags & BF_EXTENT_ZERO) != 0 &&
+            range->start < end) {
+            return true;
+        }
+        start = end;
+    }
+    return false;
+}
+
 void
 bf_copy_leave_range(BfCopy *copy, BfCopyRange *range)
 {
-    const BfCopySpan *span = &copy->span;
+    BfCopySpan *span = &copy->span;
 
     /* What is known about zeroes there may be from before. */
     if (range->start < span->end && span->pos < range->end) {
-        bf_copy_release_span(copy);
+        if (span->asking) {
+            span->is_stale = true;
+        } else if (has_zeroes(span, range)) {
+            bf_copy_release_span(copy);
+        }
     }
     range_remove(copy, range);
 }

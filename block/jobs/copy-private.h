@@ -21,6 +21,8 @@ typedef struct BfCopySpan {
     BfExtents extents;
     size_t index;   /* of the extent that contains @pos */
     uint64_t start; /* of that extent */
+    bool asking;    /* the source is being asked for the extents */
+    bool is_stale;  /* and was written to meanwhile */
 } BfCopySpan;
 
 /* A pipe that carries data from source to target without a copy of ours. */

@@ -25,6 +25,9 @@
 /* How long something may be loose that could not be copied again. */
 #define EXPOSED_MAX_NS BF_NS_PER_SEC
 
+/* What is copied without knowing its zeroes, when a question was in vain. */
+#define SPAN_BLIND_MAX (16 * BF_MIB)
+
 #define SPAN_EXTENTS 1024
 #define TICK_NS (100 * BF_NS_PER_MS)
 
@@ -56,21 +59,26 @@ co_take_span(BfCopy *copy)
     bf_extents_init(&span->extents, SPAN_EXTENTS);
     /* Zeroes in a small piece are found once it is read. */
     if (bytes >= UNIT_MAX) {
+        span->asking = true;
+        span->is_stale = false;
         ret = bf_handle_co_extents(copy->config.source, offset, bytes,
                                    &span->extents);
+        span->asking = false;
     }
-    if (ret < 0) {
+    if (ret < 0 || span->is_stale) {
         bf_extents_clear(&span->extents);
         bf_extents_init(&span->extents, 1);
-        bf_extents_append(&span->extents, bytes, 0);
-    }
-    if (span->end == 0) {
-        return true; /* it was released meanwhile */
+        /* Asked again for all of it, writers might never let us begin. */
+        bf_extents_append(&span->extents,
+                          ret < 0 ? bytes : MIN(bytes, SPAN_BLIND_MAX), 0);
+        span->is_stale = false;
     }
     known = bf_align_up(offset + span->extents.bytes, copy->granularity);
     if (known < span->end) {
         bf_bitmap_put_back(dirty, known, span->end - known);
-        copy->cursor = span->end = known;
+        span->end = known;
+        /* It may have gone back further meanwhile: see bf_copy_put_back(). */
+        copy->cursor = MIN(copy->cursor, known);
     }
     return true;
 }

@@ -315,6 +315,65 @@ def remote(daemons, box, noise, proxies):
     return pair
 
 
+@pytest.fixture
+def far_source(daemons, box, proxies):
+    """The source is an export of another daemon, far away."""
+    def make(size, content, delay_ms, **target):
+        path = harness.make_image(box / "far.img", size, content)
+        daemons().serve_file(path, "disk", discard="unmap")
+        near = box / "proxy.sock"
+        proxies(f"unix:{near}", f"unix:{box}/daemon.nbd", delay_ms=delay_ms)
+        pair = Pair.__new__(Pair)
+        pair.daemon = daemons("--allow-fault-injection", name="near")
+        pair.source = path
+        pair.target = harness.make_image(box / "target.img", size)
+        pair.daemon.execute("blockdev-add", {
+            "driver": "nbd", "node-name": "src", "export": "disk",
+            "server": {"type": "unix", "path": str(near)}})
+        pair.daemon.execute("blockdev-add", {
+            "driver": "fault", "node-name": "dst", **target, "image": {
+                "driver": "file", "filename": str(pair.target)}})
+        pair.daemon.start_nbd()
+        pair.daemon.add_export("src", writable=True)
+        return pair
+
+    return make
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_first_pass_goes_on_while_guests_write(far_source):
+    """Their writes end all the time while the source is asked for zeroes."""
+    class Spot(Writers):
+        @staticmethod
+        def one(client, rng):
+            offset = SIZE - (1 + rng.randrange(256)) * 4096
+            assert client.write(offset, rng.randbytes(4096)) == 0
+
+    pair = far_source(SIZE, {0: harness.random_bytes(SIZE)}, 20)
+    writers = Spot(pair, 8)
+    harness.wait_until(lambda: writers.writes > 40)
+    pair.mirror(copy_mode="write-blocking")
+    pair.ready()
+    writers.finish()
+    pair.complete()
+
+
+@pytest.mark.ours("the reference has no fault nodes")
+def test_what_fails_while_the_source_is_asked_is_not_forgotten(far_source):
+    """It is asked for two seconds, and a write of the first pass fails then."""
+    block = {"op": "write", "offset": 0, "bytes": 4096}
+    size = 12 << 20
+    pair = far_source(
+        size, {n: harness.random_bytes(4096) for n in range(0, size, 8192)}, 150,
+        rules=[{**block, "delay-ms": 1050, "errno": "EIO", "count": 1},
+               {**block, "delay-ms": 3000, "errno": ""}])
+    pair.mirror(granularity=4096, on_target_error="ignore")
+    ready = pair.ready()["data"]
+    assert ready["offset"] == ready["len"]
+    assert sha(pair.source) == sha(pair.target)
+    pair.complete()
+
+
 @pytest.mark.ours("the reference waits in another way")
 @pytest.mark.parametrize("mode", ("background", "write-blocking"))
 def test_network_cut_fails_the_job_and_frees_all(remote, mode):

@@ -388,7 +388,8 @@ co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 
     mark_dirty(node, offset, vec->bytes, flags);
     if (G_UNLIKELY((flags & BF_IO_FUA) != 0 &&
-                   (!node->driver->fua || node->settings.no_flush))) {
+                   (!node->driver->fua || node->limits.no_fua ||
+                    node->settings.no_flush))) {
         passed &= ~(unsigned)BF_IO_FUA;
     } else {
         flags &= ~(unsigned)BF_IO_FUA;
@@ -503,7 +504,8 @@ co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
         flags = (flags & ~(unsigned)BF_IO_MAY_UNMAP) | BF_IO_KEEP_HOLES;
     }
     passed = flags & ~(unsigned)BF_IO_UNMARKED;
-    if (!node->driver->fua_zeroes || node->settings.no_flush) {
+    if (!node->driver->fua_zeroes || node->limits.no_fua ||
+        node->settings.no_flush) {
         passed &= ~(unsigned)BF_IO_FUA;
     } else {
         flags &= ~(unsigned)BF_IO_FUA;

@@ -45,6 +45,8 @@ typedef enum BfPerm {
  *     node does not say so
  * @keeps_pipes: what came through a pipe may still be read, and written, after
  *     its request has failed
+ * @no_fua: has no FUA of its own, though others of its driver may: a flush
+ *     follows
  * @counts_requests: requests are paid for one by one, so one should not be made
  *     of several
  */
@@ -54,6 +56,7 @@ typedef struct BfLimits {
     uint32_t max_transfer;
     uint64_t long_zeroes;
     bool keeps_pipes;
+    bool no_fua;
     bool counts_requests;
 } BfLimits;
 

@@ -286,6 +286,17 @@ def test_read_only_node_needs_no_writable_export(daemon, serve, connect_nbd):
     daemon.wait_log("cannot connect again: .*the export has become read-only")
 
 
+def test_zeroes_by_writing_are_flushed_once(daemon, serve, connect_nbd):
+    server = serve(size=8 << 20)
+    server.flags = 1 | nbd.FLAG_FLUSH
+    add(daemon, server)
+    handle = export_through(daemon, connect_nbd)
+    handle.zero(8 << 20, 0, flags=1)
+    commands = [request[0] for request in server.requests]
+    assert commands.count(nbd.CMD_FLUSH) == 1
+    assert commands.count(nbd.CMD_WRITE) > 1
+
+
 def test_server_that_comes_and_goes_does_not_fill_the_log(daemon, serve,
                                                           connect_nbd):
     class OneReply(rawserver.RawServer):

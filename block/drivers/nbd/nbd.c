@@ -139,6 +139,15 @@ close_co_run(void *arg)
     bf_nbdc_co_close_link(call->self);
 }
 
+static void
+note_fua(BfNode *node)
+{
+    uint64_t abilities = bf_atomic_load(&((BfNbdcNode *)node)->abilities);
+
+    node->limits.no_fua = (abilities & BF_NBD_EXPORT_FUA) == 0 &&
+                          (abilities & BF_NBD_EXPORT_FLUSH) != 0;
+}
+
 static bool
 nbd_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
             GError **error)
@@ -159,6 +168,7 @@ nbd_co_open(BfNode *node, const BfBlockdevOptions *options, BfOpenContext *ctx,
         return false;
     }
     bf_atomic_store(&self->read_only, node->settings.read_only);
+    note_fua(node);
     return true;
 }
 
@@ -240,6 +250,7 @@ nbd_reopen_commit(BfNode *node)
     BfNbdcNode *self = (BfNbdcNode *)node;
 
     bf_atomic_store(&self->read_only, node->settings.read_only);
+    note_fua(node);
 }
 
 /* Requests. */
@@ -375,16 +386,6 @@ co_write_clipped(BfNode *node, uint64_t offset, BfIoVec *vec, size_t bytes,
     return ret;
 }
 
-/* What a server without FUA has done is made stable by a flush. */
-static int
-co_finish_fua(BfNode *node, int ret, BfIoFlags flags)
-{
-    return ret == 0 && (flags & BF_IO_FUA) != 0 &&
-                   !can_do(node, BF_NBD_EXPORT_FUA)
-               ? nbd_co_flush(node)
-               : ret;
-}
-
 static BfNbdRequestFlags
 fua_flag(const BfNode *node, BfIoFlags flags)
 {
@@ -397,9 +398,8 @@ static int
 nbd_co_write(BfNode *node, uint64_t offset, BfIoVec *vec, BfIoFlags flags)
 {
     size_t bytes = clip_to_export(node, offset, vec->bytes);
-    int ret = co_write_clipped(node, offset, vec, bytes, fua_flag(node, flags));
 
-    return co_finish_fua(node, ret, flags);
+    return co_write_clipped(node, offset, vec, bytes, fua_flag(node, flags));
 }
 
 static int
@@ -480,7 +480,8 @@ co_zero_range(BfNode *node, BfNbdRequestFlags flags, uint64_t offset,
 }
 
 static int
-co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
+nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
+                    BfIoFlags flags)
 {
     BfNbdRequestFlags nbd_flags = fua_flag(node, flags);
 
@@ -500,14 +501,6 @@ co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes, BfIoFlags flags)
     return co_for_range(node, BF_NBD_COMMAND_WRITE_ZEROES,
                         nbd_flags | BF_NBD_REQUEST_FAST_ZERO, offset, bytes,
                         NBDC_LONG_PIECE_MAX);
-}
-
-static int
-nbd_co_write_zeroes(BfNode *node, uint64_t offset, uint64_t bytes,
-                    BfIoFlags flags)
-{
-    return co_finish_fua(node, co_write_zeroes(node, offset, bytes, flags),
-                         flags);
 }
 
 static int

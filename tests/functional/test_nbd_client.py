@@ -263,16 +263,37 @@ def test_server_that_only_accepts_is_waited_for(daemon, serve, connect_nbd):
         handle.poll(-1)
 
 
-def test_read_only_node_needs_no_writable_export(daemon, serve, connect_nbd):
-    def reopen(method, read_only):
-        return method("blockdev-reopen", options=[server.options(**{
-            "read-only": read_only, "reconnect-delay": 60})])
+def add_read_only(daemon, server, connect_nbd, **more):
+    """A read-only node, a handle through it, and how to reopen it."""
+    options = server.options(**{"reconnect-delay": 60, **more})
 
-    server = serve()
-    add(daemon, server, **{"read-only": True, "reconnect-delay": 60})
+    def reopen(method, read_only):
+        return method("blockdev-reopen", options=[
+            {**options, "read-only": read_only}])
+
+    daemon.execute("blockdev-add", {**options, "read-only": True})
     daemon.start_nbd()
     daemon.add_export("n0", name="through")
-    handle = connect_nbd(daemon.nbd_path, "through")
+    return connect_nbd(daemon.nbd_path, "through"), reopen
+
+
+def can_write(daemon, connect_nbd, parallel=1):
+    """Through an export of its own."""
+    daemon.add_export("n0", "e-writable", name="writable", writable=True)
+    handle = connect_nbd(daemon.nbd_path, "writable")
+    requests = [handle.aio_pwrite(handle_buffer(512), n * 512, flags=1)
+                for n in range(parallel)]
+    while handle.aio_in_flight():
+        handle.poll(1000)
+    assert all(handle.aio_command_completed(c) for c in requests)
+    handle.shutdown()
+    daemon.cmd("block-export-del", id="e-writable", mode="hard")
+    daemon.qmp.take_event("BLOCK_EXPORT_DELETED", id="e-writable")
+
+
+def test_read_only_node_needs_no_writable_export(daemon, serve, connect_nbd):
+    server = serve()
+    handle, reopen = add_read_only(daemon, server, connect_nbd)
     server.flags = nbd.FLAG_READ_ONLY | 1
     server.drop()
     assert handle.pread(512, 0) == bytes(512)
@@ -281,9 +302,74 @@ def test_read_only_node_needs_no_writable_export(daemon, serve, connect_nbd):
     server.drop()
     assert handle.pread(512, 0) == bytes(512)
     reopen(daemon.cmd, False)
+    can_write(daemon, connect_nbd)
     server.flags = nbd.FLAG_READ_ONLY | rawserver.ALL_FLAGS
     server.drop()
     daemon.wait_log("cannot connect again: .*the export has become read-only")
+
+
+def test_reopening_takes_the_export_as_it_is(daemon, serve, connect_nbd):
+    """It had more when the node was opened, and then less to begin with."""
+    server = serve()
+    for first, then in ((rawserver.ALL_FLAGS, 1 | nbd.FLAG_FLUSH),
+                        (1 | nbd.FLAG_READ_ONLY, rawserver.ALL_FLAGS)):
+        server.flags = first
+        handle, reopen = add_read_only(daemon, server, connect_nbd)
+        server.flags = then
+        server.drop()
+        assert handle.pread(512, 0) == bytes(512)
+        reopen(daemon.cmd, False)
+        can_write(daemon, connect_nbd)
+        server.drop()
+        assert handle.pread(512, 0) == bytes(512)
+        can_write(daemon, connect_nbd)
+        handle.shutdown()
+        daemon.cmd("nbd-server-stop")
+        daemon.cmd("blockdev-del", node_name="n0")
+
+
+def wait_until_all_are_used(handle, server, count=4):
+    server.used.clear()
+    while len(server.used) < count:
+        requests = [handle.aio_pread(handle_buffer(512), 0) for _ in range(32)]
+        while handle.aio_in_flight():
+            handle.poll(1000)
+        assert all(handle.aio_command_completed(c) for c in requests)
+
+
+def test_reopening_looks_at_all_connections(daemon, serve, connect_nbd):
+    class OneDiffers(rawserver.RawServer):
+        """Only the last of four connections can write."""
+        less = False
+        answered = 0
+        used = set()
+
+        def answer(self, conn, *request):
+            self.used.add(conn)
+            super().answer(conn, *request)
+
+        def answer_go(self, conn):
+            with self.changed:
+                self.answered += 1
+                less = self.less and self.answered % 4
+                self.flags = nbd.FLAG_MULTI | (
+                    1 | nbd.FLAG_READ_ONLY if less else rawserver.ALL_FLAGS)
+                result = super().answer_go(conn)
+                self.changed.notify_all()
+            return result
+
+    server = serve(OneDiffers)
+    handle, reopen = add_read_only(daemon, server, connect_nbd, connections=4)
+    wait_until_all_are_used(handle, server)
+    server.less = True
+    server.drop()
+    wait_until_all_are_used(handle, server)
+    assert "read-only" in reopen(daemon.error, False).desc
+    server.less = False
+    server.drop()
+    wait_until_all_are_used(handle, server)
+    reopen(daemon.cmd, False)
+    can_write(daemon, connect_nbd, 32)
 
 
 def test_zeroes_by_writing_are_flushed_once(daemon, serve, connect_nbd):

@@ -214,8 +214,9 @@ typedef struct BfNbdcAttempt BfNbdcAttempt;
 /*
  * @loop: where the connections live; NULL until the node is opened. Constant
  * @target: constant
- * @first: what the first connection has negotiated; constant after open
- * @abilities: flags of the export as it was found last; of any loop
+ * @first: what the first connection has negotiated; constant after open but
+ *     for its flags, those that the node was opened for writing with
+ * @abilities: flags that all connections have; of any loop
  * @read_only: nobody writes: the export may come back with fewer of them. Of
  *     any loop
  * @silence_ns: a connection that owes replies and is silent for as long is
@@ -282,6 +283,9 @@ bf_nbdc_is_ending(const BfNbdcNode *self)
 {
     return self->stopping || self->closing;
 }
+
+/* reconnect.c: the node was reopened for writing, with its abilities now. */
+void bf_nbdc_is_writable_now(BfNbdcNode *self);
 
 /* connect.c: a connection that is ready for requests, or NULL. Takes at most
  * @connect_ns until there is a socket, and goes on until @deadline_ns (or

@@ -245,12 +245,22 @@ nbd_co_reopen_prepare(BfNode *node, const BfBlockdevOptions *options,
 }
 
 static void
+writable_on_loop(void *arg)
+{
+    bf_nbdc_is_writable_now(arg);
+}
+
+static void
 nbd_reopen_commit(BfNode *node)
 {
     BfNbdcNode *self = (BfNbdcNode *)node;
+    bool was_read_only = bf_atomic_load(&self->read_only) != 0;
 
     bf_atomic_store(&self->read_only, node->settings.read_only);
     note_fua(node);
+    if (was_read_only && !node->settings.read_only) {
+        bf_loop_post(self->loop, writable_on_loop, self);
+    }
 }
 
 /* Requests. */

@@ -352,15 +352,36 @@ keeper_co_nap(BfNbdcConn *conn)
     conn->pause_ns = CLAMP(2 * conn->pause_ns, PAUSE_MIN_NS, PAUSE_MAX_NS);
 }
 
-/* What was there at first, and is now. */
+/* What every connection can do; with a writable node, nothing new. */
 static void
-note_abilities(BfNbdcNode *self, const BfNbdcExport *exp)
+note_abilities(BfNbdcNode *self)
 {
-    unsigned first = self->first.info.flags;
-    unsigned now = exp->info.flags;
+    bool writes = bf_atomic_load(&self->read_only) == 0;
+    unsigned all = writes ? self->first.info.flags : UINT_MAX;
+    unsigned any = 0;
 
-    bf_atomic_store(&self->abilities,
-                    (first & now) | ((first | now) & BF_NBD_EXPORT_READ_ONLY));
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        if (self->conns[i]->channel != NULL) {
+            all &= self->conns[i]->exp.info.flags;
+            any |= self->conns[i]->exp.info.flags;
+        }
+    }
+    bf_atomic_store(&self->abilities, all | (any & BF_NBD_EXPORT_READ_ONLY));
+}
+
+void
+bf_nbdc_is_writable_now(BfNbdcNode *self)
+{
+    self->first.info.flags = (unsigned)bf_atomic_load(&self->abilities) &
+                             ~(unsigned)BF_NBD_EXPORT_READ_ONLY;
+    for (unsigned i = 0; i < self->n_conns; i++) {
+        BfNbdcConn *conn = self->conns[i];
+        GError *error = NULL;
+
+        if (conn->is_up && !check_same_export(self, &conn->exp, &error)) {
+            bf_nbdc_break(conn, error);
+        }
+    }
 }
 
 /* Takes a new channel for @conn; false if it cannot be used. */
@@ -381,7 +402,7 @@ conn_use(BfNbdcConn *conn, BfChannel *channel, GError **error)
     }
     bf_channel_set_drop_unsent(channel, true);
     conn->channel = channel;
-    note_abilities(conn->node, &conn->exp);
+    note_abilities(conn->node);
     return true;
 }
 

@@ -246,9 +246,6 @@ typedef struct BfPlan {
 void bf_plan_init(BfPlan *plan, BfGraph *graph);
 /* Not after commit or abort, which do it. */
 void bf_plan_clear(BfPlan *plan);
-
-/* (transfer full): who has @edge, for messages: "node 'x'", "export 'e'". */
-char *bf_edge_user_text(const BfEdge *edge);
 /* Points @edge to @child; NULL unlinks it. */
 void bf_plan_move(BfPlan *plan, BfEdge *edge, BfNode *child);
 /* The node's data plane changes at the commit, so it must be drained. */
@@ -263,6 +260,8 @@ void bf_plan_co_commit(BfPlan *plan);
 void bf_plan_co_finish(BfPlan *plan);
 /* For changes that cannot fail: gives permissions or links back. */
 void bf_plan_co_release(BfPlan *plan);
+/* (transfer full): who has @edge, for messages: "node 'x'", "export 'e'". */
+char *bf_edge_user_text(const BfEdge *edge);
 
 /* graph.c: BfNode.pins keeps the memory and the name of a node, but not its
  * place in the graph: who has waited for the mutex checks that it is there. */

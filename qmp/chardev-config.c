@@ -290,10 +290,7 @@ parse_options(const char *text, GError **error)
     id = json_string_value(json_object_get(value, "id"));
     if (id == NULL || *id == '\0') {
         bf_set_error(error, "chardev: no id specified");
-    } else if (!bf_id_is_wellformed(id)) {
-        bf_set_error(error, "Parameter 'id' expects an identifier: a letter, "
-                            "then letters, digits, '-', '.' or '_'");
-    } else {
+    } else if (bf_id_check(id, error)) {
         options = bf_chardev_options_from_json(value, mode, error);
     }
     json_decref(value);

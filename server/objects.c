@@ -398,10 +398,7 @@ tell_tls_loaded(BfObjects *objects)
 static bool
 check_new_id(BfObjects *objects, const char *id, GError **error)
 {
-    if (!bf_id_is_wellformed(id)) {
-        bf_set_error(error,
-                     "Parameter 'id' expects an identifier: a letter, then "
-                     "letters, digits, '-', '.' or '_'");
+    if (!bf_id_check(id, error)) {
         return false;
     }
     if (bf_registry_find(objects->registry, id) != NULL) {

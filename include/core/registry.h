@@ -23,6 +23,15 @@ typedef struct BfRegistry BfRegistry;
 bool bf_id_is_wellformed(const char *id);
 
 /**
+ * bf_id_check:
+ * @id: the value of a parameter "id"
+ * @error: set if it is not well formed
+ *
+ * Returns: what bf_id_is_wellformed() does
+ */
+bool bf_id_check(const char *id, GError **error);
+
+/**
  * bf_registry_new:
  *
  * Returns: (transfer full): an empty registry

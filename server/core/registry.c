@@ -4,6 +4,8 @@
  */
 #include "core/registry.h"
 
+#include "core/error.h"
+
 typedef struct Entry {
     GList link; /* in the registry's order; data is the object */
     char *id;   /* owned; also the key of the table */
@@ -24,6 +26,18 @@ bf_id_is_wellformed(const char *id)
         if (!g_ascii_isalnum(*c) && *c != '-' && *c != '.' && *c != '_') {
             return false;
         }
+    }
+    return true;
+}
+
+bool
+bf_id_check(const char *id, GError **error)
+{
+    if (!bf_id_is_wellformed(id)) {
+        bf_set_error(error,
+                     "Parameter 'id' expects an identifier: a letter, then "
+                     "letters, digits, '-', '.' or '_'");
+        return false;
     }
     return true;
 }

@@ -385,9 +385,8 @@ co_hear_why(BfChannelTls *self, BfTlsStatus status, bool *ret_is_refused,
 {
     g_autoptr(GError) reason = NULL;
 
-    if (status == BF_TLS_NEED_INPUT && co_receive(self, NULL) > 0 &&
-        co_step(self, ret_is_refused, &reason) == BF_TLS_FAILED &&
-        reason != NULL) {
+    if (status == BF_TLS_NEED_INPUT && co_receive_for_step(self, NULL) &&
+        co_step(self, ret_is_refused, &reason) == BF_TLS_FAILED) {
         g_clear_error(error);
         g_propagate_error(error, g_steal_pointer(&reason));
         return;

@@ -75,7 +75,6 @@ typedef struct BfArguments {
     char *output;
     GPtrArray *steps;
     bool daemonize;
-    bool keep_umask;
     bool keep_stderr;
     const char *pidfile_path;
     const char *check_creds;

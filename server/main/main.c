@@ -508,7 +508,7 @@ serve(Program *program)
     g_autoptr(GError) error = NULL;
 
     if (args->daemonize &&
-        !bf_process_daemonize(args->keep_umask, &program->ready_fd, &error)) {
+        !bf_process_daemonize(args->stand_alone, &program->ready_fd, &error)) {
         bf_arguments_complain(args, "%s", error->message);
         return EXIT_FAILURE;
     }

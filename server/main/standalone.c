@@ -782,7 +782,7 @@ bf_standalone_parse(BfArguments *args, int argc, char **argv)
         set_list(args, &words);
         return true;
     }
-    args->daemonize = args->keep_umask = words.fork;
+    args->daemonize = words.fork;
     args->until_unused = !words.persistent;
     if (!check_image(args, &words)) {
         return false;

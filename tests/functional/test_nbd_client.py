@@ -329,12 +329,15 @@ def test_reopening_takes_the_export_as_it_is(daemon, serve, connect_nbd):
 
 
 def wait_until_all_are_used(handle, server, count=4):
-    server.used.clear()
-    while len(server.used) < count:
+    def read():
         requests = [handle.aio_pread(handle_buffer(512), 0) for _ in range(32)]
         while handle.aio_in_flight():
             handle.poll(1000)
         assert all(handle.aio_command_completed(c) for c in requests)
+        return len(server.used) == count
+
+    server.used.clear()
+    harness.wait_until(read, what="all connections")
 
 
 def test_reopening_looks_at_all_connections(daemon, serve, connect_nbd):

@@ -111,8 +111,8 @@ start_workers(BfDaemon *daemon, unsigned n_workers, GError **error)
     unsigned wanted = n_workers != 0 ? n_workers
                                      : CLAMP(g_get_num_processors(),
                                              BF_WORKERS_MIN, BF_WORKERS_MAX);
-    uint64_t poll_ns = CLAMP(POLL_WAKES * bf_clock_measure_wake_ns(),
-                             POLL_MIN_NS, POLL_MAX_NS);
+    uint64_t poll_ns =
+        CLAMP(POLL_WAKES * daemon->wake_ns, POLL_MIN_NS, POLL_MAX_NS);
 
     daemon->workers = g_new0(BfLoop *, wanted);
     while (daemon->n_workers < wanted) {
@@ -186,6 +186,7 @@ bf_daemon_new(BfLoop *main_loop, const BfDaemonConfig *config, GError **error)
     daemon->main_loop = main_loop;
     daemon->nbd_listening = g_ptr_array_new_with_free_func(listening_free);
     daemon->budget.limit = DAEMON_BUDGET_BYTES;
+    daemon->wake_ns = bf_clock_measure_wake_ns();
     if (!start_workers(daemon, config->n_workers, error)) {
         bf_daemon_free(daemon);
         return NULL;
@@ -372,6 +373,7 @@ co_nbd_open(BfDaemon *daemon, const BfNbdListenerConfig *listener,
         .first = *listener,
         .workers = daemon->workers,
         .n_workers = daemon->n_workers,
+        .wake_ns = daemon->wake_ns,
         .exports = daemon->exports,
         .budget = &daemon->budget,
         .objects = daemon->objects,

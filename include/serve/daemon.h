@@ -35,6 +35,7 @@ typedef struct BfNbdListening {
  * @main_loop: borrowed
  * @workers: owned; the default set of worker loops
  * @n_workers: at least %BF_WORKERS_MIN
+ * @wake_ns: of bf_clock_measure_wake_ns()
  * @budget: bounds the memory of all requests
  * @objects: owned
  * @tls_watch: owned
@@ -58,6 +59,7 @@ typedef struct BfDaemon {
     BfLoop *main_loop;
     BfLoop **workers;
     unsigned n_workers;
+    uint64_t wake_ns;
     BfBudget budget;
     BfObjects *objects;
     BfTlsWatch *tls_watch;

@@ -145,6 +145,7 @@ char *bf_nbd_listener_creds_user(const char *id);
  * @n_workers: at least 1
  * @exports: the daemon's table; borrowed
  * @budget: bounds the memory of all requests of the daemon; borrowed
+ * @wake_ns: what bf_clock_measure_wake_ns() gave; 0 if not known
  * @unused: (nullable): called on main when the last client that used an export
  *     has left; must not suspend
  * @unused_arg: passed to @unused
@@ -159,6 +160,7 @@ typedef struct BfNbdServerConfig {
     unsigned n_workers;
     BfExportTable *exports;
     BfBudget *budget;
+    uint64_t wake_ns;
     BfFn *unused;
     void *unused_arg;
     bool held;

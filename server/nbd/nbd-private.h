@@ -157,6 +157,7 @@ struct BfNbdServer {
     unsigned n_workers;
     BfExportTable *table; /* borrowed: lives longer */
     BfBudget *budget;     /* borrowed: lives longer */
+    bool wakes_are_dear;  /* a processor takes long to wake up */
 
     BfBudget pipes;         /* bytes of all pipes; shared by the loops */
     BfBudget large_options; /* their number; shared by the loops */
@@ -429,14 +430,15 @@ struct BfNbdClient {
     BfCoQueue reader_wait;  /* the reader, for credits, buffers or the end */
     BfNbdPipe *free_pipes;
     unsigned n_free_pipes;
-    unsigned n_pipes;         /* the free ones included */
-    BfCoQueue pipe_wait;      /* requests that wait for pipes */
-    size_t pipe_min_bytes;    /* reads from here on go through pipes */
-    unsigned pipe_skip;       /* so many of them do not, after a failure */
-    size_t turn_bytes;        /* of reads begun since others had a turn */
-    unsigned sparse_looks;    /* so many of them do not, to find zeroes */
-    unsigned pipe_reads;      /* since one of them did not, for that */
-    size_t write_pipe_max;    /* writes up to here may go through pipes */
+    unsigned n_pipes;      /* the free ones included */
+    BfCoQueue pipe_wait;   /* requests that wait for pipes */
+    size_t pipe_min_bytes; /* reads from here on go through pipes */
+    unsigned pipe_skip;    /* so many of them do not, after a failure */
+    size_t turn_bytes;     /* of reads begun since others had a turn */
+    unsigned sparse_looks; /* so many of them do not, to find zeroes */
+    unsigned pipe_reads;   /* since one of them did not, for that */
+    size_t write_pipe_max; /* writes up to here go through a pipe as a whole */
+    size_t write_pipe_piece;  /* larger ones in pieces of so many bytes */
     unsigned write_pipe_skip; /* so many of them do not */
     unsigned spread_skip;     /* so many large ones are not spread */
     BfTimer idle_timer;       /* runs while there is something to give back */

@@ -19,6 +19,9 @@
 /* Of a list of exports, what is made at a time. */
 #define LIST_PART_BYTES (64U * 1024)
 
+/* From this on it costs more to wake a peer up once more than it gains. */
+#define DEAR_WAKE_NS (12 * BF_NS_PER_US)
+
 /* Failed negotiations that are logged in a second. */
 #define FAILURES_LOGGED_MAX 10
 
@@ -35,6 +38,7 @@ bf_nbd_server_new(const BfNbdServerConfig *config)
     server->n_workers = config->n_workers;
     server->table = config->exports;
     server->budget = config->budget;
+    server->wakes_are_dear = config->wake_ns >= DEAR_WAKE_NS;
     server->large_options.limit = NBD_LARGE_OPTIONS_MAX;
     server->pipes.limit = NBD_PIPES_ALL_MAX * NBD_PIPE_BYTES;
     server->load = g_new0(unsigned, config->n_workers);

@@ -18,10 +18,6 @@
 /* Large writes in a row that are not tried again. */
 #define SKIP 8
 
-/* A UNIX socket holds some 200 KiB: the peer fills it again while a piece that
- * is smaller is written. */
-#define PIPED_BYTES_LOCAL ((size_t)64 * 1024)
-
 /* A part of the payload, written by a coroutine of its own. */
 typedef struct Piece {
     BfNbdTask *task;
@@ -120,17 +116,6 @@ reader_co_take_piece(BfNbdTask *task, uint64_t offset, size_t bytes,
     return ok;
 }
 
-static size_t
-most_bytes(const BfNbdClient *client, bool piped)
-{
-    if (!piped) {
-        return NBD_PIECE_BYTES;
-    }
-    return (client->channel->features & BF_CHANNEL_LOCAL) != 0
-               ? PIPED_BYTES_LOCAL
-               : client->write_pipe_max;
-}
-
 /* Pieces end at multiples of their size, so that all but the ends of a request
  * are aligned; the last one has what is left if the storage is slow. */
 static size_t
@@ -157,7 +142,8 @@ bf_nbd_spread_co_write(BfNbdTask *task, bool by_pipe, GError **error)
     client->receiving = true;
     for (uint64_t at = task->request.offset; at < end && ok;) {
         bool piped = by_pipe && client->write_pipe_skip == 0;
-        size_t bytes = next_bytes(task, at, end, most_bytes(client, piped));
+        size_t bytes = next_bytes(
+            task, at, end, piped ? client->write_pipe_piece : NBD_PIECE_BYTES);
 
         if (task->n_users > 1) {
             client->spread_skip = SKIP;

@@ -29,10 +29,13 @@
 #define PIPE_MIN_REMOTE ((size_t)64 * 1024)
 #define PIPE_MIN_SECURE ((size_t)256 * 1024)
 
-/* Larger writes than this, which a UNIX socket does not hold, do not go through
- * a pipe as a whole: to fill one from it takes no time, so that most of it
- * would be waiting for the peer. */
+/* A UNIX socket holds some 200 KiB. The peer fills it again while a piece that
+ * is smaller is written; a larger write as a whole would take no time to go to
+ * the pipe, and most of it would be waiting for the peer. But who writes while
+ * the peer fills it has to wake the peer up after each 150 KiB, and who waits
+ * has to do so once: where that is dear, all is as it is over TCP. */
 #define PIPE_WRITE_MAX_LOCAL ((size_t)256 * 1024)
+#define PIPE_WRITE_PIECE_LOCAL ((size_t)64 * 1024)
 
 /* Replies to reads leave when there are so many bytes of them, although more
  * requests are there, if the channel encrypts: the peer decrypts them while the
@@ -512,9 +515,13 @@ bf_nbd_transmit_begin(BfNbdClient *client)
     client->write_pipe_max = 0;
     if ((features & BF_CHANNEL_RECV_PIPE) != 0 &&
         client->exp->base.limits.alignment <= 1) {
-        client->write_pipe_max = (features & BF_CHANNEL_LOCAL) != 0
-                                     ? PIPE_WRITE_MAX_LOCAL
-                                     : NBD_PIPE_BYTES;
+        bool overlaps = (features & BF_CHANNEL_LOCAL) != 0 &&
+                        !client->server->wakes_are_dear;
+
+        client->write_pipe_max =
+            overlaps ? PIPE_WRITE_MAX_LOCAL : NBD_PIPE_BYTES;
+        client->write_pipe_piece =
+            overlaps ? PIPE_WRITE_PIECE_LOCAL : NBD_PIPE_BYTES;
     }
     client->request_bytes = bf_nbd_transmit_request_bytes(client);
     client->window = NBD_INPUT_BYTES;

@@ -60,6 +60,34 @@ test_what_was_written_is_read_back(void *arg)
     bf_nbd_fixture_co_close(&fix);
 }
 
+/* In pieces or as a whole, through pipes, as it suits the machine. */
+static void
+test_large_writes(void *arg)
+{
+    static const uint32_t pages[] = {16, 64, 65, 256, 257, 1024};
+    const uint64_t wakes_ns[] = {0, BF_NS_PER_MS};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(wakes_ns); i++) {
+        BfNbdFixture fix = {.config = {.wake_ns = wakes_ns[i]}};
+        BfChannel *peer = NULL;
+
+        open_with_file(&fix);
+        peer = bf_nbd_peer_co_go(&fix, "e0", false);
+        for (unsigned j = 0; j < G_N_ELEMENTS(pages); j++) {
+            const uint32_t len = pages[j] * 4096;
+            g_autofree uint8_t *data = bf_nbd_test_data(len, j);
+
+            write_at(peer, 4096, data, len);
+            expect_simple(peer, 4096, 0);
+            bf_nbd_peer_co_request(peer, BF_NBD_COMMAND_READ, 0, 9, 4096, len);
+            g_auto(BfNbdPeerReply) reply = bf_nbd_peer_co_simple(peer, len);
+            g_assert_cmpmem(reply.data->data, reply.data->len, data, len);
+        }
+        bf_nbd_peer_co_leave(peer);
+        bf_nbd_fixture_co_close(&fix);
+    }
+}
+
 /* Adds a request to @bytes, and @len bytes of payload if there are any. */
 static void
 append_request(GByteArray *bytes, uint16_t command, uint64_t offset,
@@ -634,6 +662,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     bf_test_add("/serve/nbd/transmit/what-was-written-is-read-back",
                 test_what_was_written_is_read_back);
+    bf_test_add("/serve/nbd/transmit/large-writes", test_large_writes);
     bf_test_add("/serve/nbd/transmit/pipelined-writes-in-any-chunking",
                 test_pipelined_writes_in_any_chunking);
     bf_test_add("/serve/nbd/transmit/pipelined-writes-to-an-aligned-node",

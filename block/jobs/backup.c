@@ -6,6 +6,9 @@
  */
 #include "block/backup.h"
 
+#include <inttypes.h>
+#include <limits.h>
+
 #include "backup-private.h"
 #include "block/handover.h"
 #include "core/error.h"
@@ -368,12 +371,42 @@ check_bitmap(const BfBackup *backup, const BfBlockdevBackup *options,
     return check_bitmap_mode(options, error);
 }
 
+/* As QEMU does; here it is of no other use. */
+static bool
+check_perf(const BfBackupPerf *perf, GError **error)
+{
+    const uint64_t cluster =
+        MAX(perf->min_cluster_size, BF_BITMAP_GRANULARITY_DEFAULT);
+
+    if (perf->max_workers < 1 || perf->max_workers > INT_MAX) {
+        bf_set_error(error, "max-workers must be between 1 and %d", INT_MAX);
+        return false;
+    }
+    if (perf->max_chunk < 0) {
+        bf_set_error(error, "max-chunk must be zero (which means no limit) or "
+                            "positive");
+        return false;
+    }
+    if ((perf->min_cluster_size & (perf->min_cluster_size - 1)) != 0 ||
+        perf->min_cluster_size > INT64_MAX) {
+        bf_set_error(error, "min-cluster-size needs to be a power of 2 below "
+                            "8 EiB");
+        return false;
+    }
+    if (perf->max_chunk > 0 && (uint64_t)perf->max_chunk < cluster) {
+        bf_set_error(error,
+                     "Required max-chunk (%" PRId64 ") is less than backup "
+                     "cluster size (%" PRIu64 ")",
+                     perf->max_chunk, cluster);
+        return false;
+    }
+    return true;
+}
+
 static bool
 check_options(const BfBackup *backup, const BfBlockdevBackup *options,
               GError **error)
 {
-    const BfBackupPerf *perf = options->x_perf;
-
     if (!check_bitmap(backup, options, error)) {
         return false;
     }
@@ -387,15 +420,7 @@ check_options(const BfBackup *backup, const BfBlockdevBackup *options,
                             "source when the backup has ended");
         return false;
     }
-    if (perf != NULL && (perf->max_workers < 1 || perf->max_chunk < 0)) {
-        bf_set_error(error, perf->max_chunk < 0
-                                ? "max-chunk must be zero (which means no "
-                                  "limit) or positive"
-                                : "max-workers must be between 1 and "
-                                  "2147483647");
-        return false;
-    }
-    return true;
+    return options->x_perf == NULL || check_perf(options->x_perf, error);
 }
 
 static BfRoot *

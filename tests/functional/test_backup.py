@@ -415,6 +415,21 @@ REFUSALS = [
     ({"sync": "full", "job-id": "0j"}, "Invalid job ID '0j'"),
     ({"sync": "full", "speed": -1},
      "Parameter 'speed' expects a non-negative value"),
+    ({"sync": "full", "x-perf": {"max-workers": 0}},
+     "max-workers must be between 1 and 2147483647"),
+    ({"sync": "full", "x-perf": {"max-workers": 1 << 31}},
+     "max-workers must be between 1 and 2147483647"),
+    ({"sync": "full", "x-perf": {"max-chunk": -1}},
+     "max-chunk must be zero (which means no limit) or positive"),
+    ({"sync": "full", "x-perf": {"max-chunk": 65535}},
+     "Required max-chunk (65535) is less than backup cluster size (65536)"),
+    ({"sync": "full", "x-perf": {"min-cluster-size": 3 << 16}},
+     "min-cluster-size needs to be a power of 2 below 8 EiB"),
+    ({"sync": "full", "x-perf": {"min-cluster-size": 1 << 63}},
+     "min-cluster-size needs to be a power of 2 below 8 EiB"),
+    ({"sync": "full", "x-perf": {"max-chunk": 65536,
+                                 "min-cluster-size": 1 << 20}},
+     "Required max-chunk (65536) is less than backup cluster size (1048576)"),
 ]
 
 

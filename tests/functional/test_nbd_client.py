@@ -923,7 +923,11 @@ def test_reopen_and_names(daemon, serve):
         f"nbd+unix:///disk?socket={server.path}"
     assert info["drv"] == "nbd" and not info["ro"]
     error = daemon.error("block_resize", node_name="n0", size=SIZE * 2)
-    assert "resize" in error.desc, error
+    assert "Cannot grow NBD nodes: 'n0' has" in error.desc, error
+    for size in SIZE, SIZE // 2:
+        daemon.cmd("block_resize", node_name="n0", size=size)
+        assert daemon.cmd("query-named-block-nodes")[0]["image"][
+            "virtual-size"] == SIZE
     options = server.options(**{"read-only": True})
     daemon.execute("blockdev-reopen", {"options": [options]})
     assert daemon.cmd("query-named-block-nodes")[0]["ro"]

@@ -565,6 +565,22 @@ nbd_co_extents(BfNode *node, uint64_t offset, uint64_t bytes,
     return ret;
 }
 
+/* Its size is the server's. As QEMU, it takes any that fits in. */
+static bool
+nbd_co_resize(BfNode *node, uint64_t size, GError **error)
+{
+    uint64_t there = ((const BfNbdcNode *)node)->first.info.size;
+
+    if (size > there) {
+        bf_set_error(error,
+                     "Cannot grow NBD nodes: '%s' has the %" PRIu64
+                     " bytes of its export; resize that at the server",
+                     node->name, there);
+        return false;
+    }
+    return true;
+}
+
 /* As QEMU shows it. */
 static void
 nbd_query(BfNode *node, BfNodeInfo *info)
@@ -602,6 +618,7 @@ const BfDriver bf_driver_nbd = {
     .co_extents = nbd_co_extents,
     .co_cache = nbd_co_cache,
     .co_write_pipe = nbd_co_write_pipe,
+    .co_resize = nbd_co_resize,
     .co_reopen_prepare = nbd_co_reopen_prepare,
     .reopen_commit = nbd_reopen_commit,
     .stop_waiting = nbd_stop_waiting,

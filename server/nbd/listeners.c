@@ -86,6 +86,21 @@ list_addresses(const GArray *fds)
     return list;
 }
 
+/* The same for logs: with the ports that were chosen. */
+static char *
+addresses_to_string(const GArray *fds)
+{
+    GString *text = g_string_new(NULL);
+
+    for (unsigned i = 0; i < fds->len; i++) {
+        g_autofree char *local =
+            bf_socket_local_to_string(g_array_index(fds, int, i));
+
+        g_string_append_printf(text, "%s%s", i > 0 ? ", " : "", local);
+    }
+    return g_string_free(text, FALSE);
+}
+
 static void
 log_listening(const BfNbdListener *listener, int fd)
 {
@@ -123,11 +138,7 @@ bf_nbd_listener_co_open(BfNbdListener *listener,
     for (unsigned i = 0; i < fds->len; i++) {
         log_listening(listener, g_array_index(fds, int, i));
     }
-    /* Of a descriptor that was passed, its number says nothing. */
-    listener->address =
-        config->address->type == BF_SOCKET_ADDRESS_TYPE_FD
-            ? bf_socket_local_to_string(g_array_index(fds, int, 0))
-            : bf_address_to_string(config->address);
+    listener->address = addresses_to_string(fds);
     listener->addresses = list_addresses(fds);
     listener->socket =
         bf_listener_new(fds, path, bf_nbd_lobby_accept, listener);

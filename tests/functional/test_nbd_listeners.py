@@ -256,6 +256,7 @@ def test_removal_keeps_those_that_use_an_export(both, tls_context):
         error = both.error("object-del", id="tls0")
         assert "in use" in error.desc
         both.cmd("nbd-server-remove-listener", id="net")
+        both.wait_log("does not listen on 127.0.0.1:%d any more" % both.tcp[1])
         assert not is_open(both.tcp)
         assert list(listeners(both)) == [None]
         negotiating.assert_closed()

@@ -258,14 +258,16 @@ set_lock_error(BfFileNode *self, const LockCall *call, GError **error)
                      self->path);
     } else if (call->conflict >= 0) {
         bf_set_error(error,
-                     "Failed to get \"%s\" lock: another program uses '%s' "
-                     "and does not let others do that; stop it first",
+                     "Failed to get \"%s\" lock: another program, or another "
+                     "node here, uses '%s' and does not let others do that; "
+                     "stop it first",
                      perm_names[call->conflict], self->path);
     } else {
         bf_set_error(error,
-                     "Failed to get shared \"%s\" lock: another program uses "
-                     "'%s' and needs that; stop it first, or open the image "
-                     "with read-only=on and force-share=on",
+                     "Failed to get shared \"%s\" lock: another program, or "
+                     "another node here, uses '%s' and needs that; stop it "
+                     "first, or open the image with read-only=on and "
+                     "force-share=on",
                      perm_names[call->denied], self->path);
     }
 }

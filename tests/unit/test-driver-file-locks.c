@@ -108,8 +108,8 @@ test_refuses_what_others_deny(void *arg)
     g_assert_null(
         bf_root_co_new(f.graph, node, "x", READ_WRITE, BF_PERM_ALL, &error));
     bf_test_assert_error(&error, "Failed to get \"write\" lock: another "
-                                 "program uses '*' and does not let others do "
-                                 "that; stop it first");
+                                 "program, or another node here, uses '*' and "
+                                 "does not let others do that; stop it first");
     g_assert_false(is_locked(f.fd, TAKEN(WRITE)));
     g_assert_true(is_locked(f.fd, TAKEN(0)));
     lock_byte(f.fd, UNSHARED(WRITE), F_UNLCK);

@@ -124,10 +124,21 @@ def script_lines(file):
         yield first, pending
 
 
+class Unreadable(ShellError):
+    """What is wrong is in no line."""
+
+
+def readable(file, name):
+    try:
+        yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(f"cannot read {name}: {error}") from error
+
+
 def run_script(session, file, name):
     try:
         number = 0
-        for number, line in script_lines(file):
+        for number, line in script_lines(readable(file, name)):
             session.run_line(line)
             sys.stdout.flush()
             if session.ended:
@@ -135,10 +146,10 @@ def run_script(session, file, name):
         if session.drop_transaction():
             raise ShellError("the transaction is not closed",
                              ["')' on a line of its own runs it"])
+    except Unreadable as error:
+        return complain(error)
     except ShellError as error:
         return complain(error, f"{name}:{number}: ")
-    except (OSError, UnicodeDecodeError) as error:
-        return complain(ShellError(f"cannot read {name}: {error}"))
     return 0
 
 
@@ -146,10 +157,11 @@ def open_and_run(session, path):
     if path == "-":
         return run_script(session, sys.stdin, "standard input")
     try:
-        with open(path, encoding="utf-8") as file:
-            return run_script(session, file, path)
+        file = open(path, encoding="utf-8")
     except OSError as error:
         return complain(ShellError(f"cannot read {path}: {error.strerror}"))
+    with file:
+        return run_script(session, file, path)
 
 
 # The prompt.
@@ -301,6 +313,10 @@ def run(arguments):
 
 def main(arguments):
     """Runs the shell; returns its exit status."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")
+    if sys.stdout is None:
+        sys.exit("qmp-shell: standard output is closed")
     try:
         status = run(arguments)
         sys.stdout.flush()
@@ -309,7 +325,9 @@ def main(arguments):
         return complain(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Who read our output has gone; nothing may be written at exit.
+    except OSError as error:
+        # Nothing more can be written, and is not to be at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
+        if isinstance(error, BrokenPipeError):
+            return EXIT_ERROR  # who read it has gone
+        return complain(ShellError(f"cannot write the output: {error}"))

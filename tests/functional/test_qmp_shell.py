@@ -388,6 +388,26 @@ def test_reader_that_leaves(daemon):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("words", ["query-jobs", "--script /dev/stdin"])
+@pytest.mark.parametrize("where, text", [
+    (">/dev/full", "error: cannot write the output: "),
+    (">&-", "qmp-shell: standard output is closed"),
+])
+def test_output_that_goes_nowhere(daemon, where, text, words):
+    result = harness.run(
+        "sh", "-c", f'echo query-jobs | "$0" {words} "$1" {where}'
+        if words.startswith("-") else f'"$0" "$1" {words} {where}',
+        shell.PROGRAM, daemon.monitor_path, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(text) and "Traceback" not in result.stderr
+
+
+def test_closed_standard_input(daemon):
+    text = harness.run("sh", "-c", '"$0" "$1" query-jobs <&-',
+                       shell.PROGRAM, daemon.monitor_path)
+    assert text == "[]\n"
+
+
 # Help.
 
 def test_help_lists_everything(daemon):

@@ -616,6 +616,7 @@ nego_co_header(BfNbdClient *client, GError **error)
     client->stage = "waiting for an option";
     switch (nego_co_read_exact(client, buf, sizeof(buf), error)) {
     case BF_READ_EOF:
+        bf_channel_co_bye(client->channel);
         return BF_NBD_STEP_CLOSE;
     case BF_READ_FAILED:
         connection_broke(client);

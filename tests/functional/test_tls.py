@@ -179,6 +179,13 @@ def test_disconnect_is_a_clean_end_of_tls(client, tls_context):
     assert client.sock.recv(100) == b""
 
 
+@pytest.mark.ours("the reference ends without close_notify")
+def test_the_end_of_tls_is_answered_in_negotiation(client, tls_context):
+    client.starttls(tls_context)
+    assert client.list_exports()
+    client.sock.unwrap().close()  # fails without a close_notify in return
+
+
 def test_large_transfers_both_ways(client, tls_context, image):
     client.starttls(tls_context)
     client.negotiate_structured()

@@ -3,8 +3,9 @@
 # what the program itself lists of objects and character devices.
 
 _blockferry_options() {
-    "$1" --help 2>/dev/null | grep -oE '(^|[[:space:],])--?[a-zA-Z][a-z-]*=?' |
-        tr -d ' ,'
+    "$1" --help 2>/dev/null |
+        sed -nE 's/^ +((-[a-zA-Z], +)?--[a-z-]+=?).*/\1/p' |
+        tr ', ' '\n' | sort -u
 }
 
 _blockferryd() {

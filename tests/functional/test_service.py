@@ -138,3 +138,15 @@ def test_completion(installed, words, wanted):
         ["bash", "-c", script, "bash", program, *words], capture_output=True,
         text=True, timeout=harness.LIMIT, env=harness.ENVIRONMENT)
     assert wanted in result.stdout.splitlines(), result
+
+
+def test_completion_has_each_option_once(installed):
+    """None of those that another one's description names."""
+    script = COMPLETE.format(script=find(installed, "completions/blockferryd"))
+    result = subprocess.run(
+        ["bash", "-c", script, "bash", find(installed, "sbin/blockferry-nbd"),
+         "-"], capture_output=True, text=True, timeout=harness.LIMIT,
+        env=harness.ENVIRONMENT)
+    replies = result.stdout.splitlines()
+    assert len(replies) == len(set(replies)) and "--blockdev" not in replies
+    assert {"--image-opts", "--object=", "-x"} <= set(replies)

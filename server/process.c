@@ -20,6 +20,18 @@ struct BfPidfile {
     int fd;     /* owned: holds the lock */
 };
 
+bool
+bf_process_fill_standard_fds(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        /* The lowest number that is free is taken. */
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Waits for the grandchild: one byte means ready, the end means failure. */
 static _Noreturn void
 wait_for_child(int fd)

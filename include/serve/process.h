@@ -11,6 +11,17 @@
 #include <glib.h>
 
 /**
+ * bf_process_fill_standard_fds:
+ *
+ * Opens /dev/null as standard input, output and error where the starter has
+ * closed them, so that none of them becomes something else that is opened. To
+ * be called before anything is.
+ *
+ * Returns: false if that fails
+ */
+bool bf_process_fill_standard_fds(void);
+
+/**
  * bf_process_daemonize:
  * @keep_umask: else it becomes 0027
  * @ret_ready_fd: (out) (transfer full): for bf_process_ready()

@@ -535,7 +535,12 @@ main(int argc, char **argv)
     const BfArguments *args = &program.args;
     int status = EXIT_SUCCESS;
 
-    if (!bf_arguments_parse(&program.args, argc, argv)) {
+    if (!bf_process_fill_standard_fds()) {
+        fputs("/dev/null cannot be opened in place of a closed standard input, "
+              "output or error\n",
+              stderr);
+        status = EXIT_FAILURE;
+    } else if (!bf_arguments_parse(&program.args, argc, argv)) {
         status = EXIT_FAILURE;
     } else if (args->output != NULL) {
         fputs(args->output, stdout);

@@ -453,6 +453,32 @@ def test_daemonize_reports_failure(box):
     assert not (box / "pid").exists()
 
 
+@pytest.mark.ours("the reference ends with 1, though it has started")
+@pytest.mark.parametrize("closed", ("<&-", ">&-", "2>&-", "<&- >&-",
+                                    ">&- 2>&-", "<&- >&- 2>&-"))
+def test_daemonize_with_closed_descriptors(box, closed):
+    """What is opened gets other numbers than those of standard output."""
+    start = [PROGRAM, "--blockdev", "null-co,node-name=d,size=1048576,"
+             "read-zeroes=on", "--nbd-server", f"addr.type=unix,addr.path={box}"
+             "/nbd", "--daemonize", "--pidfile", box / "pid", "--export"]
+    shell = ["sh", "-c", f'"$@" {closed}', "sh"]
+    export = "nbd,id=e,node-name="
+    assert run(*shell, *start, export + "none", check=False).returncode == 1
+    run(*shell, *start, export + "d")
+    pid = int((box / "pid").read_text())
+    proc = pathlib.Path(f"/proc/{pid}")
+    try:
+        for number in (0, 1, 2):
+            assert os.readlink(proc / "fd" / str(number)) == "/dev/null"
+        with nbd.RawNbd(box / "nbd") as client:
+            client.go("d")
+            assert client.read(0, 512) == (0, bytes(512))
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    # It goes as one of the last things.
+    harness.wait_until(lambda: not (box / "pid").exists())
+
+
 @pytest.mark.ours("io_uring is optional in the reference")
 def test_missing_io_uring_is_explained(box):
     """A kernel that forbids io_uring (a filter as containers have it)."""

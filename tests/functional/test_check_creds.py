@@ -172,6 +172,21 @@ def test_made_set_is_good_and_private(made):
     assert not (made / "server" / "ca-key.pem").exists()
 
 
+def test_made_keys_are_of_their_users_alone(box):
+    """A dot stands for itself."""
+    for names in (("axb", "a.b"), ("a.b", "axb")):
+        made = box / names[0]
+        arguments = [word for name in names for word in ("--client", name)]
+        for _ in "made", "renewed":
+            run(SCRIPT, "--host", "localhost", *arguments, made)
+        everyone = (made / "psk" / "server" / "keys.psk").read_text()
+        keys = [(made / "psk" / "clients" / name / "keys.psk").read_text()
+                for name in names]
+        assert everyone == "".join(keys)
+        for name, text in zip(names, keys):
+            assert text.startswith(name + ":") and text.count("\n") == 1
+
+
 @pytest.mark.peers("nbdinfo")
 def test_made_set_works(daemon, image, made):
     run(SCRIPT, "--host", "localhost", "--client", "one", made)  # renewed

@@ -213,14 +213,17 @@ raw_reopen_commit(BfNode *node)
     self->window = self->next_window;
 }
 
-/* A window must not end behind its child, whether somebody uses it or not. */
+/* A window must not end behind its child, nor begin there, whether somebody
+ * uses it or not. */
 static void
 raw_child_perm(const BfNode *node, const char *edge, unsigned *perm,
                unsigned *shared)
 {
     const BfRawNode *self = (const BfRawNode *)node;
+    bool is_planned = node->settings_plan != NULL;
 
-    if (node->settings_plan != NULL ? self->next_fixed : self->fixed) {
+    if ((is_planned ? self->next_fixed : self->fixed) ||
+        (is_planned ? self->next_offset : self->offset) > 0) {
         *shared &= ~(unsigned)BF_PERM_RESIZE;
     }
 }

@@ -275,6 +275,20 @@ def test_raw_window_must_fit(daemon, disk, options, words):
         **options})
 
 
+@pytest.mark.parametrize("options", [{"offset": 4096},
+                                     {"offset": 4096, "size": 4096}])
+def test_what_a_window_is_cut_from_is_not_resized(daemon, disk, options):
+    add(daemon, **file_node(disk))
+    add(daemon, driver="raw", file="f0", **{"node-name": "r0"}, **options)
+    for size in 2048, 2 << 20:
+        error = daemon.error("block_resize", node_name="f0", size=size)
+        assert "r0" in error.desc, error
+    add(daemon, driver="raw", file="f0", **{"node-name": "whole"})
+    daemon.cmd("blockdev-del", node_name="r0")
+    daemon.cmd("block_resize", node_name="f0", size=2 << 20)
+    assert size_of(daemon, "whole") == 2 << 20
+
+
 def test_raw_on_a_named_child(daemon, disk):
     add(daemon, **file_node(disk))
     add(daemon, driver="raw", file="f0", **{"node-name": "r0"})

@@ -116,6 +116,7 @@ test_fixed_size_is_not_resized(void *arg)
     g_assert_cmpuint(bf_root_size(root), ==, 8704);
     bf_root_co_free(root);
 
+    bf_test_co_del(graph, "r1");
     fixed = bf_test_co_add(graph, window("r0", "f0", 512, 1024));
     g_assert_false(bf_graph_co_resize(graph, fixed, 4096, &error));
     bf_test_assert_error(&error, "Cannot resize fixed-size raw disks");

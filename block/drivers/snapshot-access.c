@@ -16,7 +16,7 @@ check_child(const BfNode *child, GError **error)
     if (child->driver->co_snapshot_read == NULL) {
         bf_set_error(error,
                      "Node '%s' of driver '%s' keeps no snapshot; give the "
-                     "name of a copy-before-write node",
+                     "name of a copy-before-write node that is no job's",
                      child->name, child->driver->name);
         return false;
     }

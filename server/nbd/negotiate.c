@@ -354,16 +354,19 @@ nego_co_extended(BfNbdClient *client, const BfNbdOptionHeader *header,
     return nego_co_ack(client, header->option, error);
 }
 
-/* Adjusts what main said of @name to what this connection has negotiated. */
+/* Adjusts what main said of @name to what this connection has negotiated. Who
+ * only asks what there is learns of all that extended headers bring. */
 static void
-apply_session(const BfNbdClient *client, BfNbdString name,
+apply_session(const BfNbdClient *client, uint32_t option, BfNbdString name,
               BfNbdExportAnswer *answer)
 {
     if (client->structured) {
         answer->info.flags |= BF_NBD_EXPORT_DF;
     }
-    if (client->extended && bf_nbd_meta_count(client) > 0 &&
-        bf_nbd_meta_is_for(client, name, answer->contexts->list)) {
+    if (client->extended &&
+        (option == BF_NBD_OPTION_INFO ||
+         (bf_nbd_meta_count(client) > 0 &&
+          bf_nbd_meta_is_for(client, name, answer->contexts->list)))) {
         answer->info.flags |= BF_NBD_EXPORT_BLOCK_STATUS_PAYLOAD;
     }
 }
@@ -432,7 +435,7 @@ nego_co_go(BfNbdClient *client, uint32_t option, const void *data, size_t len,
         bf_nbd_negotiate_add_absent(client, out, option, request.name);
         return BF_NBD_STEP_NEXT;
     }
-    apply_session(client, request.name, &answer);
+    apply_session(client, option, request.name, &answer);
     add_info(out, option, &request, &answer);
     if (option == BF_NBD_OPTION_INFO) {
         return BF_NBD_STEP_NEXT;
@@ -531,7 +534,7 @@ nego_co_export_name(BfNbdClient *client, const BfNbdOptionHeader *header,
         bf_set_error(error, "export '%s' not present", shown);
         return BF_NBD_STEP_FAILED;
     }
-    apply_session(client, wanted, &answer);
+    apply_session(client, BF_NBD_OPTION_EXPORT_NAME, wanted, &answer);
     bf_nbd_put_export_name_reply(reply, &answer.info);
     if (!nego_co_write_all(client, reply,
                            client->no_zeroes ? BF_NBD_EXPORT_NAME_REPLY_BYTES

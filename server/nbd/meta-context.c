@@ -273,14 +273,20 @@ chunk_head_bytes(const BfNbdClient *client)
                : BF_NBD_CHUNK_BYTES + BF_NBD_STATUS_ID_BYTES;
 }
 
-/* Extents of a context in a reply at most, if @bytes may be used for all. A
- * hole has at least a sector. */
+/* What an extent takes: as it is found, and in each of @ids. */
+static size_t
+all_extent_bytes(const BfNbdClient *client, const GArray *ids)
+{
+    return sizeof(BfExtent) + ids->len * extent_bytes(client);
+}
+
+/* Extents of a context in a reply at most, if @bytes may be used for all of
+ * @ids. A hole has at least a sector. */
 static size_t
 max_extents(const BfNbdClient *client, const BfNbdRequest *request,
-            size_t bytes)
+            const GArray *ids, size_t bytes)
 {
-    size_t each =
-        sizeof(BfExtent) + bf_nbd_meta_count(client) * extent_bytes(client);
+    size_t each = all_extent_bytes(client, ids);
 
     if ((request->flags & BF_NBD_REQUEST_REQ_ONE) != 0) {
         return 1;
@@ -290,19 +296,27 @@ max_extents(const BfNbdClient *client, const BfNbdRequest *request,
 }
 
 size_t
-bf_nbd_meta_credit(const BfNbdClient *client, const BfNbdRequest *request)
+bf_nbd_meta_credit(const BfNbdClient *client, const BfNbdRequest *request,
+                   const GArray *picked)
 {
-    size_t contexts = bf_nbd_meta_count(client);
+    const GArray *ids = picked != NULL ? picked : client->contexts;
 
-    return max_extents(client, request, NBD_STATUS_BYTES_MAX) *
-           (sizeof(BfExtent) + contexts * extent_bytes(client));
+    return max_extents(client, request, ids, NBD_STATUS_BYTES_MAX) *
+           all_extent_bytes(client, ids);
+}
+
+/* The contexts that a request asks for. */
+static const GArray *
+contexts_of(const BfNbdTask *task)
+{
+    return task->contexts != NULL ? task->contexts : task->client->contexts;
 }
 
 /* The same for a request that was started. */
 static size_t
 max_extents_of(const BfNbdTask *task)
 {
-    return max_extents(task->client, &task->request,
+    return max_extents(task->client, &task->request, contexts_of(task),
                        task->credit - NBD_REQUEST_BYTES);
 }
 
@@ -490,13 +504,6 @@ room_for(const BfNbdTask *task, const BfExtents *extents, uint32_t context)
     bitmap = bitmap_of(task->client, context);
     return MIN(max_extents_of(task),
                request->length / bf_bitmap_granularity(bitmap) + 2);
-}
-
-/* The contexts that a request is about. */
-static const GArray *
-contexts_of(const BfNbdTask *task)
-{
-    return task->contexts != NULL ? task->contexts : task->client->contexts;
 }
 
 static void

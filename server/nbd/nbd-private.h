@@ -714,6 +714,6 @@ void bf_nbd_meta_clear(BfNbdClient *client);
 /* The body of a BLOCK_STATUS; makes the reply. */
 void bf_nbd_meta_co_status(BfNbdTask *task);
 
-/* Bytes to charge for a BLOCK_STATUS. */
+/* Bytes to charge for a BLOCK_STATUS of @picked, or (nullable) all contexts. */
 size_t bf_nbd_meta_credit(const BfNbdClient *client,
-                          const BfNbdRequest *request);
+                          const BfNbdRequest *request, const GArray *picked);

@@ -236,14 +236,15 @@ reader_co_take_payload(BfNbdClient *client, BfNbdTask *task, bool by_pipe,
 }
 
 static size_t
-credit_of(const BfNbdClient *client, const BfNbdRequest *request)
+credit_of(const BfNbdClient *client, const BfNbdRequest *request,
+          const GArray *contexts)
 {
     switch (request->command) {
     case BF_NBD_COMMAND_READ:
     case BF_NBD_COMMAND_WRITE:
         return request->length;
     case BF_NBD_COMMAND_BLOCK_STATUS:
-        return bf_nbd_meta_credit(client, request);
+        return bf_nbd_meta_credit(client, request, contexts);
     default:
         return 0;
     }
@@ -284,7 +285,7 @@ reader_co_start(BfNbdClient *client, const BfNbdRequest *request,
         reader_co_take_turns(client, request->length);
         bf_nbd_credit_co_wait_for_replies(client);
     }
-    task = bf_nbd_credit_co_take(client, credit_of(client, request));
+    task = bf_nbd_credit_co_take(client, credit_of(client, request, contexts));
     if (task == NULL) {
         g_clear_pointer(&contexts, g_array_unref);
         bf_set_error(error, "the connection is being closed");

@@ -107,6 +107,29 @@ def test_status_payload_is_offered_with_contexts_only(server, export):
             export == "disk")
 
 
+def test_status_of_one_context_is_not_cut_for_the_others(daemon):
+    """As many extents fit in as if no others had been selected."""
+    daemon.cmd("blockdev-add", driver="null-co", node_name="disk",
+               size=8 << 20)
+    daemon.start_nbd()
+    names = [f"b{number}" for number in range(200)]
+    for name in names:
+        daemon.cmd("block-dirty-bitmap-add", node="disk", name=name,
+                   granularity=512)
+    daemon.cmd("block-export-add", id="e", type="nbd", node_name="disk",
+               writable=True, bitmaps=names)
+    with nbd.RawNbd(daemon.nbd_path) as client:
+        client.negotiate_extended()
+        ids = list(client.set_meta("disk", *(f"qemu:dirty-bitmap:{name}"
+                                             for name in names)).values())
+        client.go("disk")
+        for offset in range(0, 8 << 20, 4096):
+            assert client.write(offset, bytes(512)) == 0
+        error, found = client.status(0, 8 << 20, 0, ids[:1])
+        assert error == 0
+        assert found == {ids[0]: [(512, 1), (3584, 0)] * 2048}
+
+
 def test_extended_headers_before_tls_are_forgotten(daemon, image, tls_dir,
                                                    tls_context):
     daemon.add_creds(tls_dir)

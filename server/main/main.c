@@ -536,8 +536,8 @@ main(int argc, char **argv)
     int status = EXIT_SUCCESS;
 
     if (!bf_process_fill_standard_fds()) {
-        fputs("/dev/null cannot be opened in place of a closed standard input, "
-              "output or error\n",
+        fputs(BF_DAEMON_NAME ": /dev/null cannot be opened in place of a "
+                             "closed standard input, output or error\n",
               stderr);
         status = EXIT_FAILURE;
     } else if (!bf_arguments_parse(&program.args, argc, argv)) {

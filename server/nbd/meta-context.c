@@ -295,21 +295,27 @@ max_extents(const BfNbdClient *client, const BfNbdRequest *request,
                request->length / 512 + 2);
 }
 
+/* The contexts that a request asks for: those it has picked, or all. */
+static const GArray *
+asked_for(const BfNbdClient *client, const GArray *picked)
+{
+    return picked != NULL ? picked : client->contexts;
+}
+
 size_t
 bf_nbd_meta_credit(const BfNbdClient *client, const BfNbdRequest *request,
                    const GArray *picked)
 {
-    const GArray *ids = picked != NULL ? picked : client->contexts;
+    const GArray *ids = asked_for(client, picked);
 
     return max_extents(client, request, ids, NBD_STATUS_BYTES_MAX) *
            all_extent_bytes(client, ids);
 }
 
-/* The contexts that a request asks for. */
 static const GArray *
 contexts_of(const BfNbdTask *task)
 {
-    return task->contexts != NULL ? task->contexts : task->client->contexts;
+    return asked_for(task->client, task->contexts);
 }
 
 /* The same for a request that was started. */
